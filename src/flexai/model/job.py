@@ -1,0 +1,132 @@
+"""Jobs, what each asks for, and what it was granted."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TenantClass(StrEnum):
+    """How a tenant's work is ordered against its neighbours' on one card."""
+
+    LATENCY = "latency"
+    """Runs first; its request bounds how much."""
+    GUARANTEED = "guaranteed"
+    """Gets its request, and what is idle up to its limit."""
+    BEST_EFFORT = "best_effort"
+    """Gets only what is idle."""
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    HELD = "held"
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    PARKED = "parked"
+    STOPPING = "stopping"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more can happen to the job."""
+        return self in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+
+
+class MemberState(StrEnum):
+    """Where one member of a job stands."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRequest:
+    """What one member asks of each of its ``n_devices`` cards.
+
+    Attributes:
+        compute_milli: guaranteed compute, 1..1000; 1000 on every card means whole cards.
+        limit_milli: ceiling, ``compute_milli``..1000.
+        memory_bytes: memory cap per card; 0 means all of the card's memory (only with whole cards).
+        tenant_class: order against neighbours.
+        n_devices: cards of one node, all different.
+        models: product names allowed; empty allows all.
+        partition: hardware profile asked for by name; empty for none.
+    """
+
+    compute_milli: int
+    limit_milli: int
+    memory_bytes: int
+    tenant_class: TenantClass = TenantClass.GUARANTEED
+    n_devices: int = 1
+    models: tuple[str, ...] = ()
+    partition: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the member takes its cards for itself."""
+        return self.compute_milli == 1000 and self.memory_bytes == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to run: one member, or several that start together (a PodGroup).
+
+    Attributes:
+        id: unique, never reused.
+        user: who pays.
+        queue: name of its queue.
+        request: what each member asks of its cards.
+        n_members: members wanted.
+        min_member: members that must start together, 1..n_members.
+        cpu_milli: host CPU per member, thousandths of a core.
+        ram_bytes: host memory per member.
+        priority: higher runs first inside its queue.
+        preemptible: whether it may be evicted for others.
+        submitted_at_ms: wall time of submission; ties in order are broken by ``seq``.
+        seq: order of acknowledgement by the pool.
+        time_limit_ms: ceiling on its run time; 0 for none.
+        after: job ids that must have succeeded first.
+        held: wait until released.
+        required_level: topology level that all members must share; empty for none.
+        preferred_level: level they should share if they can; empty for none.
+        min_runtime_ms: not evicted before it has run this long.
+        checkpointable: loses only the work since its last checkpoint when evicted.
+    """
+
+    id: str
+    user: str
+    queue: str
+    request: SliceRequest
+    n_members: int = 1
+    min_member: int = 1
+    cpu_milli: int = 0
+    ram_bytes: int = 0
+    priority: int = 0
+    preemptible: bool = True
+    submitted_at_ms: int = 0
+    seq: int = 0
+    time_limit_ms: int = 0
+    after: tuple[str, ...] = ()
+    held: bool = False
+    required_level: str = ""
+    preferred_level: str = ""
+    min_runtime_ms: int = 0
+    checkpointable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one member was given on one card, and is held to."""
+
+    job_id: str
+    member: int
+    node: str
+    device: str
+    compute_milli: int
+    limit_milli: int
+    memory_bytes: int
+    tenant_class: TenantClass

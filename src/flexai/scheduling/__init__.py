@@ -1,0 +1,5 @@
+"""Hi Scheduler: the cluster state machine. Events in, commands out.
+
+``Scheduler.step(event) -> list[Command]`` is the whole interface; time and chance are fields of events. Pure: no
+clock, no I/O, no logging. The embedded pool, the simulator, replay and the cluster all call this and nothing else.
+"""

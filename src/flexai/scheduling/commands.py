@@ -1,0 +1,70 @@
+"""What the scheduler asks the world to do. Each carries its recorded cause."""
+
+from dataclasses import dataclass
+
+from flexai.model import Grant, JobState, PendingReason
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Prepare these grants and start the member. All members of a gang are commanded in one step."""
+
+    job_id: str
+    member: int
+    grants: tuple[Grant, ...]
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """Stop a running member: ask it to checkpoint and end, and after ``grace_ms`` make it.
+
+    ``requeue`` keeps the job's place in its queue; otherwise it ends as cancelled.
+    """
+
+    job_id: str
+    member: int
+    grace_ms: int
+    requeue: bool
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Change a running member's shares in place (never its memory)."""
+
+    job_id: str
+    member: int
+    grants: tuple[Grant, ...]
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Move a running member to host memory; its compute is free, its place is kept."""
+
+    job_id: str
+    member: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Bring a parked member back."""
+
+    job_id: str
+    member: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetJobState:
+    """A job's visible state changed; the store and the watchers want to know."""
+
+    job_id: str
+    state: JobState
+    cause: str
+    reason: PendingReason | None = None
+
+
+Command = Start | Evict | Resize | Park | Wake | SetJobState

@@ -1,0 +1,154 @@
+"""What can happen to the scheduler. Every event says when (``at_ms``); the core has no clock of its own."""
+
+from dataclasses import dataclass
+
+from flexai.model import DeviceHealth, Grant, Job, Node, Queue
+
+
+@dataclass(frozen=True, slots=True)
+class NodePut:
+    """A node appeared or changed (its cards, CPUs or memory)."""
+
+    at_ms: int
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGone:
+    """A node vanished; what ran there is lost."""
+
+    at_ms: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChanged:
+    """A device's health or cordon changed. ``drain`` evicts what runs there; a cordon only keeps new work away."""
+
+    at_ms: int
+    uuid: str
+    health: DeviceHealth = DeviceHealth.HEALTHY
+    cordoned: bool = False
+    drain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignUsage:
+    """Memory (bytes) and compute (thousandths) that programs outside the pool hold on a device."""
+
+    at_ms: int
+    uuid: str
+    memory_bytes: int
+    compute_milli: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePut:
+    """A queue was created or changed. The wire layer has checked the tree."""
+
+    at_ms: int
+    queue: Queue
+
+
+@dataclass(frozen=True, slots=True)
+class QueueGone:
+    """A queue was removed; its pending jobs wait with ``UnknownQueue``."""
+
+    at_ms: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubmitted:
+    """A job was acknowledged to its user."""
+
+    at_ms: int
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class JobHeld:
+    """Its user asked a queued job to wait."""
+
+    at_ms: int
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobReleased:
+    """Its user let a held job go on."""
+
+    at_ms: int
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobCancelled:
+    """Its user gave the job up, queued or running."""
+
+    at_ms: int
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStarted:
+    """A member's process runs."""
+
+    at_ms: int
+    job_id: str
+    member: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFinished:
+    """A member's processes are gone and its grants are free again. ``exit_code`` 0 is success."""
+
+    at_ms: int
+    job_id: str
+    member: int
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class GrantsFound:
+    """After a restart: these grants exist on the nodes and are held; they are truth, not wishes."""
+
+    at_ms: int
+    job: Job
+    grants: tuple[Grant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageMeasured:
+    """Measured compute use of grants over the last window: (job, member, device uuid, thousandths used)."""
+
+    at_ms: int
+    window_ms: int
+    used: tuple[tuple[str, int, str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed. ``steps`` is the search budget that the caller derived from its clock; it is recorded."""
+
+    at_ms: int
+    steps: int = 10_000
+
+
+Event = (
+    NodePut
+    | NodeGone
+    | DeviceChanged
+    | ForeignUsage
+    | QueuePut
+    | QueueGone
+    | JobSubmitted
+    | JobHeld
+    | JobReleased
+    | JobCancelled
+    | MemberStarted
+    | MemberFinished
+    | GrantsFound
+    | UsageMeasured
+    | Tick
+)
