@@ -1,4 +1,9 @@
-"""What can happen to the scheduler. Every event says when (``at_ms``); the core has no clock of its own."""
+"""What can happen to the scheduler. Every event says when (``at_ms``); the core has no clock of its own.
+
+After a restart the pool tells first what it knows, in this order: ``QueuePut``, ``DeviceChanged`` (cordons),
+``GrantsFound`` (what runs), ``JobSubmitted`` (what waits), and last ``NodePut``. The earlier ones may name nodes and
+devices that are not known yet; nothing can be placed before their ``NodePut``, so nothing is decided on half a picture.
+"""
 
 from dataclasses import dataclass
 
@@ -101,12 +106,16 @@ class MemberStarted:
 
 @dataclass(frozen=True, slots=True)
 class MemberFinished:
-    """A member's processes are gone and its grants are free again. ``exit_code`` 0 is success."""
+    """A member's processes are gone and its grants are free again. ``exit_code`` 0 is success.
+
+    ``cause`` is for people: ``exited``, ``signal 9``, ``time limit``, ``lost``.
+    """
 
     at_ms: int
     job_id: str
     member: int
     exit_code: int
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

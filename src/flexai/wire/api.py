@@ -1,0 +1,333 @@
+"""Pool API v1, the requests: JSON bodies of HTTP and of the CLI to typed values, checked by hand.
+
+Written without a validation library on purpose: a submission is decoded on the pool's hottest path, and the CLI's
+``run`` must start within milliseconds. Every failure is a :class:`BadInput` that names the field.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flexai.model import MILLI_PER_DEVICE, Queue, SliceRequest, TenantClass
+from flexai.wire.errors import BadInput
+from flexai.wire.fields import MAX_INT, choice, flag, integer, one_of, only, short, text, texts
+
+MAX_BODY_BYTES = 4 << 20
+MAX_ARRAY_ELEMENTS = 10_000
+MAX_MEMBERS = 1024
+DEFAULT_QUEUE = "default"
+_MAX_WORDS = 4096
+_MAX_ENV = 8192
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_JOB_ID = re.compile(r"\d{1,18}(_\d{1,9})?")
+_ARRAY_PART = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a user asked to run; shared by all elements of an array.
+
+    Attributes:
+        kind: ``submit`` (the pool runs it) or ``run`` (the caller runs it as its own child once granted).
+        command: argument vector.
+        cwd: directory to run in, absolute.
+        env: the whole environment of the command.
+        array: element numbers; empty for a job that is no array.
+        idle_timeout_ms: ended after this long without using its card; 0 for never.
+    The other attributes are those of :class:`flexai.model.Job`.
+    """
+
+    command: tuple[str, ...]
+    cwd: str
+    request: SliceRequest
+    kind: str = "submit"
+    env: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+    queue: str = DEFAULT_QUEUE
+    n_members: int = 1
+    min_member: int = 1
+    cpu_milli: int = 0
+    ram_bytes: int = 0
+    priority: int = 0
+    preemptible: bool = True
+    time_limit_ms: int = 0
+    idle_timeout_ms: int = 0
+    after: tuple[str, ...] = ()
+    array: tuple[int, ...] = ()
+    held: bool = False
+    checkpointable: bool = False
+    required_level: str = ""
+    preferred_level: str = ""
+    min_runtime_ms: int = 0
+
+
+def decode_json(body: bytes, thing: str = "request body") -> dict[str, Any]:
+    """Parse one JSON object.
+
+    Raises:
+        BadInput: too large, not JSON, or not an object.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise BadInput(thing, f"{len(body)} bytes", "is too large", f"Send at most {MAX_BODY_BYTES} bytes")
+    try:
+        decoded = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(thing, short(body), f"is not JSON ({short(str(error))})", "Send one JSON object") from None
+    if not isinstance(decoded, dict):
+        raise BadInput(thing, short(body), "is not a JSON object", "Send one JSON object")
+    return decoded
+
+
+def decode_submission(fields: Mapping[str, Any]) -> Submission:
+    """Check and complete the body of ``POST /v1/jobs``.
+
+    Raises:
+        BadInput: a field is unknown, missing, of the wrong type or out of range.
+    """
+    unknown = fields.keys() - _SUBMISSION_FIELDS
+    if unknown:
+        name = min(unknown)
+        raise BadInput(name, fields[name], "is not a field of a job", "See the reference for the fields of a job")
+    kind = choice(fields, "kind", ("submit", "run"), "submit")
+    n_members = integer(fields, "n_members", 1, MAX_MEMBERS, 1)
+    array = parse_array(fields["array"]) if fields.get("array") else ()
+    if kind == "run" and (array or n_members > 1):
+        thing, value = ("array", fields.get("array")) if array else ("n_members", n_members)
+        raise BadInput(
+            thing, value, "needs a job that the pool starts", "Use `flexai submit` for more than one process"
+        )
+    cwd = text(fields, "cwd", "/", 4096)
+    if not cwd.startswith("/"):
+        raise BadInput("cwd", cwd, "is not an absolute path", "Send the full path of the directory to run in")
+    return Submission(
+        kind=kind,
+        command=_command(fields),
+        cwd=cwd,
+        env=_env(fields),
+        name=text(fields, "name", "", 200),
+        queue=check_name(fields.get("queue") or DEFAULT_QUEUE, "queue"),
+        request=_slice_request(fields),
+        n_members=n_members,
+        min_member=integer(fields, "min_member", 1, n_members, n_members),
+        cpu_milli=integer(fields, "cpu_milli", 0, MAX_INT, 0),
+        ram_bytes=integer(fields, "ram_bytes", 0, MAX_INT, 0),
+        priority=integer(fields, "priority", -1_000_000, 1_000_000, 0),
+        preemptible=flag(fields, "preemptible", True),
+        time_limit_ms=integer(fields, "time_limit_ms", 0, MAX_INT, 0),
+        idle_timeout_ms=integer(fields, "idle_timeout_ms", 0, MAX_INT, 0),
+        after=_job_ids(fields),
+        array=array,
+        held=flag(fields, "held", False),
+        checkpointable=flag(fields, "checkpointable", False),
+        required_level=text(fields, "required_level", "", 100),
+        preferred_level=text(fields, "preferred_level", "", 100),
+        min_runtime_ms=integer(fields, "min_runtime_ms", 0, MAX_INT, 0),
+    )
+
+
+def encode_submission(submission: Submission) -> dict[str, Any]:
+    """The body that :func:`decode_submission` turns back into the same value."""
+    request = submission.request
+    fields: dict[str, Any] = {name: getattr(submission, name) for name in _PLAIN_FIELDS}
+    fields |= {name: getattr(request, name) for name in _REQUEST_FIELDS}
+    fields |= {
+        "command": list(submission.command),
+        "env": dict(submission.env),
+        "after": list(submission.after),
+        "array": ",".join(map(str, submission.array)) or None,
+        "models": list(request.models),
+        "tenant_class": request.tenant_class.value,
+    }
+    return fields
+
+
+def decode_queue(name: str, fields: Mapping[str, Any]) -> Queue:
+    """Check the body of ``PUT /v1/queues/{name}``. The caller checks the tree (parents, cycles).
+
+    Raises:
+        BadInput: a name or number that a queue cannot have.
+    """
+    unknown = fields.keys() - _QUEUE_FIELDS
+    if unknown:
+        first = min(unknown)
+        raise BadInput(f"queue {name}: {first}", fields[first], "is not a field of a queue", one_of(_QUEUE_FIELDS))
+    quota = integer(fields, "quota_milli", 0, MAX_INT, 0)
+    limit = integer(fields, "limit_milli", -1, MAX_INT, -1)
+    if 0 <= limit < quota:
+        raise BadInput(
+            "limit_milli", limit, f"is under the queue's quota of {quota}", "Raise the limit or lower the quota"
+        )
+    parent = fields.get("parent") or ""
+    return Queue(
+        name=check_name(name, "queue"),
+        parent=check_name(parent, "parent") if parent else "",
+        quota_milli=quota,
+        limit_milli=limit,
+        weight=integer(fields, "weight", 0, 1_000_000_000, 1000),
+        priority=integer(fields, "priority", -1_000_000, 1_000_000, 0),
+        device_class=text(fields, "device_class", "", 200),
+        users=tuple(texts(fields, "users", 100_000)),
+        user_limit_milli=integer(fields, "user_limit_milli", -1, MAX_INT, -1),
+    )
+
+
+def decode_resize(fields: Mapping[str, Any]) -> tuple[int, int]:
+    """Body of ``POST /v1/jobs/{id}/resize`` to (compute_milli, limit_milli).
+
+    Raises:
+        BadInput: out of range.
+    """
+    only(fields, {"compute_milli", "limit_milli"})
+    compute = integer(fields, "compute_milli", 1, MILLI_PER_DEVICE)
+    return compute, integer(fields, "limit_milli", compute, MILLI_PER_DEVICE, MILLI_PER_DEVICE)
+
+
+def decode_pid(fields: Mapping[str, Any]) -> int:
+    """Body of ``POST /v1/jobs/{id}/attach``."""
+    only(fields, {"pid"})
+    return integer(fields, "pid", 1, 2**22)
+
+
+def decode_exit_code(fields: Mapping[str, Any]) -> int:
+    """Body of ``POST /v1/jobs/{id}/finish``; 128 + n for a command that signal n ended."""
+    only(fields, {"exit_code"})
+    return integer(fields, "exit_code", 0, 255)
+
+
+def decode_shutdown(fields: Mapping[str, Any]) -> str:
+    """Body of ``POST /v1/shutdown``: what becomes of running jobs, ``keep`` or ``cancel``."""
+    only(fields, {"jobs"})
+    return choice(fields, "jobs", ("keep", "cancel"), "keep")
+
+
+def decode_manifest_body(fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Body of ``POST /v1/manifests``: the YAML text, and ``cwd`` and ``env`` of jobs that name none."""
+    only(fields, {"yaml", "cwd", "env"})
+    text = fields.get("yaml")
+    if not isinstance(text, str):
+        raise BadInput("yaml", short(text), "is not text", "Send the manifest as one string")
+    return text, {name: fields[name] for name in ("cwd", "env") if name in fields}
+
+
+def parse_array(text: Any, thing: str = "array") -> tuple[int, ...]:
+    """``0-9``, ``1,4,7-9`` or ``0-20:5`` to element numbers, ascending, each once.
+
+    Raises:
+        BadInput: not a list of numbers and ranges, or more than 10,000 elements.
+    """
+    numbers: set[int] = set()
+    for part in text.replace(" ", "").split(",") if isinstance(text, str) else ():
+        match = _ARRAY_PART.fullmatch(part)
+        if match is None:
+            raise BadInput(
+                thing, short(text), "is not a list of numbers and ranges", "Write 0-9, or 1,4,7-9, or 0-20:5"
+            )
+        first = int(match[1])
+        last, step = int(match[2] or first), int(match[3] or 1)
+        if last < first or step == 0:
+            raise BadInput(thing, short(text), "has a range without elements", "Write the smaller number first")
+        if (last - first) // step + len(numbers) >= MAX_ARRAY_ELEMENTS:
+            raise BadInput(thing, short(text), f"has more than {MAX_ARRAY_ELEMENTS} elements", "Split it into several")
+        numbers.update(range(first, last + 1, step))
+    if not numbers:
+        raise BadInput(thing, short(text), "is not a list of numbers and ranges", "Write 0-9, or 1,4,7-9, or 0-20:5")
+    return tuple(sorted(numbers))
+
+
+def check_name(text: Any, thing: str) -> str:
+    """A queue's name: letters, digits, ``.``, ``_`` and ``-``, at most 63.
+
+    Raises:
+        BadInput: anything else.
+    """
+    if not isinstance(text, str) or _NAME.fullmatch(text) is None:
+        remedy = "Use at most 63 letters, digits, dots, dashes and underscores"
+        raise BadInput(thing, short(text), "is not a name", remedy)
+    return text
+
+
+def check_job_id(text: Any, thing: str = "job") -> str:
+    """A job id such as ``17`` or ``17_3``.
+
+    Raises:
+        BadInput: anything else.
+    """
+    if not isinstance(text, str) or _JOB_ID.fullmatch(text) is None:
+        raise BadInput(
+            thing, short(text), "is not a job id", "Give a number as `flexai jobs` shows it, such as 17 or 17_3"
+        )
+    return text
+
+
+def _slice_request(fields: Mapping[str, Any]) -> SliceRequest:
+    compute = integer(fields, "compute_milli", 1, MILLI_PER_DEVICE)
+    memory = integer(fields, "memory_bytes", 0, MAX_INT, 0 if compute == MILLI_PER_DEVICE else None)
+    if memory == 0 and compute < MILLI_PER_DEVICE:
+        raise BadInput(
+            "memory_bytes",
+            0,
+            "means all of a card's memory, which only a whole card has",
+            "Give --memory 16Gi, or ask for --share 100%",
+        )
+    models = texts(fields, "models", 100)
+    return SliceRequest(
+        compute_milli=compute,
+        limit_milli=integer(fields, "limit_milli", compute, MILLI_PER_DEVICE, MILLI_PER_DEVICE),
+        memory_bytes=memory,
+        tenant_class=TenantClass(choice(fields, "tenant_class", tuple(TenantClass), TenantClass.GUARANTEED)),
+        n_devices=integer(fields, "n_devices", 1, 1024, 1),
+        models=tuple(models),
+        partition=text(fields, "partition", "", 100),
+    )
+
+
+def _command(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    command = fields.get("command")
+    if not isinstance(command, list) or not command:
+        raise BadInput("command", short(command), "is not a list of words", "Put the command after --")
+    if len(command) > _MAX_WORDS:
+        raise BadInput(
+            "command", f"{len(command)} words", "is too long", f"Use at most {_MAX_WORDS} words; put the rest in a file"
+        )
+    for word in command:
+        if not isinstance(word, str) or "\0" in word:
+            raise BadInput("command", short(word), "is not a word of text", "Use words without NUL bytes")
+    if not command[0]:
+        raise BadInput("command", "", "is empty", "Name a program")
+    return tuple(command)
+
+
+def _env(fields: Mapping[str, Any]) -> dict[str, str]:
+    env = fields.get("env") or {}
+    if not isinstance(env, dict) or len(env) > _MAX_ENV:
+        raise BadInput(
+            "env", short(env), "is not a table of variables", f"Send an object of at most {_MAX_ENV} strings"
+        )
+    for name, value in env.items():
+        if not isinstance(value, str) or not name or "=" in name or "\0" in name or "\0" in value:
+            raise BadInput(
+                f"env.{short(name)}",
+                short(value),
+                "is not an environment variable",
+                "Use NAME=text without NUL bytes",
+            )
+    return env
+
+
+def _job_ids(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    ids = texts(fields, "after", 1000)
+    for job_id in ids:
+        check_job_id(job_id, "after")
+    return tuple(dict.fromkeys(ids))
+
+
+_REQUEST_FIELDS = ("compute_milli", "limit_milli", "memory_bytes", "n_devices", "partition")
+_PLAIN_FIELDS = tuple(
+    name for name in Submission.__slots__ if name not in {"command", "env", "after", "array", "request"}
+)
+_SUBMISSION_FIELDS = frozenset(
+    {*_PLAIN_FIELDS, *_REQUEST_FIELDS, "command", "env", "after", "array", "models", "tenant_class"}
+)
+_QUEUE_FIELDS = frozenset(Queue.__slots__) - {"name"}

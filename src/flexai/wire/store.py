@@ -1,0 +1,153 @@
+"""The pool's event log: scheduler events to (kind, JSON) and back, and the small values kept beside it.
+
+One generic codec over the frozen dataclasses of ``model`` and ``scheduling.events``: a field added there with a default
+reads old rows as they were written. Renaming or removing a field needs a migration of the store.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from enum import StrEnum
+from functools import cache
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from flexai.model import Grant, Job, Node, Queue
+from flexai.scheduling.events import Event
+from flexai.wire.errors import BadInput
+
+_EVENT_TYPES: dict[str, type] = {kind.__name__: kind for kind in get_args(Event)}
+
+
+def encode_event(event: Event) -> tuple[str, str]:
+    """An event to its kind and its JSON text."""
+    return type(event).__name__, dumps(_plain(event))
+
+
+def decode_event(kind: str, text: str) -> Event:
+    """Inverse of :func:`encode_event`.
+
+    Raises:
+        BadInput: an unknown kind, or fields that do not fit it.
+    """
+    event_type = _EVENT_TYPES.get(kind)
+    if event_type is None:
+        raise BadInput("event log", kind, "is an unknown kind of event", "It was written by a newer release; upgrade")
+    event: Event = _decode(event_type, text)
+    return event
+
+
+def encode_value(value: Job | Queue | Node | Grant | tuple[Grant, ...]) -> str:
+    """A value of the model to JSON text."""
+    return dumps(_plain(value))
+
+
+def decode_job(text: str) -> Job:
+    """Inverse of :func:`encode_value`; raises BadInput."""
+    job: Job = _decode(Job, text)
+    return job
+
+
+def decode_queue_row(text: str) -> Queue:
+    """Inverse of :func:`encode_value`; raises BadInput."""
+    queue: Queue = _decode(Queue, text)
+    return queue
+
+
+def decode_node(text: str) -> Node:
+    """Inverse of :func:`encode_value`; raises BadInput."""
+    node: Node = _decode(Node, text)
+    return node
+
+
+def decode_grants(text: str) -> tuple[Grant, ...]:
+    """Inverse of :func:`encode_value`; raises BadInput."""
+    grants: tuple[Grant, ...] = _decode(tuple[Grant, ...], text)
+    return grants
+
+
+def node_from_plain(plain: Any, thing: str) -> Node:
+    """A node out of an already parsed JSON object.
+
+    Raises:
+        BadInput: it lacks a field or has one of the wrong type.
+    """
+    try:
+        node: Node = _decoder(Node)(plain)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(thing, str(plain)[:80], f"is not a node ({error!r})", "Use an agent of this release") from None
+    return node
+
+
+def dumps(plain: Any) -> str:
+    """Compact JSON, ASCII only, so that any text of the outside world fits a database column."""
+    return json.dumps(plain, separators=(",", ":"))
+
+
+def _decode(kind: Any, text: str) -> Any:
+    try:
+        return _decoder(kind)(json.loads(text))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        name = getattr(kind, "__name__", str(kind))
+        raise BadInput(
+            f"stored {name}", text[:80], f"cannot be read ({error!r})", "The database is damaged; restore a backup"
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        kind: Any = type(value)
+        return {name: _plain(getattr(value, name)) for name in _names(kind)}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+@cache
+def _decoder(kind: Any) -> Callable[[Any], Any]:
+    """A function from parsed JSON to a value of ``kind``, built once per type."""
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        inner = [_decoder(arg) for arg in get_args(kind) if arg is not type(None)]
+        if len(inner) != 1:
+            raise TypeError(f"only optional unions are stored, not {kind}")
+        return lambda plain: None if plain is None else inner[0](plain)
+    if origin is tuple:
+        arguments = get_args(kind)
+        if arguments[-1] is Ellipsis:
+            item = _decoder(arguments[0])
+            return lambda plain: tuple([item(part) for part in _checked(plain, list)])
+        parts = [_decoder(argument) for argument in arguments]
+        return lambda plain: tuple([part(p) for part, p in zip(parts, _checked(plain, list), strict=True)])
+    if origin is dict:
+        return lambda plain: dict(_checked(plain, dict))
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return kind
+    if is_dataclass(kind):
+        return _record_decoder(kind)
+    return lambda plain: _checked(plain, kind)
+
+
+def _record_decoder(kind: Any) -> Callable[[Any], Any]:
+    hints = get_type_hints(kind)
+    decoders = {field.name: _decoder(hints[field.name]) for field in fields(kind)}
+    required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+
+    def decode(plain: Any) -> Any:
+        known = {name: decoders[name](plain[name]) for name in _checked(plain, dict) if name in decoders}
+        if missing := required - known.keys():
+            raise KeyError(*sorted(missing))
+        return kind(**known)
+
+    return decode
+
+
+def _checked(plain: Any, kind: Any) -> Any:
+    if type(plain) is not kind:
+        raise TypeError(f"{plain!r} is not {kind.__name__}")
+    return plain
