@@ -28,8 +28,8 @@ subscribe   from_seq                                                        --
 ========== =============================================================== ==========================================
 
 ``token`` names one start of one member (``<job_id>.<member>.<n>``, n counts from 1): a start with a token that was used
-does nothing, and ``tenants`` and the events about a member carry the token of the start they speak of, so that news of an
-earlier start is not taken for news of this one. ``state`` of a tenant: ``prepared``, ``running``, ``finished`` (its
+does nothing, and ``tenants`` and the events about a member carry the token of the start they speak of, so that news of
+an earlier start is not taken for news of this one. ``state`` of a tenant: ``prepared``, ``running``, ``finished`` (its
 processes are gone; it stays listed, with exit_code and cause, until ``unprepare``).
 
 Events: ``started``, ``finished`` (exit_code, signal, cause), ``shim`` (alive or lost), ``device`` (health),
