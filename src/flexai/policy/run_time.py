@@ -3,7 +3,8 @@
 Jobs of one queue and size that are submitted within minutes of each other are mostly one sweep, and alike. So beside
 the mean of each (queue, size) stands the mean of each *burst* of submissions, in which a sibling that has already
 outlived the mean counts with what it has run so far; both are joined by shrinkage. What has *not* finished yet carries
-most of the news (docs/adr/0003). Quantiles, for backfill, come from the (queue, size) alone: bursts are too few to have tails.
+most of the news (docs/adr/0003). Quantiles, for backfill, come from the (queue, size) alone: bursts are too few to have
+tails.
 
 Units: ms. History is bounded, the oldest goes first, so that a pool that runs for years forgets.
 """
