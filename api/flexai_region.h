@@ -38,14 +38,21 @@ struct fx_policy_device {
      * other backend the gate stays open. */
     uint32_t gate;
     uint32_t gate_owner_epoch; /* changes when an arbiter restarts */
-    uint8_t reserved[32];
+    /* With FX_BACKEND_LEASE, written by the arbiter: how much work, by its own estimate, one process may have queued
+     * ahead of the card while the gate is open; 0 = no bound (nobody else wants the card). At least one launch may
+     * always be in flight, so a turn overruns by at most this and the running kernel. */
+    uint32_t window_us;
+    uint32_t reserved0;
+    uint64_t context_bytes;   /* agent: what a process's context takes on this card; 0 = unknown, the shim measures */
+    uint8_t reserved[16];
 };
 
 struct fx_policy {
     uint64_t magic;
     uint32_t version;
     uint32_t size;       /* sizeof(struct fx_policy) */
-    uint32_t seq;        /* seqlock over everything but the gates: odd while the agent writes */
+    uint32_t seq;        /* seqlock over the agent's fields: odd while the agent writes. The arbiter's fields (backend,
+                            gate, gate_owner_epoch, window_us, heartbeat_ns) are single words, outside of it */
     uint32_t n_devices;
     char tenant[FX_TENANT_ID_BYTES];
     uint64_t heartbeat_ns; /* CLOCK_MONOTONIC of the arbiter's last loop; a shim opens its own gate when 1 s late */
@@ -54,20 +61,34 @@ struct fx_policy {
 };
 
 /* One process of the tenant. A slot is taken by compare-and-swap of pid from 0 and is free again when the agent, or a
- * process of the tenant that needs a slot, finds the process (pid, start_ticks) gone and has taken its charge back. */
+ * process of the tenant in the same pid namespace, finds the process (pid, start_ticks) gone and has taken its charge
+ * back. The sum of charged_bytes over the slots is the truth; the ledger's own words are its fast copy. They differ
+ * only while a charge is under way (n_begun != n_done in some slot), or after a process died inside one: whoever
+ * reaps it puts them right. Only atomic instructions may write these words, so the agent reaps through
+ * libflexai_region.so. */
 struct fx_slot {
-    uint32_t pid;           /* in the innermost pid namespace of the tenant */
+    uint32_t pid;           /* in the pid namespace below */
     uint32_t host_pid;      /* filled in by the agent after the handshake; 0 before */
-    uint64_t start_ticks;   /* field 22 of /proc/<pid>/stat */
+    uint64_t start_ticks;   /* field 22 of /proc/<pid>/stat; 0 = not known */
     uint64_t heartbeat_ns;  /* CLOCK_MONOTONIC of the shim thread's last round, at least every 100 ms */
     uint64_t last_submit_ns;/* CLOCK_MONOTONIC of the last gated launch, coarse */
-    uint32_t waiting;       /* threads that wait at a closed gate now */
-    uint32_t flags;         /* bit 0: drain by events works; bit 1: process uses collectives, never gate */
+    uint32_t waiting;       /* threads that wait at a closed gate now, all cards */
+    uint32_t flags;         /* enum fx_slot_flag */
     uint64_t charged_bytes[FX_MAX_DEVICES];
     uint32_t inflight[FX_MAX_DEVICES];    /* launches handed to the driver and not known finished; 0 = drained */
-    uint32_t drained_gen[FX_MAX_DEVICES]; /* generation of the last close that has drained */
+    uint32_t drained_gen[FX_MAX_DEVICES]; /* generation (gate >> 1) of the last close that has drained */
     uint64_t n_launches;    /* since start, coarse: for people */
-    uint8_t reserved[48];
+    uint64_t busy_until_ns[FX_MAX_DEVICES]; /* CLOCK_MONOTONIC at which, by the process's own estimate, the card will
+                                               have finished what it queued; in the past = idle. Lease only */
+    uint32_t waiting_on[FX_MAX_DEVICES];    /* threads that wait at this card's closed gate now */
+    uint32_t pid_ns;        /* inode of /proc/self/ns/pid; 0 = not known */
+    uint32_t n_begun;       /* charges begun and */
+    uint32_t n_done;        /* done */
+    uint8_t reserved[68];
+};
+enum fx_slot_flag {
+    FX_SLOT_DRAINS = 1,     /* drained_gen is kept (the process can wait for its own work) */
+    FX_SLOT_COLLECTIVE = 2, /* the process uses collectives: its launches are never gated */
 };
 
 struct fx_ledger {
@@ -77,16 +98,17 @@ struct fx_ledger {
     uint64_t charged_bytes[FX_MAX_DEVICES]; /* atomic: charge first, then ask the driver, refund on failure */
     uint64_t peak_bytes[FX_MAX_DEVICES];
     uint64_t n_refused[FX_MAX_DEVICES];
-    uint32_t demand;        /* futex word, bumped when a thread starts to wait at a gate: wakes the arbiter */
-    uint8_t reserved[60];
+    uint32_t demand;        /* futex word, bumped and woken when a thread starts to wait at a gate, when a close has
+                               drained, and when a process's queue ran empty while its gate is open */
+    uint8_t reserved[108];
     struct fx_slot slot[FX_MAX_SLOTS];
 };
 
 #ifndef __cplusplus
 _Static_assert(sizeof(struct fx_policy_device) == 128, "fx_policy_device");
 _Static_assert(sizeof(struct fx_policy) == 128 + 128 * FX_MAX_DEVICES, "fx_policy");
-_Static_assert(sizeof(struct fx_slot) == 352, "fx_slot");
-_Static_assert(sizeof(struct fx_ledger) == 464 + 352 * FX_MAX_SLOTS, "fx_ledger");
+_Static_assert(sizeof(struct fx_slot) == 576, "fx_slot");
+_Static_assert(sizeof(struct fx_ledger) == 512 + 576 * FX_MAX_SLOTS, "fx_ledger");
 #endif
 
 /* Environment of a tenant process, set by the agent:
