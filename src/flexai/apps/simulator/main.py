@@ -1,0 +1,161 @@
+"""``flexai simulate``: what would happen on that cluster, with that trace, under that policy?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from flexai.apps.simulator import plots, report
+from flexai.apps.simulator.load import between, load_cluster, load_trace
+from flexai.apps.simulator.questions import parse_goal, smallest
+from flexai.apps.simulator.run import PackedRun, TimedRun, run_by_amount, run_in_time
+from flexai.simulation.metrics import by_group, size_class
+from flexai.simulation.workload import add_cards, whole_cards
+from flexai.wire.errors import BadInput
+from flexai.wire.trace import BadRows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flexai.model import Node
+    from flexai.simulation.workload import Work
+
+EXIT_BAD_INPUT = 2
+
+
+def simulate(
+    traces: Annotated[
+        list[str], typer.Argument(help="Trace files: openb, Philly, sacct or our own CSV (plain or .gz).")
+    ],
+    cluster: Annotated[str, typer.Option(help="Nodes, as 72x8:H200 or an openb node list.")] = "8x8",
+    policy: Annotated[str, typer.Option(help="hi, or a baseline: fifo, greedy, shortest, shortest-predicted.")] = "hi",
+    compare: Annotated[str, typer.Option(help="Several policies side by side, joined by commas.")] = "",
+    seed: Annotated[list[int] | None, typer.Option(help="Seed of the shuffle (packing); may be given again.")] = None,
+    arrival: Annotated[
+        float, typer.Option(help="Density of arrivals; for packing: compute asked over capacity.")
+    ] = 0.0,
+    whole: Annotated[bool, typer.Option("--whole", help="Round every share up to whole cards.")] = False,
+    start: Annotated[str, typer.Option("--from", help="First submission time to take, as 2017-10-02.")] = "",
+    end: Annotated[str, typer.Option("--to", help="Submission time to stop before.")] = "",
+    more_cards: Annotated[int, typer.Option("--add-cards", help="Run again with so many cards more.")] = 0,
+    goal: Annotated[str, typer.Option("--smallest-for", help='Smallest cluster for "mean wait < 1h".')] = "",
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Count rows that do not parse instead of stopping.")
+    ] = False,
+    json_file: Annotated[str, typer.Option("--json", help="Write everything to this file (- for the terminal).")] = "",
+    plot_folder: Annotated[str, typer.Option("--plots", help="Write pictures to this folder.")] = "",
+) -> None:
+    """Play a trace through the production scheduler in virtual time."""
+    try:
+        _simulate(
+            traces, load_cluster(cluster), [name.strip() for name in (compare or policy).split(",")], seed or [42],
+            arrival, whole, (_day(start, 0), _day(end, 2**62)), more_cards, goal, skip_bad, json_file, plot_folder,
+        )  # fmt: skip
+    except BadInput as error:
+        print(f"flexai simulate: {error}", file=sys.stderr)
+        raise typer.Exit(EXIT_BAD_INPUT) from error
+
+
+def _simulate(
+    files: Sequence[str], nodes: tuple[Node, ...], policies: Sequence[str], seeds: Sequence[int], arrival: float,
+    whole: bool, window_ms: tuple[int, int], more_cards: int, goal: str, skip_bad: bool, json_file: str,
+    plot_folder: str,
+) -> None:  # fmt: skip
+    bad = BadRows(skip=skip_bad)
+    loaded = [load_trace(file, bad) for file in files]
+    works: list[Work] = [work for trace in loaded for work in trace.works]
+    timed = all(trace.has_times for trace in loaded)
+    if timed:
+        works = sorted(between(works, *window_ms), key=lambda work: work.submit_ms)
+        if not works:
+            raise BadInput("--from/--to", window_ms, "leaves no job", "Widen the window")
+    if whole:
+        works = whole_cards(works)
+    quiet = json_file == "-"
+    out = Console(stderr=quiet)
+    if goal and not timed:
+        raise BadInput(
+            "--smallest-for", goal, "needs a trace with times", "Give a trace with submissions and run times"
+        )
+    clusters = [nodes, add_cards(nodes, more_cards)] if more_cards else [nodes]
+    runs: list[TimedRun | PackedRun] = []
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        for name in policies:
+            task = progress.add_task(f"{name}: {len(works)} jobs")
+
+            def play(on: Sequence[Node], name: str = name) -> TimedRun:
+                return run_in_time(name, on, works, arrival or 1.0)
+
+            if goal:
+                found = smallest(nodes, parse_goal(goal), play)
+                if not found:
+                    raise BadInput("--smallest-for", goal, f"is not reached by {name}", "Relax the goal")
+                runs.extend(found)
+            elif timed:
+                runs.extend(play(on) for on in clusters)
+            else:
+                runs.extend(run_by_amount(name, on, works, seeds, arrival or 1.3) for on in clusters)
+            progress.remove_task(task)
+    _show(out, [run for run in runs if isinstance(run, TimedRun)], [run for run in runs if isinstance(run, PackedRun)])
+    card = report.run_card(loaded, seeds, " ".join(["flexai simulate", *sys.argv[1:]]), bad.n)
+    _say(out, card, bad)
+    if plot_folder:
+        _plot(out, runs, Path(plot_folder))
+    if json_file:
+        text = json.dumps({"run_card": card, "runs": [run.plain() for run in runs]}, indent=2)
+        if quiet:
+            print(text)
+        else:
+            Path(json_file).write_text(text + "\n")
+
+
+def _show(out: Console, timed: Sequence[TimedRun], packed: Sequence[PackedRun]) -> None:
+    if timed:
+        out.print(report.timed_table(timed))
+        out.print(
+            report.sizes_table({f"{run.policy} {run.n_cards}": by_group(run.outcome, size_class) for run in timed})
+        )
+    if packed:
+        out.print(report.packed_table(packed))
+
+
+def _say(out: Console, card: dict[str, Any], bad: BadRows) -> None:
+    for trace in card["traces"]:
+        out.print(f"trace {trace['file']} ({trace['format']}, {trace['jobs']} jobs) sha256 {trace['sha256'][:16]}")
+    if card["joined"]:
+        out.print("joined from several traces: synthetic; the answer depends on the joining")
+    if bad.n:
+        out.print(f"{bad.n} rows skipped; the first: {bad.first[0]}")
+    out.print(f"commit {card['commit']}, {card['machine']}, seeds {card['seeds']}")
+
+
+def _plot(out: Console, runs: Sequence[TimedRun | PackedRun], folder: Path) -> None:
+    timed = [run for run in runs if isinstance(run, TimedRun)]
+    packed = [run for run in runs if isinstance(run, PackedRun)]
+    for path in [plots.plot_timed(timed, folder)] if timed else []:
+        out.print(f"wrote {path}")
+    for path in [plots.plot_packed(packed, folder)] if packed else []:
+        out.print(f"wrote {path}")
+
+
+def _day(text: str, default: int) -> int:
+    if not text:
+        return default
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadInput("--from/--to", text, "is no date", "Write 2017-10-02 or 2017-10-02T08:00") from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def main() -> None:
+    """Run as ``python -m flexai.apps.simulator``."""
+    typer.run(simulate)

@@ -1,0 +1,94 @@
+"""Tables for people and the run card that makes a result repeatable."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flexai.apps.simulator.load import LoadedTrace
+    from flexai.apps.simulator.run import PackedRun, TimedRun
+    from flexai.simulation.metrics import Waits
+
+
+def run_card(traces: Sequence[LoadedTrace], seeds: Sequence[int], command: str, skipped: int) -> dict[str, Any]:
+    """What it takes to get the same numbers again."""
+    return {
+        "simulated": True,
+        "traces": [
+            {"file": Path(t.path).name, "format": t.kind, "sha256": t.sha256, "jobs": len(t.works)} for t in traces
+        ],
+        "joined": len(traces) > 1,
+        "seeds": list(seeds),
+        "commit": _commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+        "command": command,
+        "skipped_rows": skipped,
+    }
+
+
+def timed_table(runs: Sequence[TimedRun]) -> Table:
+    """One row per policy: waits in hours."""
+    table = _table("waits in hours (simulated)")
+    heads = ("policy", "cards", "jobs", "mean", "p50", "p99", "mean >=16", "use", "evicted", "unfinished")
+    for head in heads:
+        table.add_column(head, justify="left" if head == "policy" else "right", no_wrap=True)
+    for run in runs:
+        s = run.summary
+        table.add_row(
+            run.policy, str(run.n_cards), str(s.waits.n_jobs), f"{s.waits.mean_h:.2f}", f"{s.waits.p50_h:.2f}",
+            f"{s.waits.p99_h:.1f}", _mean(s.big), f"{100 * s.use:.1f} %", str(s.n_evictions), str(s.n_unfinished),
+        )  # fmt: skip
+    return table
+
+
+def sizes_table(groups: dict[str, dict[str, Waits]]) -> Table:
+    """Mean wait by size of job, one column per policy."""
+    table = _table("mean wait in hours by cards of the job")
+    table.add_column("cards")
+    for policy in groups:
+        table.add_column(policy, justify="right")
+    sizes = sorted({size for waits in groups.values() for size in waits})
+    for size in sizes:
+        cells = (_mean(waits[size]) if size in waits else "" for waits in groups.values())
+        table.add_row(size.split(" ", 1)[1], *cells)
+    return table
+
+
+def packed_table(runs: Sequence[PackedRun]) -> Table:
+    """Allocation in per cent at each arrival point, mean over the seeds."""
+    table = _table("allocation in per cent of all card compute (simulated; not utilisation)")
+    table.add_column("policy")
+    points = next(iter(runs[0].by_seed.values())).curve
+    for point in points:
+        table.add_column(f"{100 * point:.0f} % arrived", justify="right")
+    for run in runs:
+        table.add_row(run.policy, *(f"{run.mean(point):.2f}" for point in points))
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+def _mean(waits: Waits) -> str:
+    return f"{waits.mean_h:.2f}" if waits.n_jobs else "-"
+
+
+def _commit() -> str:
+    try:
+        where = Path(__file__).parent
+        done = subprocess.run(
+            ["git", "-C", str(where), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,108 @@
+"""A trace's rows as jobs of the model, and the questions that change them: arrival rate, whole cards only.
+
+Pure: the caller draws the random numbers. What a trace does not say is not invented silently: shares without a memory
+figure get ``NOMINAL_MEMORY_BYTES`` and the run card says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from flexai.model import Job, Node, SliceRequest
+from flexai.simulation.kernel import SimulatedJob
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NOMINAL_MEMORY_BYTES = 2**20
+"""Memory of a slice whose trace gives none: small enough never to decide a placement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a job of a trace asks for, whatever trace it came from; times in ms, -1 where the trace gives none."""
+
+    name: str
+    queue: str
+    user: str
+    submit_ms: int
+    duration_ms: int
+    n_members: int
+    n_devices: int
+    compute_milli: int
+    cpu_milli: int
+    ram_bytes: int
+    models: tuple[str, ...] = ()
+
+    @property
+    def asked_milli(self) -> int:
+        """Compute over all members and cards."""
+        return self.n_members * self.n_devices * self.compute_milli
+
+
+def job_of(work: Work, seq: int, at_ms: int) -> Job:
+    """Make the model's job; its id is its place in the run."""
+    whole = work.compute_milli == 1000
+    request = SliceRequest(
+        compute_milli=work.compute_milli, limit_milli=work.compute_milli,
+        memory_bytes=0 if whole else NOMINAL_MEMORY_BYTES, n_devices=work.n_devices, models=work.models,
+    )  # fmt: skip
+    return Job(
+        id=str(seq), user=work.user or "nobody", queue=work.queue or "default", request=request,
+        n_members=work.n_members, min_member=work.n_members, cpu_milli=work.cpu_milli, ram_bytes=work.ram_bytes,
+        submitted_at_ms=at_ms, seq=seq,
+    )  # fmt: skip
+
+
+def jobs_in_time(works: Sequence[Work], arrival: float = 1.0) -> list[SimulatedJob]:
+    """Jobs at their own times from the first submission on, ``arrival`` times as dense."""
+    first_ms = works[0].submit_ms if works else 0
+    return [
+        SimulatedJob(job_of(work, seq, round((work.submit_ms - first_ms) / arrival)), work.duration_ms)
+        for seq, work in enumerate(works)
+    ]
+
+
+def jobs_by_amount(works: Sequence[Work], capacity_milli: int, arrival: float, repeats: Sequence[int]) -> list[Job]:
+    """Jobs in the order given, then repeats, until the compute asked reaches ``arrival`` times capacity.
+
+    ``repeats`` are indices into ``works`` drawn by the caller, more than enough of them.
+    """
+    jobs: list[Job] = []
+    asked_milli = 0
+    for work in works:
+        jobs.append(job_of(work, len(jobs), len(jobs)))
+        asked_milli += work.asked_milli
+    for index in repeats:
+        if asked_milli >= arrival * capacity_milli:
+            break
+        jobs.append(job_of(works[index], len(jobs), len(jobs)))
+        asked_milli += works[index].asked_milli
+    return jobs
+
+
+def whole_cards(works: Sequence[Work]) -> list[Work]:
+    """Round every share up to whole cards, as a cluster without slices must."""
+    return [replace(work, compute_milli=1000) if work.n_devices else work for work in works]
+
+
+def capacity_milli(nodes: Sequence[Node]) -> int:
+    """Compute of all cards."""
+    return sum(len(node.devices) for node in nodes) * 1000
+
+
+def add_cards(nodes: Sequence[Node], n_cards: int) -> tuple[Node, ...]:
+    """The cluster with ``n_cards`` more, in nodes like its last one."""
+    like = nodes[-1]
+    out = list(nodes)
+    left = n_cards
+    while left > 0:
+        name = f"added{len(out)}"
+        devices = tuple(
+            replace(like.devices[i % len(like.devices)], uuid=f"{name}/{i}", index=i)
+            for i in range(min(left, len(like.devices)))
+        )
+        out.append(replace(like, name=name, devices=devices))
+        left -= len(devices)
+    return tuple(out)
