@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,7 +111,7 @@ def _simulate(
     if plot_folder:
         _plot(out, runs, Path(plot_folder))
     if json_file:
-        text = json.dumps({"run_card": card, "runs": [run.plain() for run in runs]}, indent=2)
+        text = json.dumps(_finite({"run_card": card, "runs": [run.plain() for run in runs]}), indent=2)
         if quiet:
             print(text)
         else:
@@ -144,6 +145,15 @@ def _plot(out: Console, runs: Sequence[TimedRun | PackedRun], folder: Path) -> N
         out.print(f"wrote {path}")
     for path in [plots.plot_packed(packed, folder)] if packed else []:
         out.print(f"wrote {path}")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: a mean over nothing is null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _day(text: str, default: int) -> int:

@@ -38,7 +38,7 @@ def run_card(traces: Sequence[LoadedTrace], seeds: Sequence[int], command: str, 
 def timed_table(runs: Sequence[TimedRun]) -> Table:
     """One row per policy: waits in hours."""
     table = _table("waits in hours (simulated)")
-    heads = ("policy", "cards", "jobs", "mean", "p50", "p99", "mean >=16", "use", "evicted", "unfinished")
+    heads = ("policy", "cards", "jobs", "mean", "p50", "p99", ">=16", "use", "evicted", "left")
     for head in heads:
         table.add_column(head, justify="left" if head == "policy" else "right", no_wrap=True)
     for run in runs:
@@ -76,7 +76,7 @@ def packed_table(runs: Sequence[PackedRun]) -> Table:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
 def _mean(waits: Waits) -> str:
