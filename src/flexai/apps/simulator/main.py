@@ -13,12 +13,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from flexai.adapters.traces import between, load_cluster, load_trace, shuffled_arrivals
 from flexai.apps.simulator import plots, report
-from flexai.apps.simulator.load import between, load_cluster, load_trace
 from flexai.apps.simulator.questions import parse_goal, smallest
-from flexai.apps.simulator.run import PackedRun, TimedRun, run_by_amount, run_in_time
+from flexai.simulation.experiment import PackedRun, TimedRun, run_by_amount, run_in_time
 from flexai.simulation.metrics import by_group, size_class
-from flexai.simulation.workload import add_cards, whole_cards
+from flexai.simulation.workload import add_cards, capacity_milli, whole_cards
 from flexai.wire.errors import BadInput
 from flexai.wire.trace import BadRows
 
@@ -103,7 +103,10 @@ def _simulate(
             elif timed:
                 runs.extend(play(on) for on in clusters)
             else:
-                runs.extend(run_by_amount(name, on, works, seeds, arrival or 1.3) for on in clusters)
+                for on in clusters:
+                    arrive = arrival or 1.3
+                    drawn = {seed: shuffled_arrivals(works, capacity_milli(on), arrive, seed) for seed in seeds}
+                    runs.append(run_by_amount(name, on, drawn, arrive))
             progress.remove_task(task)
     _show(out, [run for run in runs if isinstance(run, TimedRun)], [run for run in runs if isinstance(run, PackedRun)])
     card = report.run_card(loaded, seeds, " ".join(["flexai simulate", *sys.argv[1:]]), bad.n)

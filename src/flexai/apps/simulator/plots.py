@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from flexai.apps.simulator.run import PackedRun, TimedRun
+    from flexai.simulation.experiment import PackedRun, TimedRun
 
 COLOURS = ("#0b6e99", "#d9730d", "#6c7a89", "#448361", "#9065b0", "#c14c8a")
 

@@ -12,8 +12,8 @@ from flexai.wire.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flexai.apps.simulator.run import TimedRun
     from flexai.model import Node
+    from flexai.simulation.experiment import TimedRun
 
 _GOAL = re.compile(r"\s*(mean|p50|p99)\s+wait\s*<=?\s*([0-9.]+)\s*(min|h|d)\s*\Z")
 _UNIT_H = {"min": 1 / 60, "h": 1.0, "d": 24.0}

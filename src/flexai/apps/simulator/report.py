@@ -14,8 +14,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flexai.apps.simulator.load import LoadedTrace
-    from flexai.apps.simulator.run import PackedRun, TimedRun
+    from flexai.adapters.traces import LoadedTrace
+    from flexai.simulation.experiment import PackedRun, TimedRun
     from flexai.simulation.metrics import Waits
 
 

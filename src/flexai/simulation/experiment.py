@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from flexai.apps.simulator.deciders import decider
 from flexai.model import Queue
 from flexai.scheduling.events import NodePut, QueuePut
 from flexai.simulation.arrivals import Packed, pack
+from flexai.simulation.deciders import decider
 from flexai.simulation.kernel import Outcome, Simulation
 from flexai.simulation.metrics import Summary, by_group, size_class, summarise
-from flexai.simulation.workload import Work, capacity_milli, jobs_by_amount, jobs_in_time
+from flexai.simulation.workload import Work, capacity_milli, jobs_in_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from flexai.model import Node
+    from flexai.model import Job, Node
     from flexai.scheduling.events import Event
 
 PACKING_POINTS = (0.5, 0.8, 0.95, 1.0, 1.1, 1.2, 1.3)
@@ -66,34 +65,28 @@ class PackedRun:
         }  # fmt: skip
 
 
-def setup_events(nodes: Sequence[Node], works: Sequence[Work]) -> list[Event]:
-    """The queues that the trace names (no quota, no limit, equal weight), then the nodes."""
-    queues = sorted({work.queue or "default" for work in works})
-    return [*(QueuePut(0, Queue(name)) for name in queues), *(NodePut(0, node) for node in nodes)]
+def setup_events(nodes: Sequence[Node], queues: Iterable[str]) -> list[Event]:
+    """The queues that the jobs name (no quota, no limit, equal weight), then the nodes."""
+    return [*(QueuePut(0, Queue(name)) for name in sorted(set(queues))), *(NodePut(0, node) for node in nodes)]
 
 
 def run_in_time(policy: str, nodes: Sequence[Node], works: Sequence[Work], arrival: float = 1.0) -> TimedRun:
     """Play the works at their own times."""
     jobs = jobs_in_time(works, arrival)
     simulation = Simulation(decider(policy, jobs))
-    outcome = simulation.play(setup_events(nodes, works), jobs)
+    outcome = simulation.play(setup_events(nodes, [entry.job.queue for entry in jobs]), jobs)
     capacity = capacity_milli(nodes)
     return TimedRun(policy, capacity // 1000, outcome, summarise(outcome, capacity))
 
 
 def run_by_amount(
-    policy: str, nodes: Sequence[Node], works: Sequence[Work], seeds: Sequence[int], arrival: float = 1.3
+    policy: str, nodes: Sequence[Node], jobs_by_seed: Mapping[int, Sequence[Job]], arrival: float = 1.3
 ) -> PackedRun:
-    """Shuffle and pack, once per seed, up to ``arrival`` times capacity."""
+    """Pack each seed's jobs, up to ``arrival`` times capacity."""
     capacity = capacity_milli(nodes)
     points = [point for point in PACKING_POINTS if point < arrival] + [arrival]
-    by_seed: dict[int, Packed] = {}
-    for seed in seeds:
-        chance = random.Random(seed)  # noqa: S311 -- a seeded experiment, nothing secret
-        order = list(works)
-        chance.shuffle(order)
-        mean_milli = max(1, sum(work.asked_milli for work in works) // len(works))
-        n_repeats = 2 * int(arrival * capacity / mean_milli) + 100
-        jobs = jobs_by_amount(order, capacity, arrival, [chance.randrange(len(order)) for _ in range(n_repeats)])
-        by_seed[seed] = pack(decider(policy, ()), setup_events(nodes, works), jobs, capacity, points)
+    by_seed = {
+        seed: pack(decider(policy, ()), setup_events(nodes, [job.queue for job in jobs]), jobs, capacity, points)
+        for seed, jobs in jobs_by_seed.items()
+    }
     return PackedRun(policy, capacity // 1000, by_seed)

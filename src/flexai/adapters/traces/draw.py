@@ -1,0 +1,24 @@
+"""Seeded chance for packing experiments."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from flexai.simulation.workload import jobs_by_amount
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flexai.model import Job
+    from flexai.simulation.workload import Work
+
+
+def shuffled_arrivals(works: Sequence[Work], capacity_milli: int, arrival: float, seed: int) -> list[Job]:
+    """The works in an order drawn from ``seed``, then random repeats, until ``arrival`` times capacity is asked for."""
+    chance = random.Random(seed)  # noqa: S311 -- a seeded experiment, nothing secret
+    order = list(works)
+    chance.shuffle(order)
+    mean_milli = max(1, sum(work.asked_milli for work in works) // len(works))
+    n_repeats = 2 * int(arrival * capacity_milli / mean_milli) + 100
+    return jobs_by_amount(order, capacity_milli, arrival, [chance.randrange(len(order)) for _ in range(n_repeats)])
