@@ -69,7 +69,7 @@ def test_the_smallest_cluster_is_the_last_run_and_one_node_less_misses_the_goal(
     ],
 )
 def test_bad_input_is_named_with_its_value(trace, arguments, named):
-    done = ask(trace, *arguments)
+    done = ask(trace, "--policy", "greedy", *arguments)
     assert done.exit_code == 2
     assert named in done.stderr
 
@@ -94,7 +94,7 @@ def test_a_clock_that_runs_back_is_an_error(tmp_path):
 def test_an_unknown_format_names_the_known_ones(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("a,b\n1,2\n")
-    assert "openb" in ask(str(path)).stderr
+    assert "openb" in ask(str(path), "--policy", "fifo").stderr
 
 
 def test_goals_are_read_in_hours():

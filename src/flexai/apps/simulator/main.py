@@ -16,6 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from flexai.adapters.traces import between, load_cluster, load_trace, shuffled_arrivals
 from flexai.apps.simulator import plots, report
 from flexai.apps.simulator.questions import parse_goal, smallest
+from flexai.simulation.deciders import POLICIES
 from flexai.simulation.experiment import PackedRun, TimedRun, run_by_amount, run_in_time
 from flexai.simulation.metrics import by_group, size_class
 from flexai.simulation.workload import add_cards, capacity_milli, whole_cards
@@ -69,6 +70,9 @@ def _simulate(
     whole: bool, window_ms: tuple[int, int], more_cards: int, goal: str, skip_bad: bool, json_file: str,
     plot_folder: str,
 ) -> None:  # fmt: skip
+    for name in policies:
+        if name not in POLICIES:
+            raise BadInput("--policy", name, "is unknown", f"Choose one of {', '.join(POLICIES)}")
     bad = BadRows(skip=skip_bad)
     loaded = [load_trace(file, bad) for file in files]
     works: list[Work] = [work for trace in loaded for work in trace.works]
