@@ -19,7 +19,7 @@ from flexai.apps.simulator.questions import parse_goal, smallest
 from flexai.simulation.deciders import POLICIES
 from flexai.simulation.experiment import PackedRun, TimedRun, run_by_amount, run_in_time
 from flexai.simulation.metrics import by_group, size_class
-from flexai.simulation.workload import add_cards, capacity_milli, whole_cards
+from flexai.simulation.workload import add_cards, capacity_milli, one_queue, whole_cards
 from flexai.wire.errors import BadInput
 from flexai.wire.trace import BadRows
 
@@ -44,6 +44,9 @@ def simulate(
         float, typer.Option(help="Density of arrivals; for packing: compute asked over capacity.")
     ] = 0.0,
     whole: Annotated[bool, typer.Option("--whole", help="Round every share up to whole cards.")] = False,
+    merge: Annotated[
+        bool, typer.Option("--one-queue", help="Put all jobs in one queue: one pool, nothing owed.")
+    ] = False,
     start: Annotated[str, typer.Option("--from", help="First submission time to take, as 2017-10-02.")] = "",
     end: Annotated[str, typer.Option("--to", help="Submission time to stop before.")] = "",
     more_cards: Annotated[int, typer.Option("--add-cards", help="Run again with so many cards more.")] = 0,
@@ -58,7 +61,7 @@ def simulate(
     try:
         _simulate(
             traces, load_cluster(cluster), [name.strip() for name in (compare or policy).split(",")], seed or [42],
-            arrival, whole, (_day(start, 0), _day(end, 2**62)), more_cards, goal, skip_bad, json_file, plot_folder,
+            arrival, whole, merge, (_day(start, 0), _day(end, 2**62)), more_cards, goal, skip_bad, json_file, plot_folder,
         )  # fmt: skip
     except BadInput as error:
         print(f"flexai simulate: {error}", file=sys.stderr)
@@ -67,7 +70,7 @@ def simulate(
 
 def _simulate(
     files: Sequence[str], nodes: tuple[Node, ...], policies: Sequence[str], seeds: Sequence[int], arrival: float,
-    whole: bool, window_ms: tuple[int, int], more_cards: int, goal: str, skip_bad: bool, json_file: str,
+    whole: bool, merge: bool, window_ms: tuple[int, int], more_cards: int, goal: str, skip_bad: bool, json_file: str,
     plot_folder: str,
 ) -> None:  # fmt: skip
     for name in policies:
@@ -83,6 +86,8 @@ def _simulate(
             raise BadInput("--from/--to", window_ms, "leaves no job", "Widen the window")
     if whole:
         works = whole_cards(works)
+    if merge:
+        works = one_queue(works)
     quiet = json_file == "-"
     out = Console(stderr=quiet)
     if goal and not timed:
