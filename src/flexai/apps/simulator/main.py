@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,7 @@ from flexai.wire.trace import BadRows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from flexai.adapters.traces import LoadedTrace
     from flexai.model import Node
     from flexai.simulation.workload import Work
 
@@ -60,74 +62,103 @@ def simulate(
     """Play a trace through the production scheduler in virtual time."""
     try:
         _simulate(
-            traces, load_cluster(cluster), [name.strip() for name in (compare or policy).split(",")], seed or [42],
-            arrival, whole, merge, (_day(start, 0), _day(end, 2**62)), more_cards, goal, skip_bad, json_file, plot_folder,
+            _Question(
+                traces, load_cluster(cluster), [name.strip() for name in (compare or policy).split(",")], seed or [42],
+                arrival, whole, merge, (_day(start, 0), _day(end, 2**62)), more_cards, goal, skip_bad, json_file,
+                plot_folder,
+            )
         )  # fmt: skip
     except BadInput as error:
         print(f"flexai simulate: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_BAD_INPUT) from error
 
 
-def _simulate(
-    files: Sequence[str], nodes: tuple[Node, ...], policies: Sequence[str], seeds: Sequence[int], arrival: float,
-    whole: bool, merge: bool, window_ms: tuple[int, int], more_cards: int, goal: str, skip_bad: bool, json_file: str,
-    plot_folder: str,
-) -> None:  # fmt: skip
-    for name in policies:
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """The options, read."""
+
+    files: Sequence[str]
+    nodes: tuple[Node, ...]
+    policies: Sequence[str]
+    seeds: Sequence[int]
+    arrival: float
+    whole: bool
+    merge: bool
+    window_ms: tuple[int, int]
+    more_cards: int
+    goal: str
+    skip_bad: bool
+    json_file: str
+    plot_folder: str
+
+
+def _simulate(ask: _Question) -> None:
+    for name in ask.policies:
         if name not in POLICIES:
             raise BadInput("--policy", name, "is unknown", f"Choose one of {', '.join(POLICIES)}")
-    bad = BadRows(skip=skip_bad)
-    loaded = [load_trace(file, bad) for file in files]
-    works: list[Work] = [work for trace in loaded for work in trace.works]
+    bad = BadRows(skip=ask.skip_bad)
+    loaded = [load_trace(file, bad) for file in ask.files]
     timed = all(trace.has_times for trace in loaded)
-    if timed:
-        works = sorted(between(works, *window_ms), key=lambda work: work.submit_ms)
-        if not works:
-            raise BadInput("--from/--to", window_ms, "leaves no job", "Widen the window")
-    if whole:
-        works = whole_cards(works)
-    if merge:
-        works = one_queue(works)
-    quiet = json_file == "-"
-    out = Console(stderr=quiet)
-    if goal and not timed:
+    if ask.goal and not timed:
         raise BadInput(
-            "--smallest-for", goal, "needs a trace with times", "Give a trace with submissions and run times"
+            "--smallest-for", ask.goal, "needs a trace with times", "Give one with submissions and run times"
         )
-    clusters = [nodes, add_cards(nodes, more_cards)] if more_cards else [nodes]
+    works = _works(ask, loaded, timed=timed)
+    quiet = ask.json_file == "-"
+    out = Console(stderr=quiet)
     runs: list[TimedRun | PackedRun] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        for name in policies:
+        for name in ask.policies:
             task = progress.add_task(f"{name}: {len(works)} jobs")
-
-            def play(on: Sequence[Node], name: str = name) -> TimedRun:
-                return run_in_time(name, on, works, arrival or 1.0)
-
-            if goal:
-                found = smallest(nodes, parse_goal(goal), play)
-                if not found:
-                    raise BadInput("--smallest-for", goal, f"is not reached by {name}", "Relax the goal")
-                runs.extend(found)
-            elif timed:
-                runs.extend(play(on) for on in clusters)
-            else:
-                for on in clusters:
-                    arrive = arrival or 1.3
-                    drawn = {seed: shuffled_arrivals(works, capacity_milli(on), arrive, seed) for seed in seeds}
-                    runs.append(run_by_amount(name, on, drawn, arrive))
+            runs.extend(_ask_in_time(ask, name, works) if timed else _ask_by_amount(ask, name, works))
             progress.remove_task(task)
     _show(out, [run for run in runs if isinstance(run, TimedRun)], [run for run in runs if isinstance(run, PackedRun)])
-    card = report.run_card(loaded, seeds, " ".join(["flexai simulate", *sys.argv[1:]]), bad.n)
+    card = report.run_card(loaded, ask.seeds, " ".join(["flexai simulate", *sys.argv[1:]]), bad.n)
     _say(out, card, bad)
-    if plot_folder:
-        _plot(out, runs, Path(plot_folder))
-    if json_file:
+    if ask.plot_folder:
+        _plot(out, runs, Path(ask.plot_folder))
+    if ask.json_file:
         text = json.dumps(_finite({"run_card": card, "runs": [run.plain() for run in runs]}), indent=2)
         if quiet:
             print(text)
         else:
-            Path(json_file).write_text(text + "\n")
+            Path(ask.json_file).write_text(text + "\n")
+
+
+def _works(ask: _Question, loaded: Sequence[LoadedTrace], *, timed: bool) -> list[Work]:
+    works: list[Work] = [work for trace in loaded for work in trace.works]
+    if timed:
+        works = sorted(between(works, *ask.window_ms), key=lambda work: work.submit_ms)
+        if not works:
+            raise BadInput("--from/--to", ask.window_ms, "leaves no job", "Widen the window")
+    works = whole_cards(works) if ask.whole else works
+    return one_queue(works) if ask.merge else works
+
+
+def _ask_in_time(ask: _Question, name: str, works: Sequence[Work]) -> list[TimedRun]:
+    def play(on: Sequence[Node]) -> TimedRun:
+        return run_in_time(name, on, works, ask.arrival or 1.0)
+
+    if not ask.goal:
+        return [play(on) for on in _clusters(ask)]
+    found = smallest(ask.nodes, parse_goal(ask.goal), play)
+    if not found:
+        raise BadInput("--smallest-for", ask.goal, f"is not reached by {name}", "Relax the goal")
+    return found
+
+
+def _ask_by_amount(ask: _Question, name: str, works: Sequence[Work]) -> list[PackedRun]:
+    arrival = ask.arrival or 1.3
+    runs = []
+    for on in _clusters(ask):
+        drawn = {seed: shuffled_arrivals(works, capacity_milli(on), arrival, seed) for seed in ask.seeds}
+        runs.append(run_by_amount(name, on, drawn, arrival))
+    return runs
+
+
+def _clusters(ask: _Question) -> list[tuple[Node, ...]]:
+    return [ask.nodes, add_cards(ask.nodes, ask.more_cards)] if ask.more_cards else [ask.nodes]
 
 
 def _show(out: Console, timed: Sequence[TimedRun], packed: Sequence[PackedRun]) -> None:
