@@ -1,6 +1,23 @@
 """Trace files on disk and the chance drawn for experiments: the simulator's only I/O besides its reports."""
 
 from flexai.adapters.traces.draw import shuffled_arrivals
-from flexai.adapters.traces.files import LoadedTrace, between, load_cluster, load_trace, open_text
+from flexai.adapters.traces.files import (
+    LoadedTrace,
+    between,
+    is_serving,
+    load_cluster,
+    load_serving,
+    load_trace,
+    open_text,
+)
 
-__all__ = ["LoadedTrace", "between", "load_cluster", "load_trace", "open_text", "shuffled_arrivals"]
+__all__ = [
+    "LoadedTrace",
+    "between",
+    "is_serving",
+    "load_cluster",
+    "load_serving",
+    "load_trace",
+    "open_text",
+    "shuffled_arrivals",
+]

@@ -5,14 +5,25 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flexai.simulation.serving import ServingPods, pods_of
 from flexai.simulation.workload import Work
 from flexai.wire.cluster_spec import nodes_of_trace, parse_cluster
 from flexai.wire.errors import BadInput
-from flexai.wire.trace import BadRows, TraceJob, read_openb_nodes, read_openb_pods, read_own, read_philly, read_sacct
+from flexai.wire.trace import (
+    BadRows,
+    TraceJob,
+    read_openb_nodes,
+    read_openb_pods,
+    read_own,
+    read_philly,
+    read_sacct,
+    read_serving,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +32,8 @@ if TYPE_CHECKING:
 
     Reader = Callable[[Iterable[str], str, BadRows], list[TraceJob]]
 
+SERVING_HEADER = "timestamp,pod,value"
+MOST_DUTY_PERCENT = 100.0
 FORMATS: dict[str, tuple[tuple[str, ...], Reader]] = {
     "openb": (("num_gpu", "gpu_milli"), read_openb_pods),
     "philly": (("timestamp", "duration", "num_gpus"), read_philly),
@@ -74,6 +87,36 @@ def load_trace(path: str, bad: BadRows) -> LoadedTrace:
     if not rows:
         raise BadInput(path, kind, "has no jobs", "Give a trace with at least one job")
     return LoadedTrace(path, kind, sha256, tuple(_work(row) for row in rows))
+
+
+def is_serving(path: str) -> bool:
+    """Whether the file is a series of serving pods (``timestamp,pod,value``).
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    return open_text(path)[0].startswith(SERVING_HEADER)
+
+
+def load_serving(paths: Sequence[str], bad: BadRows) -> tuple[ServingPods, list[LoadedTrace]]:
+    """Read two series of the same pods: duty in per cent, and memory in bytes (told apart by their size).
+
+    Raises:
+        BadInput: not exactly one of each, or a bad row (unless skipped).
+    """
+    series: dict[bool, list[tuple[float, str, float]]] = {}
+    loaded = []
+    for path in paths:
+        text, sha256 = open_text(path)
+        samples = read_serving(io.StringIO(text, newline=""), path, bad)
+        is_memory = max((sample.value for sample in samples), default=0.0) > MOST_DUTY_PERCENT
+        series[is_memory] = [(sample.at_s, sample.pod, sample.value) for sample in samples]
+        loaded.append(LoadedTrace(path, "serving memory" if is_memory else "serving duty", sha256, ()))
+    if len(paths) != 2 or len(series) != 2:
+        raise BadInput("traces", ", ".join(paths), "are not one series of duty and one of memory", "Give both files")
+    times = sorted({at for at, _, _ in series[False]})
+    period_s = min((b - a for a, b in itertools.pairwise(times)), default=1.0)
+    return pods_of(series[False], series[True], period_s), loaded
 
 
 def load_cluster(text: str) -> tuple[Node, ...]:

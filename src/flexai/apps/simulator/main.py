@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,12 +14,20 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from flexai.adapters.traces import between, load_cluster, load_trace, shuffled_arrivals
+from flexai.adapters.traces import (
+    between,
+    is_serving,
+    load_cluster,
+    load_serving,
+    load_trace,
+    shuffled_arrivals,
+)
 from flexai.apps.simulator import plots, report
 from flexai.apps.simulator.questions import parse_goal, smallest
 from flexai.simulation.deciders import POLICIES
 from flexai.simulation.experiment import PackedRun, TimedRun, run_by_amount, run_in_time
 from flexai.simulation.metrics import by_group, size_class
+from flexai.simulation.serving import question
 from flexai.simulation.workload import add_cards, capacity_milli, one_queue, whole_cards
 from flexai.wire.errors import BadInput
 from flexai.wire.trace import BadRows
@@ -32,6 +40,8 @@ if TYPE_CHECKING:
     from flexai.simulation.workload import Work
 
 EXIT_BAD_INPUT = 2
+CARD_SIZES_GIB = (48, 80, 96, 141)
+FILLER_BYTES = 16 * 2.0**30
 
 
 def simulate(
@@ -97,6 +107,9 @@ def _simulate(ask: _Question) -> None:
         if name not in POLICIES:
             raise BadInput("--policy", name, "is unknown", f"Choose one of {', '.join(POLICIES)}")
     bad = BadRows(skip=ask.skip_bad)
+    if is_serving(ask.files[0]):
+        _serving(ask, bad)
+        return
     loaded = [load_trace(file, bad) for file in ask.files]
     timed = all(trace.has_times for trace in loaded)
     if ask.goal and not timed:
@@ -118,9 +131,25 @@ def _simulate(ask: _Question) -> None:
     _say(out, card, bad)
     if ask.plot_folder:
         _plot(out, runs, Path(ask.plot_folder))
+    _write(ask, {"run_card": card, "runs": [run.plain() for run in runs]})
+
+
+def _serving(ask: _Question, bad: BadRows) -> None:
+    pods, loaded = load_serving(ask.files, bad)
+    sizes = question(pods, {f"{gib} GiB": gib * 2.0**30 for gib in CARD_SIZES_GIB}, FILLER_BYTES)
+    out = Console(stderr=ask.json_file == "-")
+    out.print(report.serving_table(sizes))
+    out.print(report.SERVING_NOTE)
+    card = report.run_card(loaded, (), " ".join(["flexai simulate", *sys.argv[1:]]), bad.n)
+    _say(out, card | {"joined": False}, bad)
+    plain = {size: [asdict(got) for got in ways] for size, ways in sizes.items()}
+    _write(ask, {"run_card": card, "pods": len(pods.names), "serving": plain})
+
+
+def _write(ask: _Question, result: dict[str, Any]) -> None:
     if ask.json_file:
-        text = json.dumps(_finite({"run_card": card, "runs": [run.plain() for run in runs]}), indent=2)
-        if quiet:
+        text = json.dumps(_finite(result), indent=2)
+        if ask.json_file == "-":
             print(text)
         else:
             Path(ask.json_file).write_text(text + "\n")
@@ -173,7 +202,8 @@ def _show(out: Console, timed: Sequence[TimedRun], packed: Sequence[PackedRun]) 
 
 def _say(out: Console, card: dict[str, Any], bad: BadRows) -> None:
     for trace in card["traces"]:
-        out.print(f"trace {trace['file']} ({trace['format']}, {trace['jobs']} jobs) sha256 {trace['sha256'][:16]}")
+        jobs = f", {trace['jobs']} jobs" if trace["jobs"] else ""
+        out.print(f"trace {trace['file']} ({trace['format']}{jobs}) sha256 {trace['sha256'][:16]}")
     if card["joined"]:
         out.print("joined from several traces: synthetic; the answer depends on the joining")
     if bad.n:

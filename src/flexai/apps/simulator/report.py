@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flexai.adapters.traces import LoadedTrace
     from flexai.simulation.experiment import PackedRun, TimedRun
     from flexai.simulation.metrics import Waits
+    from flexai.simulation.serving import Hosting
 
 
 def run_card(traces: Sequence[LoadedTrace], seeds: Sequence[int], command: str, skipped: int) -> dict[str, Any]:
@@ -77,6 +78,30 @@ def packed_table(runs: Sequence[PackedRun]) -> Table:
 
 def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def serving_table(sizes: dict[str, list[Hosting]]) -> Table:
+    """Cards and utilisation of serving pods hosted in each way, per size of card."""
+    table = _table("utilisation: duty of the pods over the cards they need (simulated from recorded duty)")
+    for head in ("card memory", "way"):
+        table.add_column(head)
+    for head in ("cards", "utilisation", "x whole", "short", "with filler"):
+        table.add_column(head, justify="right")
+    for size, ways in sizes.items():
+        for index, got in enumerate(ways):
+            table.add_row(
+                size if index == 0 else "", got.way, str(got.n_cards), f"{100 * got.utilisation:.1f} %",
+                f"{got.utilisation / ways[0].utilisation:.2f}", f"{100 * got.short:.2f} %",
+                f"{100 * got.filled:.1f} %",
+            )  # fmt: skip
+    return table
+
+
+SERVING_NOTE = (
+    "short: card-samples in which more was wanted than the card has. with filler: waiting best-effort work of 16 GiB "
+    "takes what is idle where its memory fits. Huawei announced +30 % mean utilisation for Flex:ai without naming the "
+    "workload; here the gain is x whole, and the size of the card's memory makes most of the difference."
+)
 
 
 def _mean(waits: Waits) -> str:
