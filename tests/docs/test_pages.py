@@ -58,7 +58,8 @@ class Shell:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("FLEXAI_", "XDG_"))}
         environment |= {
             "HOME": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "100",
-            "FLEXAI_RUN_DIR": f"{short}/run", "FLEXAI_STATE_DIR": f"{short}/state", "EXAMPLE": str(source), "NO_COLOR": "1",
+            "FLEXAI_RUN_DIR": f"{short}/run", "FLEXAI_STATE_DIR": f"{short}/state",
+            "EXAMPLE": str(source), "NO_COLOR": "1",
         }  # fmt: skip
         self.process = subprocess.Popen(
             ["bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder,

@@ -41,12 +41,12 @@ def timed_table(runs: Sequence[TimedRun]) -> Table:
     table = _table("waits in hours (simulated)")
     heads = ("policy", "cards", "jobs", "mean", "p50", "p99", ">=16", "use", "evicted", "left")
     for head in heads:
-        table.add_column(head, justify="left" if head == "policy" else "right", no_wrap=True)
+        table.add_column(head, justify="left" if head == "policy" else "right", no_wrap=True, min_width=4)
     for run in runs:
         s = run.summary
         table.add_row(
             run.policy, str(run.n_cards), str(s.waits.n_jobs), f"{s.waits.mean_h:.2f}", f"{s.waits.p50_h:.2f}",
-            f"{s.waits.p99_h:.1f}", _mean(s.big), f"{100 * s.use:.1f} %", str(s.n_evictions), str(s.n_unfinished),
+            f"{s.waits.p99_h:.1f}", _mean(s.big), f"{100 * s.use:.0f} %", str(s.n_evictions), str(s.n_unfinished),
         )  # fmt: skip
     return table
 
