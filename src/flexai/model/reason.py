@@ -27,6 +27,7 @@ class Reason(StrEnum):
     GANG_INCOMPLETE = "GangIncomplete"
     TOPOLOGY = "Topology"
     NO_DEVICES = "NoDevices"
+    AGENT_AWAY = "AgentAway"
 
 
 @dataclass(frozen=True, slots=True)

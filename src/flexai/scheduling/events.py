@@ -96,6 +96,19 @@ class JobCancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class JobResizeAsked:
+    """Its user wants other shares: of a queued job the request changes; of a running one its grants, if they fit.
+
+    A running job that does not fit keeps what it has: then there is no ``Resize`` among the commands.
+    """
+
+    at_ms: int
+    job_id: str
+    compute_milli: int
+    limit_milli: int
+
+
+@dataclass(frozen=True, slots=True)
 class MemberStarted:
     """A member's process runs."""
 
@@ -155,6 +168,7 @@ Event = (
     | JobHeld
     | JobReleased
     | JobCancelled
+    | JobResizeAsked
     | MemberStarted
     | MemberFinished
     | GrantsFound

@@ -6,25 +6,104 @@ reads old rows as they were written. Renaming or removing a field needs a migrat
 
 import json
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from flexai.model import Grant, Job, Node, Queue
+from flexai.model import Grant, Job, MemberState, Node, Queue
 from flexai.scheduling.events import Event
 from flexai.wire.errors import BadInput
 
-_EVENT_TYPES: dict[str, type] = {kind.__name__: kind for kind in get_args(Event)}
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A member is being ended: asked, and after ``grace_ms`` made to."""
+
+    grace_ms: int
+    requeue: bool
+    cause: str
 
 
-def encode_event(event: Event) -> tuple[str, str]:
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What the pool knows of one member of a job.
+
+    Attributes:
+        state: where it stands.
+        run: how often it was started; names the start token.
+        grants: what it holds, from the decision to start it until its processes are gone.
+        exit_code: of its last run.
+        client_exit: exit code that the owner of a ``run`` reported, before its process tree was gone.
+        stop: set while it is being ended.
+        paused: frozen by its user.
+        parked: moved to host memory.
+        started_at_ms: when its process was seen running.
+    """
+
+    state: MemberState = MemberState.WAITING
+    run: int = 0
+    grants: tuple[Grant, ...] = ()
+    exit_code: int | None = None
+    client_exit: int | None = None
+    stop: Stop | None = None
+    paused: bool = False
+    parked: bool = False
+    started_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFinished:
+    """The owner of a ``run`` says how its command ended; its process tree may still be there."""
+
+    at_ms: int
+    job_id: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class PauseAsked:
+    """The user of a running job froze it, or let it go on."""
+
+    at_ms: int
+    job_id: str
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ParkAsked:
+    """The user of a running job moved it to host memory, or back. It keeps its grants."""
+
+    at_ms: int
+    job_id: str
+    parked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """The pool ends a running job: its limit of time was reached, or its caller left."""
+
+    at_ms: int
+    job_id: str
+    grace_ms: int
+    cause: str
+
+
+PoolEvent = ClientFinished | PauseAsked | ParkAsked | StopAsked
+"""What happens to jobs without the scheduler having to decide anything."""
+
+LogEvent = Event | PoolEvent
+
+_EVENT_TYPES: dict[str, type] = {kind.__name__: kind for kind in get_args(LogEvent)}
+
+
+def encode_event(event: LogEvent) -> tuple[str, str]:
     """An event to its kind and its JSON text."""
     return type(event).__name__, dumps(_plain(event))
 
 
-def decode_event(kind: str, text: str) -> Event:
+def decode_event(kind: str, text: str) -> LogEvent:
     """Inverse of :func:`encode_event`.
 
     Raises:
@@ -33,11 +112,11 @@ def decode_event(kind: str, text: str) -> Event:
     event_type = _EVENT_TYPES.get(kind)
     if event_type is None:
         raise BadInput("event log", kind, "is an unknown kind of event", "It was written by a newer release; upgrade")
-    event: Event = _decode(event_type, text)
+    event: LogEvent = _decode(event_type, text)
     return event
 
 
-def encode_value(value: Job | Queue | Node | Grant | tuple[Grant, ...]) -> str:
+def encode_value(value: Job | Queue | Node | tuple[Member, ...]) -> str:
     """A value of the model to JSON text."""
     return dumps(_plain(value))
 
@@ -54,16 +133,10 @@ def decode_queue_row(text: str) -> Queue:
     return queue
 
 
-def decode_node(text: str) -> Node:
+def decode_members(text: str) -> tuple[Member, ...]:
     """Inverse of :func:`encode_value`; raises BadInput."""
-    node: Node = _decode(Node, text)
-    return node
-
-
-def decode_grants(text: str) -> tuple[Grant, ...]:
-    """Inverse of :func:`encode_value`; raises BadInput."""
-    grants: tuple[Grant, ...] = _decode(tuple[Grant, ...], text)
-    return grants
+    members: tuple[Member, ...] = _decode(tuple[Member, ...], text)
+    return members
 
 
 def node_from_plain(plain: Any, thing: str) -> Node:
@@ -77,6 +150,11 @@ def node_from_plain(plain: Any, thing: str) -> Node:
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(thing, str(plain)[:80], f"is not a node ({error!r})", "Use an agent of this release") from None
     return node
+
+
+def to_plain(value: Any) -> Any:
+    """A value of the model as parsed JSON: dataclasses become objects, tuples lists."""
+    return _plain(value)
 
 
 def dumps(plain: Any) -> str:

@@ -53,11 +53,13 @@ class Journal:
         self._changed = threading.Condition()
         self._entries: list[Entry] = []
         self._derived: dict[object, Statement] = {}
-        self._applied_seq = 0
+        self._applied_seq: int | None = None
         self._flushed: list[Callable[[], None]] = []
-        self._closing = False
+        self._closing = self._urgent = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._next_tidy = 0
         self.n_commits = 0
+        self.last_error: str | None = None
 
     def start(self) -> None:
         """Begin to write."""
@@ -69,8 +71,15 @@ class Journal:
             self._entries.append(entry)
             self._changed.notify()
 
-    def derive(self, rows: Iterable[tuple[object, Statement]], applied_seq: int, flushed: Callable[[], None]) -> None:
-        """Queue derived rows: the state after entry ``applied_seq``.
+    def derive(
+        self,
+        rows: Iterable[tuple[object, Statement]],
+        applied_seq: int,
+        flushed: Callable[[], None],
+        *,
+        urgent: bool = False,
+    ) -> None:
+        """Queue derived rows: the state after entry ``applied_seq``. Urgent ones do not wait for company.
 
         A later row of the same key takes an earlier one's place. ``flushed`` is called in the loop once durable.
         """
@@ -80,8 +89,18 @@ class Journal:
                 self._derived[key] = statement
             self._applied_seq = applied_seq
             self._flushed.append(flushed)
-            if len(self._flushed) == 1 and not self._entries:
+            self._urgent |= urgent
+            if urgent or len(self._flushed) == 1:
                 self._changed.notify()
+
+    def tidy(self, statements: Sequence[Statement], flushed: Callable[[], None]) -> None:
+        """Queue statements that say nothing new (removals); ``flushed`` is called in the loop once durable."""
+        with self._changed:
+            for statement in statements:
+                self._derived["tidy", self._next_tidy] = statement
+                self._next_tidy += 1
+            self._flushed.append(flushed)
+            self._changed.notify()
 
     def close(self) -> None:
         """Write what is queued and stop."""
@@ -97,8 +116,8 @@ class Journal:
             with self._changed:
                 while not (self._entries or self._flushed or self._closing):
                     self._changed.wait()
-                if not self._entries and not self._closing:
-                    self._changed.wait_for(lambda: bool(self._entries) or self._closing, delay_s)
+                self._changed.wait_for(lambda: bool(self._entries) or self._closing or self._urgent, delay_s)
+                self._urgent = False
                 entries, self._entries = self._entries, []
                 derived, self._derived = self._derived, {}
                 flushed, self._flushed = self._flushed, []
@@ -111,6 +130,7 @@ class Journal:
                         key: row for key, row in derived.items() if key not in self._derived
                     } | self._derived
                     self._flushed = flushed + self._flushed
+            self.last_error = str(error) if error else None
             self._tell(entries, error, [] if error else flushed)
             if closing:
                 return

@@ -1,6 +1,8 @@
 """Queries of the store, on a connection of their own in a thread of their own, so that no reader stops the loop."""
 
 import asyncio
+import json
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,15 @@ class Reader:
         """The jobs of one submission: one, or the elements of an array."""
         rows = await self.fetch(f"SELECT {JOB_COLUMNS} FROM job WHERE number = ? ORDER BY seq", (number,))  # noqa: S608
         return [JobRow(*row) for row in rows]
+
+    async def submissions(self, numbers: Iterable[int]) -> list[tuple[int, int, str]]:
+        """(number, gid, body) of submissions, without their environments."""
+        rows = await self.fetch(
+            "SELECT number, gid, json_remove(body, '$.env') FROM submission"
+            " WHERE number IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(numbers)),),
+        )
+        return [(row[0], row[1], row[2]) for row in rows]
 
     async def ended_jobs(
         self, before_seq: int, n_rows: int, *, uid: int | None, user: str, queue: str, states: tuple[str, ...]

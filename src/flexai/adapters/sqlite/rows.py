@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-Statement = tuple[str, tuple[object, ...]]
+Statement = tuple[str, tuple[object, ...] | dict[str, object]]
 """SQL with its parameters."""
 
 

@@ -1,0 +1,104 @@
+"""What the pool makes of the agent: its node and devices for the scheduler, its tenants and events for the driver."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from flexai.adapters.agent_client import AgentClient
+from flexai.apps.pool.core import Core
+from flexai.apps.pool.driver import Driver
+from flexai.apps.pool.tasks import spawn
+from flexai.model import DeviceHealth, Node
+from flexai.scheduling.events import DeviceChanged, ForeignUsage, NodePut
+from flexai.wire.store import node_from_plain
+
+log = logging.getLogger("flexai.pool.agent")
+
+_GREETING_TIMEOUT_S = 20.0
+
+
+class AgentLink:
+    """Keeps pool and agent in step."""
+
+    def __init__(self, core: Core, path: Path) -> None:
+        self._core = core
+        self.driver: Driver | None = None
+        self.agent = AgentClient(path, self.event, self.connected)
+        self.hello: dict[str, Any] = {}
+        self.health: dict[str, DeviceHealth] = {}
+        self.foreign: dict[str, dict[str, Any]] = {}
+        self.usage: dict[str, Any] = {}
+        self._lines: defaultdict[tuple[str, int], asyncio.Queue[dict[str, Any]]] = defaultdict(asyncio.Queue)
+        self._workers: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self.node: Node | None = None
+
+    def _driver(self) -> Driver:
+        assert self.driver is not None, "composed before it runs"
+        return self.driver
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the agent answers now."""
+        return self.agent.is_connected
+
+    async def connected(self) -> None:
+        """The agent is there: learn what it holds, then tell the scheduler of its node.
+
+        The order matters: nothing may be placed before it is known what runs.
+        """
+        self._driver().agent_lost()
+        hello = await self.agent.call("hello", _GREETING_TIMEOUT_S)
+        node = node_from_plain(hello.get("node"), "the agent's node")
+        await self.agent.call("subscribe", _GREETING_TIMEOUT_S, from_seq=0)
+        tenants = (await self.agent.call("tenants", _GREETING_TIMEOUT_S)).get("tenants", [])
+        await self._driver().synchronize(tenants)
+        self.hello, self.node = hello, node
+        await self._core.post_surely(NodePut(self._core.clock(), node))
+
+    def event(self, message: dict[str, Any]) -> None:
+        """One event of the agent; those of a member are taken in order, one at a time."""
+        match message.get("event"):
+            case "started" | "finished":
+                key = str(message["job_id"]), int(message["member"])
+                self._lines[key].put_nowait(message)
+                if key not in self._workers:
+                    self._workers[key] = spawn(self._member_events(key))
+            case "device":
+                spawn(self._device(message))
+            case "foreign":
+                spawn(self._foreign(message))
+            case "usage":
+                self.usage = message
+            case other:
+                log.debug("event %s", other)
+
+    async def _member_events(self, key: tuple[str, int]) -> None:
+        try:
+            while not self._lines[key].empty():
+                await self._driver().agent_event(self._lines[key].get_nowait())
+        finally:
+            del self._workers[key], self._lines[key]
+
+    async def _device(self, message: dict[str, Any]) -> None:
+        uuid, health = str(message["uuid"]), DeviceHealth(message["health"])
+        if self.health.get(uuid, DeviceHealth.HEALTHY) is not health:
+            self.health[uuid] = health
+            cordoned = uuid in self._core.book.cordoned
+            await self._core.post_surely(DeviceChanged(self._core.clock(), uuid, health, cordoned))
+
+    async def _foreign(self, message: dict[str, Any]) -> None:
+        uuid = str(message["uuid"])
+        before, self.foreign[uuid] = self.foreign.get(uuid), message
+        fields = int(message.get("memory_bytes", 0)), int(message.get("compute_milli", 0))
+        if before is None or fields != (int(before.get("memory_bytes", 0)), int(before.get("compute_milli", 0))):
+            await self._core.post_surely(ForeignUsage(self._core.clock(), uuid, *fields))
+
+    def measured(self, job_id: str, member: int, device: str) -> dict[str, Any]:
+        """What a slice got and holds, as the agent measured it last; empty when it has not."""
+        tenants = self.usage.get("tenants", ())
+        for tenant in tenants:
+            if (tenant.get("job_id"), tenant.get("member"), tenant.get("device")) == (job_id, member, device):
+                return {name: value for name, value in tenant.items() if name not in {"job_id", "member", "device"}}
+        return {}

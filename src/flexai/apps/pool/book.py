@@ -1,0 +1,174 @@
+"""The pool's memory of jobs and queues: what the log amounts to so far. The derived tables are written from it."""
+
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from flexai.adapters.sqlite.rows import JobRow
+from flexai.model import Device, Job, JobState, Node, Queue
+from flexai.wire.api import DEFAULT_QUEUE, Submission
+from flexai.wire.store import Member, decode_job, decode_members, encode_value
+
+MemberKey = tuple[str, int]
+"""(job id, member)."""
+
+
+@dataclass(slots=True)
+class JobRecord:
+    """One job as the pool knows it.
+
+    Attributes:
+        job: what the scheduler was told.
+        number: of the submission; the id of an array.
+        submission: what its user sent, without the environment (that stays in the store until it is needed).
+        array_index: its element number, or None.
+        ended_seq: log entry that ended it; None while it is active.
+    """
+
+    job: Job
+    number: int
+    uid: int
+    gid: int
+    submission: Submission
+    array_index: int | None = None
+    state: JobState = JobState.QUEUED
+    cause: str = ""
+    started_at_ms: int | None = None
+    finished_at_ms: int | None = None
+    ended_seq: int | None = None
+    exit_code: int | None = None
+    members: list[Member] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.job.id
+
+    @property
+    def is_run(self) -> bool:
+        """Whether its command is its caller's own child."""
+        return self.submission.kind == "run"
+
+    @property
+    def holds_grants(self) -> bool:
+        """Whether any member holds part of a card."""
+        return any(member.grants for member in self.members)
+
+    def row(self) -> JobRow:
+        """Its row in the derived table."""
+        return JobRow(
+            seq=self.job.seq,
+            id=self.job.id,
+            number=self.number,
+            uid=self.uid,
+            user=self.job.user,
+            queue=self.job.queue,
+            state=self.state.value,
+            started_at_ms=self.started_at_ms,
+            finished_at_ms=self.finished_at_ms,
+            ended_seq=self.ended_seq,
+            exit_code=self.exit_code,
+            cause=self.cause,
+            job=encode_value(self.job),
+            members=encode_value(tuple(self.members)),
+        )
+
+
+def record_of(row: JobRow, gid: int, submission: Submission) -> JobRecord:
+    """A record from its row; raises BadInput on a damaged one."""
+    _, _, index = row.id.partition("_")
+    return JobRecord(
+        job=decode_job(row.job),
+        number=row.number,
+        uid=row.uid,
+        gid=gid,
+        submission=submission,
+        array_index=int(index) if index else None,
+        state=JobState(row.state),
+        cause=row.cause,
+        started_at_ms=row.started_at_ms,
+        finished_at_ms=row.finished_at_ms,
+        ended_seq=row.ended_seq,
+        exit_code=row.exit_code,
+        members=list(decode_members(row.members)),
+    )
+
+
+class Book:
+    """All active jobs, those that ended and are not yet in the tables, the queues, nodes and cordons."""
+
+    def __init__(self) -> None:
+        self.active: dict[str, JobRecord] = {}
+        self.ended: dict[str, JobRecord] = {}
+        self.queues: dict[str, Queue] = {DEFAULT_QUEUE: Queue(DEFAULT_QUEUE)}
+        self.nodes: dict[str, Node] = {}
+        self.cordoned: set[str] = set()
+        self.version = 0
+        self._lines: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
+
+    def add(self, record: JobRecord) -> None:
+        """A job was acknowledged."""
+        self.active[record.id] = record
+        if record.state is JobState.QUEUED:
+            insort(self._lines[record.job.queue], _place(record))
+        self.version += 1
+
+    def find(self, job_id: str) -> JobRecord | None:
+        """A job in memory; None for one that only the store may know."""
+        return self.active.get(job_id) or self.ended.get(job_id)
+
+    def set_state(self, record: JobRecord, state: JobState) -> None:
+        """A job changed its state; it stands in its queue's line while it is queued."""
+        line, place = self._lines[record.job.queue], _place(record)
+        if record.state is JobState.QUEUED:
+            at = bisect_left(line, place)
+            if at < len(line) and line[at] == place:
+                del line[at]
+        record.state = state
+        if state is JobState.QUEUED:
+            insort(line, place)
+        self.version += 1
+
+    def position(self, record: JobRecord) -> int | None:
+        """Its place in the line of its queue, from 1; None if it does not stand there."""
+        if record.state is not JobState.QUEUED:
+            return None
+        return bisect_left(self._lines[record.job.queue], _place(record)) + 1
+
+    def end(self, record: JobRecord) -> None:
+        """A job became final; it stays in memory until its row is durable."""
+        self.active.pop(record.id, None)
+        self.ended[record.id] = record
+
+    def devices(self) -> Iterator[tuple[Node, Device]]:
+        """All cards known, node by node."""
+        for node in self.nodes.values():
+            for device in node.devices:
+                yield node, device
+
+    def elements(self, number: int) -> list[JobRecord]:
+        """The jobs of one submission that are in memory."""
+        known = (*self.active.values(), *self.ended.values())
+        return [record for record in known if record.number == number]
+
+    def held(self, record: JobRecord, held: bool) -> None:
+        """A user held or released a job; remembered in the job itself, so that a restart tells the scheduler."""
+        record.job = replace(record.job, held=held)
+
+    def resized(self, record: JobRecord, compute_milli: int, limit_milli: int) -> None:
+        """A user asked for other shares of a job that waits; one that runs changes by its grants alone."""
+        if not record.holds_grants:
+            request = replace(record.job.request, compute_milli=compute_milli, limit_milli=limit_milli)
+            record.job = replace(record.job, request=request)
+
+    def holders(self) -> Iterator[tuple[JobRecord, int, Member]]:
+        """Members that hold grants."""
+        for record in self.active.values():
+            for number, member in enumerate(record.members):
+                if member.grants:
+                    yield record, number, member
+
+
+def _place(record: JobRecord) -> tuple[int, int, int]:
+    return -record.job.priority, record.job.submitted_at_ms, record.job.seq

@@ -1,0 +1,79 @@
+"""Cards as the API shows them: what is known, granted and measured of each."""
+
+from collections import defaultdict
+from typing import Any
+
+from flexai.apps.pool.book import JobRecord
+from flexai.apps.pool.http import Refusal
+from flexai.apps.pool.identity import Peer
+from flexai.apps.pool.service import Pool
+from flexai.model import DeviceHealth, Grant
+
+HEALTHY = DeviceHealth.HEALTHY
+
+
+def views(pool: Pool, peer: Peer) -> list[dict[str, Any]]:
+    """All cards; of other users' slices only what they take."""
+    slices: defaultdict[str, list[tuple[JobRecord, int, Grant]]] = defaultdict(list)
+    for record, member, held in pool.book.holders():
+        for grant in held.grants:
+            slices[grant.device].append((record, member, grant))
+    backends = pool.link.hello.get("backends") or {}
+    items = []
+    for node, device in pool.book.devices():
+        held_here = slices[device.uuid]
+        foreign = pool.link.foreign.get(device.uuid, {})
+        backend = backends.get(device.uuid) or {}
+        items.append(
+            {
+                "uuid": device.uuid,
+                "node": node.name,
+                "model": device.model,
+                "vendor": device.vendor,
+                "index": device.index,
+                "memory_bytes": device.memory_bytes,
+                "health": pool.link.health.get(device.uuid, HEALTHY).value,
+                "cordoned": device.uuid in pool.book.cordoned,
+                "backend": backend.get("backend"),
+                "note": backend.get("note"),
+                "source": "simulated" if device.vendor == "simulated" else "measured",
+                "compute_granted_milli": sum(grant.compute_milli for _, _, grant in held_here),
+                "memory_granted_bytes": sum(grant.memory_bytes or device.memory_bytes for _, _, grant in held_here),
+                "foreign_memory_bytes": foreign.get("memory_bytes", 0),
+                "foreign_compute_milli": foreign.get("compute_milli", 0),
+                "slices": [_slice(pool, peer, record, member, grant) for record, member, grant in held_here],
+            }
+        )
+    return items
+
+
+def find(pool: Pool, name: str) -> str:
+    """The uuid of the card that a uuid or an index names.
+
+    Raises:
+        Refusal: there is none.
+    """
+    for _, device in pool.book.devices():
+        if name in (device.uuid, str(device.index)):
+            return device.uuid
+    known = ", ".join(f"{device.index} ({device.uuid})" for _, device in pool.book.devices())
+    raise Refusal(
+        404, "UnknownDevice", f"There is no card {name[:80]}.", "device", name[:80],
+        f"Use one of: {known}" if known else "No card is known; see `flexai status`",
+    )  # fmt: skip
+
+
+def _slice(pool: Pool, peer: Peer, record: JobRecord, member: int, grant: Grant) -> dict[str, Any]:
+    mine = peer.owns(record.uid)
+    view: dict[str, Any] = {
+        "job_id": record.id if mine else None,
+        "member": member if mine else None,
+        "user": record.job.user if mine else None,
+        "name": record.submission.name or record.submission.command[0].rsplit("/", 1)[-1] if mine else None,
+        "asked_milli": grant.compute_milli,
+        "limit_milli": grant.limit_milli,
+        "memory_bytes": grant.memory_bytes,
+        "tenant_class": grant.tenant_class.value,
+        "state": record.state.value,
+    }
+    return view | pool.link.measured(record.id, member, grant.device)

@@ -1,0 +1,253 @@
+"""What an event and the scheduler's commands make of the book; and the derived rows that say so.
+
+Synchronous and without I/O: the same entries on the same book give the same rows, which is what makes the tables
+derived ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, assert_never
+
+from flexai.adapters.sqlite import Statement, rows
+from flexai.apps.pool.book import Book, JobRecord, MemberKey
+from flexai.model import Grant, JobState, MemberState
+from flexai.scheduling import commands as c
+from flexai.scheduling import events as e
+from flexai.wire import store as w
+from flexai.wire.store import LogEvent, Member, Stop, dumps, encode_value, to_plain
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Effects of some log entries, to be made durable before they are carried out.
+
+    Attributes:
+        rows: derived rows by what they describe, so that a later one replaces an earlier one.
+        members: members that the driver should look at.
+        jobs: jobs that changed, for those who wait on them.
+        ended: jobs that became final.
+        last_history: number of the latest line of history.
+    """
+
+    rows: dict[object, Statement] = field(default_factory=dict)
+    members: set[MemberKey] = field(default_factory=set)
+    jobs: dict[str, JobRecord] = field(default_factory=dict)
+    ended: list[JobRecord] = field(default_factory=list)
+    last_history: int = 0
+
+
+class Transitions:
+    """Applies log entries to the book."""
+
+    def __init__(self, book: Book, last_history: int) -> None:
+        self._book, self.last_history = book, last_history
+        self.outcome = Outcome()
+
+    def take(self) -> Outcome:
+        """The effects since the last call."""
+        outcome, self.outcome = self.outcome, Outcome()
+        for record in outcome.jobs.values():
+            outcome.rows["job", record.id] = rows.put_job(record.row())
+        outcome.last_history = self.last_history
+        return outcome
+
+    def event(self, event: LogEvent, extra: dict[str, Any]) -> None:
+        """What the event itself changes, before the scheduler has seen it."""
+        match event:
+            case e.JobSubmitted(job=job):
+                if record := self._book.active.get(job.id):
+                    self._line(event.at_ms, record, "Submitted", {"state": record.state})
+            case e.JobHeld() | e.JobReleased():
+                if record := self._book.active.get(event.job_id):
+                    self._book.held(record, isinstance(event, e.JobHeld))
+                    self._line(event.at_ms, record, type(event).__name__.removeprefix("Job"), extra)
+            case e.JobCancelled() | e.JobResizeAsked():
+                if record := self._book.active.get(event.job_id):
+                    self._line(event.at_ms, record, _ASKED[type(event)], extra)
+                    if isinstance(event, e.JobResizeAsked):
+                        self._book.resized(record, event.compute_milli, event.limit_milli)
+            case w.ClientFinished() | w.PauseAsked() | w.ParkAsked() | w.StopAsked():
+                if record := self._book.active.get(event.job_id):
+                    self._asked(record, event)
+            case e.MemberStarted():
+                self._started(event)
+            case e.MemberFinished():
+                self._finished(event)
+            case e.QueuePut(queue=queue):
+                self._book.queues[queue.name] = queue
+                self.outcome.rows["queue", queue.name] = rows.put_queue(queue.name, encode_value(queue))
+                self._line(event.at_ms, None, "QueuePut", {"queue": queue.name})
+            case e.QueueGone():
+                self._book.queues.pop(event.name, None)
+                self.outcome.rows["queue", event.name] = rows.drop_queue(event.name)
+                self._line(event.at_ms, None, "QueueGone", {"queue": event.name})
+            case e.NodePut(node=node):
+                self._book.nodes[node.name] = node
+            case e.NodeGone():
+                self._book.nodes.pop(event.name, None)
+            case e.DeviceChanged():
+                self._device(event)
+            case _:
+                pass  # measurements, ticks and restarts change nothing that the book keeps
+
+    def commands(self, seq: int, at_ms: int, commands: Sequence[c.Command]) -> None:
+        """What the scheduler decided."""
+        for command in commands:
+            record = self._book.find(command.job_id)
+            if record is None:
+                continue
+            self.outcome.jobs[record.id] = record
+            match command:
+                case c.Start():
+                    self._start(at_ms, record, command)
+                case c.Evict():
+                    stop = Stop(command.grace_ms, command.requeue, command.cause)
+                    self._change(record, command.member, stop=stop)
+                    self._line(at_ms, record, "Evict", {"member": command.member, "cause": command.cause})
+                case c.Resize():
+                    self._regrant(at_ms, record, command.member, command.grants)
+                    self._line(at_ms, record, "Resize", _grants_line(command.member, command.grants, command.cause))
+                case c.Park() | c.Wake():
+                    self._change(record, command.member, parked=isinstance(command, c.Park))
+                    name = type(command).__name__
+                    self._line(at_ms, record, name, {"member": command.member, "cause": command.cause})
+                case c.SetJobState():
+                    self._state(seq, at_ms, record, command)
+                case _:
+                    assert_never(command)
+
+    def _start(self, at_ms: int, record: JobRecord, start: c.Start) -> None:
+        before = record.members[start.member]
+        record.members[start.member] = Member(MemberState.STARTING, before.run + 1, start.grants)
+        self.outcome.members.add((record.id, start.member))
+        self._hold(at_ms, record, start.member, start.grants)
+        self._line(at_ms, record, "Start", _grants_line(start.member, start.grants, start.cause))
+
+    def _started(self, event: e.MemberStarted) -> None:
+        record = self._book.active.get(event.job_id)
+        if record is None or record.members[event.member].state is not MemberState.STARTING:
+            return
+        self._change(record, event.member, state=MemberState.RUNNING, started_at_ms=event.at_ms)
+        if record.started_at_ms is None:
+            record.started_at_ms = event.at_ms
+        self._line(event.at_ms, record, "Running", {"member": event.member})
+
+    def _finished(self, event: e.MemberFinished) -> None:
+        record = self._book.active.get(event.job_id)
+        if record is None:
+            return
+        self._change(
+            record, event.member, state=MemberState.FINISHED, grants=(), exit_code=event.exit_code, stop=None,
+            paused=False, parked=False,
+        )  # fmt: skip
+        # The first failure is the one to show; a requeued job starts clean.
+        if event.exit_code != 0 and not record.exit_code:
+            record.exit_code, record.cause = event.exit_code, event.cause
+        elif record.exit_code is None:
+            record.exit_code = event.exit_code
+        key = "usage end", record.id, event.member, record.members[event.member].run
+        self.outcome.rows[key] = rows.close_usage(record.id, event.member, event.at_ms)
+        body = {"member": event.member, "exit_code": event.exit_code, "cause": event.cause}
+        self._line(event.at_ms, record, "Finished", body)
+
+    def _asked(self, record: JobRecord, event: w.PoolEvent) -> None:
+        for number, member in enumerate(record.members):
+            if not member.grants:
+                continue
+            match event:
+                case w.ClientFinished():
+                    self._change(record, number, client_exit=event.exit_code)
+                case w.PauseAsked():
+                    self._change(record, number, paused=event.paused)
+                case w.ParkAsked():
+                    self._change(record, number, parked=event.parked)
+                case w.StopAsked():
+                    stop = Stop(event.grace_ms, requeue=False, cause=event.cause)
+                    self._change(record, number, stop=member.stop or stop)
+        match event:
+            case w.PauseAsked():
+                self._line(event.at_ms, record, "Paused" if event.paused else "Unpaused", {})
+            case w.ParkAsked():
+                self._line(event.at_ms, record, "Parked" if event.parked else "Woken", {})
+            case w.StopAsked():
+                self._line(event.at_ms, record, "Stop", {"cause": event.cause})
+            case w.ClientFinished():
+                pass
+
+    def _regrant(self, at_ms: int, record: JobRecord, member: int, grants: tuple[Grant, ...]) -> None:
+        key = "usage end", record.id, member, at_ms
+        self.outcome.rows[key] = rows.close_usage(record.id, member, at_ms)
+        self._hold(at_ms, record, member, grants)
+        self._change(record, member, grants=grants)
+
+    def _hold(self, at_ms: int, record: JobRecord, member: int, grants: tuple[Grant, ...]) -> None:
+        for grant in grants:
+            run = record.members[member].run
+            self.outcome.rows["usage", record.id, member, run, grant.device, at_ms] = rows.open_usage(
+                record.id, member, run, grant.device, record.uid, record.job.user, record.job.queue,
+                grant.compute_milli, grant.memory_bytes, at_ms,
+            )  # fmt: skip
+
+    def _state(self, seq: int, at_ms: int, record: JobRecord, command: c.SetJobState) -> None:
+        if record.state is command.state or record.state.is_final:
+            return
+        self._book.set_state(record, command.state)
+        match command.state:
+            case JobState.QUEUED | JobState.HELD:
+                record.started_at_ms = record.exit_code = None
+                record.cause = command.cause
+                record.members = [
+                    replace(member, state=MemberState.WAITING) if not member.grants else member
+                    for member in record.members
+                ]
+            case JobState.SUCCEEDED | JobState.FAILED | JobState.CANCELLED:
+                record.finished_at_ms, record.ended_seq = at_ms, seq
+                record.cause = record.cause or command.cause
+                self._book.end(record)
+                self.outcome.ended.append(record)
+            case _:
+                pass
+        body: dict[str, Any] = {"state": command.state.value, "cause": command.cause}
+        if command.reason is not None:
+            body["reason"] = to_plain(command.reason)
+        if record.ended_seq is not None:
+            body["exit_code"] = record.exit_code
+        self._line(at_ms, record, "State", body)
+
+    def _device(self, event: e.DeviceChanged) -> None:
+        if event.cordoned:
+            self._book.cordoned.add(event.uuid)
+        else:
+            self._book.cordoned.discard(event.uuid)
+        self.outcome.rows["device", event.uuid] = rows.put_device(event.uuid, event.cordoned)
+        body = {"device": event.uuid, "health": event.health, "cordoned": event.cordoned, "drain": event.drain}
+        self._line(event.at_ms, None, "Device", body)
+
+    def _change(self, record: JobRecord, member: int, **changes: Any) -> None:
+        record.members[member] = replace(record.members[member], **changes)
+        self.outcome.jobs[record.id] = record
+        self.outcome.members.add((record.id, member))
+        self._book.version += 1
+
+    def _line(self, at_ms: int, record: JobRecord | None, kind: str, body: dict[str, Any]) -> None:
+        self.last_history += 1
+        job_id, uid = (record.id, record.uid) if record else ("", -1)
+        if record:
+            self.outcome.jobs[record.id] = record
+        self.outcome.rows["history", self.last_history] = rows.put_history(
+            self.last_history, at_ms, job_id, uid, kind, dumps(body)
+        )
+
+
+_ASKED = {e.JobCancelled: "CancelAsked", e.JobResizeAsked: "ResizeAsked"}
+
+
+def _grants_line(member: int, grants: tuple[Grant, ...], cause: str) -> dict[str, Any]:
+    return {
+        "member": member,
+        "cause": cause,
+        "grants": [
+            {name: getattr(g, name) for name in ("device", "compute_milli", "limit_milli", "memory_bytes")}
+            for g in grants
+        ],
+    }

@@ -1,0 +1,153 @@
+"""Jobs from submission to their end, over the socket."""
+
+import asyncio
+import json
+import os
+
+
+async def test_a_submitted_job_runs_and_succeeds(new_rig):
+    async with new_rig() as rig:
+        job_id = await rig.submit(name="first", env={"A": "1"})
+        view = await rig.in_state(job_id, "running")
+        assert view["grants"][0]["compute_milli"] == 500
+        start = next(call for call in rig.agent.calls if call["op"] == "start")
+        assert start["token"] == f"{job_id}.0.1"
+        assert start["env"]["A"] == "1"
+        assert start["env"]["FLEXAI_JOB_ID"] == job_id
+        assert start["uid"] == os.getuid()
+        rig.agent.end(job_id)
+        view = await rig.in_state(job_id, "succeeded")
+        assert view["exit_code"] == 0
+        assert view["grants"] == []
+        assert "unprepare" in [call["op"] for call in rig.agent.calls]
+
+
+async def test_a_failing_job_shows_its_exit_code_and_a_signal_adds_128(new_rig):
+    async with new_rig() as rig:
+        first, second = await rig.submit(), await rig.submit()
+        await rig.in_state(second, "running")
+        rig.agent.end(first, exit_code=3)
+        rig.agent.end(second, exit_code=None, signal=9, cause="signal 9")
+        assert (await rig.in_state(first, "failed"))["exit_code"] == 3
+        view = await rig.in_state(second, "failed")
+        assert (view["exit_code"], view["cause"]) == (137, "signal 9")
+
+
+async def test_what_does_not_fit_waits_with_a_reason_and_a_position(new_rig):
+    async with new_rig() as rig:
+        ids = [await rig.submit(compute_milli=1000, memory_bytes=0) for _ in range(4)]
+        await rig.in_state(ids[1], "running")
+        views = [await rig.get(f"/v1/jobs/{job_id}") for job_id in ids]
+        assert [view["state"] for view in views] == ["running", "running", "queued", "queued"]
+        assert [view["position"] for view in views] == [None, None, 1, 2]
+        assert views[3]["reason"]["code"] == "NotEnoughCompute"
+        rig.agent.end(ids[0])
+        await rig.in_state(ids[2], "running")
+        assert (await rig.get(f"/v1/jobs/{ids[3]}"))["position"] == 1
+
+
+async def test_a_queued_and_a_running_job_can_be_cancelled(new_rig):
+    async with new_rig() as rig:
+        running = await rig.submit(compute_milli=1000, memory_bytes=0, n_members=2)
+        queued = await rig.submit()
+        await rig.in_state(running, "running")
+        await rig.post(f"/v1/jobs/{queued}/cancel")
+        await rig.in_state(queued, "cancelled")
+        await rig.post(f"/v1/jobs/{running}/cancel")
+        view = await rig.in_state(running, "cancelled")
+        assert [m["state"] for m in view["members"]] == ["finished", "finished"]
+        assert (await rig.post(f"/v1/jobs/{running}/cancel"))["state"] == "cancelled"
+
+
+async def test_a_held_job_waits_until_released(new_rig):
+    async with new_rig() as rig:
+        job_id = await rig.submit(held=True)
+        view = await rig.get(f"/v1/jobs/{job_id}")
+        assert (view["state"], view["reason"]["code"]) == ("held", "Held")
+        await rig.post(f"/v1/jobs/{job_id}/release")
+        await rig.in_state(job_id, "running")
+        refused = await rig.post(f"/v1/jobs/{job_id}/hold", status=409)
+        assert refused["code"] == "NotQueued"
+
+
+async def test_a_run_waits_for_its_grant_attaches_and_finishes(new_rig):
+    async with new_rig() as rig:
+        blocker = await rig.submit(compute_milli=1000, memory_bytes=0, n_members=2)
+        job_id = await rig.submit(kind="run")
+        said = []
+        async with rig.client.stream("GET", f"/v1/jobs/{job_id}/grant") as response:
+            async for line in response.aiter_lines():
+                said.append(json.loads(line))
+                if len(said) == 1:
+                    await rig.in_state(blocker, "running")
+                    rig.agent.end(blocker, 0)
+                    rig.agent.end(blocker, 1)
+        assert said[0]["state"] == "queued"
+        assert said[-1]["state"] == "granted"
+        assert said[-1]["env"]["FLEXAI_TENANT_DIR"] == f"/tenants/{job_id}.0"
+        view = await rig.post(f"/v1/jobs/{job_id}/attach", pid=os.getpid())
+        assert view["state"] == "running"
+        await rig.post(f"/v1/jobs/{job_id}/finish", exit_code=7)
+        rig.agent.end(job_id, exit_code=None)
+        assert (await rig.in_state(job_id, "failed"))["exit_code"] == 7
+
+
+async def test_the_end_of_a_process_tree_waits_a_moment_for_the_callers_word(new_rig):
+    async with new_rig() as rig:
+        job_id = await rig.submit(kind="run")
+        async with rig.client.stream("GET", f"/v1/jobs/{job_id}/grant") as response:
+            await response.aread()
+        await rig.post(f"/v1/jobs/{job_id}/attach", pid=os.getpid())
+        rig.agent.end(job_id, exit_code=None)
+        await asyncio.sleep(0.2)
+        await rig.post(f"/v1/jobs/{job_id}/finish", exit_code=0)
+        assert (await rig.in_state(job_id, "succeeded"))["exit_code"] == 0
+
+
+async def test_a_run_whose_caller_is_gone_before_it_began_is_cancelled(new_rig):
+    async with new_rig() as rig:
+        rig.pool.runs.gone_s = 0.1
+        job_id = await rig.submit(kind="run")
+        view = await rig.in_state(job_id, "cancelled")
+        assert "caller" in (view["cause"] or "") or view["state"] == "cancelled"
+        assert rig.agent.tenants == {}
+
+
+async def test_a_job_that_the_agent_cannot_start_fails_and_says_why(new_rig):
+    async with new_rig(refuse={"start": "NoSuchProgram"}) as rig:
+        job_id = await rig.submit()
+        view = await rig.in_state(job_id, "failed")
+        assert view["exit_code"] == 126
+        assert view["cause"].startswith("cannot start")
+        assert rig.agent.tenants == {}
+
+
+async def test_jobs_wait_while_the_agent_is_away_and_go_on_when_it_is_back(new_rig):
+    async with new_rig(agent=False) as rig:
+        job_id = await rig.submit()
+        status = await rig.get("/v1/status")
+        assert status["agent"]["connected"] is False
+        assert "not running" in status["agent"]["message"]
+        assert (await rig.get(f"/v1/jobs/{job_id}"))["reason"]["code"] == "AgentAway"
+        await rig.agent.open()
+        await rig.in_state(job_id, "running")
+        assert (await rig.get("/v1/status"))["agent"]["connected"] is True
+
+
+async def test_resize_pause_and_park_reach_the_agent(new_rig):
+    async with new_rig() as rig:
+        job_id, other = await rig.submit(), await rig.submit()
+        await rig.in_state(other, "running")
+        await rig.post(f"/v1/jobs/{other}/cancel")
+        await rig.in_state(other, "cancelled")
+        view = await rig.post(f"/v1/jobs/{job_id}/resize", compute_milli=700)
+        assert view["grants"][0]["compute_milli"] == 700
+        await rig.post(f"/v1/jobs/{job_id}/pause")
+        await rig.post(f"/v1/jobs/{job_id}/unpause")
+        await rig.post(f"/v1/jobs/{job_id}/park")
+        assert (await rig.get(f"/v1/jobs/{job_id}"))["state"] == "parked"
+        await rig.post(f"/v1/jobs/{job_id}/wake")
+        await asyncio.sleep(0.2)
+        ops = [call["op"] for call in rig.agent.calls if call.get("job_id") == job_id]
+        assert "resize" in ops
+        assert ops[-1] in {"wake", "unpause"}
