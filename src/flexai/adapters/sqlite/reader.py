@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from flexai.adapters.sqlite.rows import JOB_COLUMNS, JobRow
 from flexai.adapters.sqlite.schema import connect
 
 Row = tuple[Any, ...]
+Parameters = tuple[object, ...] | Mapping[str, object]
 
 
 class Reader:
@@ -25,11 +26,11 @@ class Reader:
         self._thread.shutdown()
         self._connection.close()
 
-    def fetch_now(self, sql: str, parameters: tuple[object, ...] = ()) -> list[Row]:
+    def fetch_now(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Rows of a query, in the caller's thread; for the start of the process."""
         return self._connection.execute(sql, parameters).fetchall()
 
-    async def fetch(self, sql: str, parameters: tuple[object, ...] = ()) -> list[Row]:
+    async def fetch(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Rows of a query."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self.fetch_now, sql, parameters)
 

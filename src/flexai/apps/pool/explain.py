@@ -1,0 +1,59 @@
+"""Why a job is where it is: its reason, its line, and what every card says to it."""
+
+from typing import Any
+
+from flexai.apps.pool.book import JobRecord
+from flexai.apps.pool.devices import HEALTHY
+from flexai.apps.pool.service import Pool
+from flexai.apps.pool.views import queue_view, reason_view
+from flexai.model import MILLI_PER_DEVICE, Device
+
+
+def explain(pool: Pool, record: JobRecord) -> dict[str, Any]:
+    """All that bears on a job now; numbers, and a sentence for each card."""
+    queue = pool.book.queues.get(record.job.queue)
+    return {
+        "state": record.state.value,
+        "reason": reason_view(pool.core.reason_for(record)),
+        "position": pool.book.position(record),
+        "queue": queue_view(queue, pool.book) if queue else None,
+        "waits_for": [job_id for job_id in record.job.after if job_id in pool.book.active],
+        "agent_connected": pool.link.is_connected,
+        "cards": [_card(pool, record, device) for _, device in pool.book.devices()],
+    }
+
+
+def _card(pool: Pool, record: JobRecord, device: Device) -> dict[str, Any]:
+    request = record.job.request
+    held = [
+        (holder, grant)
+        for holder, _, member in pool.book.holders()
+        for grant in member.grants
+        if grant.device == device.uuid
+    ]
+    free_milli = MILLI_PER_DEVICE - sum(grant.compute_milli for _, grant in held)
+    foreign = int(pool.link.foreign.get(device.uuid, {}).get("memory_bytes", 0))
+    taken = sum(grant.memory_bytes or device.memory_bytes for _, grant in held)
+    free_bytes = max(0, device.memory_bytes - taken - foreign)
+    wanted_bytes = request.memory_bytes or device.memory_bytes
+    problems = []
+    if any(holder is record for holder, _ in held):
+        problems.append("the job is on it")
+    if pool.link.health.get(device.uuid, HEALTHY) is not HEALTHY:
+        problems.append("is not healthy")
+    if device.uuid in pool.book.cordoned:
+        problems.append("is cordoned")
+    if request.models and device.model not in request.models:
+        problems.append(f"is a {device.model}, not one of {', '.join(request.models)}")
+    if free_milli < request.compute_milli:
+        problems.append(f"has {free_milli / 10:g}% of its compute free, not {request.compute_milli / 10:g}%")
+    if free_bytes < wanted_bytes:
+        problems.append(f"has {free_bytes / 2**30:.4g} GiB of its memory free, not {wanted_bytes / 2**30:.4g} GiB")
+    return {
+        "uuid": device.uuid,
+        "index": device.index,
+        "free_milli": free_milli,
+        "free_bytes": free_bytes,
+        "fits": not problems,
+        "says": "; ".join(problems) or "has room for one member",
+    }
