@@ -98,13 +98,10 @@ def decode_submission(fields: Mapping[str, Any]) -> Submission:
         raise BadInput(
             thing, value, "needs a job that the pool starts", "Use `flexai submit` for more than one process"
         )
-    cwd = text(fields, "cwd", "/", 4096)
-    if not cwd.startswith("/"):
-        raise BadInput("cwd", cwd, "is not an absolute path", "Send the full path of the directory to run in")
     return Submission(
         kind=kind,
         command=_command(fields),
-        cwd=cwd,
+        cwd=_cwd(fields),
         env=_env(fields),
         name=text(fields, "name", "", 200),
         queue=check_name(fields.get("queue") or DEFAULT_QUEUE, "queue"),
@@ -205,10 +202,11 @@ def decode_shutdown(fields: Mapping[str, Any]) -> str:
 def decode_manifest_body(fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Body of ``POST /v1/manifests``: the YAML text, and ``cwd`` and ``env`` of jobs that name none."""
     only(fields, {"yaml", "cwd", "env"})
-    text = fields.get("yaml")
-    if not isinstance(text, str):
-        raise BadInput("yaml", short(text), "is not text", "Send the manifest as one string")
-    return text, {name: fields[name] for name in ("cwd", "env") if name in fields}
+    yaml = fields.get("yaml")
+    if not isinstance(yaml, str):
+        raise BadInput("yaml", short(yaml), "is not text", "Send the manifest as one string")
+    cwd = _cwd(fields)
+    return yaml, {"cwd": cwd, "env": _env(fields)}
 
 
 def parse_array(text: Any, thing: str = "array") -> tuple[int, ...]:
@@ -297,6 +295,13 @@ def _command(fields: Mapping[str, Any]) -> tuple[str, ...]:
     if not command[0]:
         raise BadInput("command", "", "is empty", "Name a program")
     return tuple(command)
+
+
+def _cwd(fields: Mapping[str, Any]) -> str:
+    cwd = text(fields, "cwd", "/", 4096)
+    if not cwd.startswith("/"):
+        raise BadInput("cwd", cwd, "is not an absolute path", "Send the full path of the directory to run in")
+    return cwd
 
 
 def _env(fields: Mapping[str, Any]) -> dict[str, str]:

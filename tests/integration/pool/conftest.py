@@ -154,6 +154,8 @@ class Rig:
                 timeout=20,
             )
             await until(self._answers)
+            if self.agent.is_open:
+                await until(self._connected)
         finally:
             main.open_pool = open_pool
 
@@ -164,6 +166,9 @@ class Rig:
             return (await self.client.get("/v1/status")).status_code == 200
         except httpx.TransportError:
             return False
+
+    async def _connected(self):
+        return (await self.get("/v1/status"))["agent"]["connected"]
 
     async def stop(self):
         await self.client.aclose()

@@ -174,7 +174,7 @@ async def test_another_users_jobs_are_as_unknown_as_none_at_all(new_rig, monkeyp
         job_id = await rig.submit()
         await rig.in_state(job_id, "running")
         stranger = Peer(1, 4242, 4242, "stranger")
-        for module in ("routes_jobs", "routes_actions", "routes_pool", "routes_past", "listing"):
+        for module in ("routes_jobs", "routes_actions", "routes_pool", "routes_past", "http"):
             target = f"flexai.apps.pool.{module}.peer_of_request"
             monkeypatch.setattr(target, lambda _: stranger, raising=False)
         for path in ("", "/explain", "/history", "/logs", "/wait"):
@@ -199,6 +199,32 @@ async def test_a_queue_takes_jobs_of_its_users_alone(new_rig, monkeypatch):
             monkeypatch.setattr("flexai.apps.pool.routes_jobs.peer_of_request", lambda _, u=user: Peer(1, 4242, 1, u))
             response = await rig.client.post("/v1/jobs", json={"command": ["x"], "compute_milli": 1000, "queue": "lab"})
             assert response.status_code == status
+
+
+MANIFEST = """
+apiVersion: flexai.io/v1alpha1
+kind: Queue
+metadata: {name: lab}
+spec: {quotaCards: 1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: train, labels: {flexai.io/queue: lab}}
+spec:
+  containers:
+  - {image: torch, command: [sleep, "1"], resources: {limits: {flexai.io/cores: 50, flexai.io/memory: 1Gi}}}
+"""
+
+
+async def test_a_manifest_makes_queues_and_jobs_and_names_what_it_did_not_use(new_rig):
+    async with new_rig() as rig:
+        made = await rig.post("/v1/manifests", status=201, yaml=MANIFEST, cwd="/tmp", env={"A": "b"})
+        assert made["queues"] == ["lab"]
+        assert "image" in made["notes"][0]
+        view = await rig.in_state(made["ids"][0], "running")
+        assert (view["name"], view["queue"], view["cwd"]) == ("train", "lab", "/tmp")
+        refused = await rig.post("/v1/manifests", status=400, yaml="kind: [")
+        assert refused["thing"] == "manifest"
 
 
 async def test_the_api_describes_itself(new_rig):

@@ -51,6 +51,11 @@ class ScriptedAgent:
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _seq: int = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be connected to."""
+        return self._server is not None
+
     async def open(self) -> None:
         """Begin to serve."""
         with contextlib.suppress(OSError):

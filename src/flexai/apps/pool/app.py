@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI
 
-from flexai.apps.pool import routes_actions, routes_jobs, routes_past, routes_pool
+from flexai.apps.pool import routes_actions, routes_jobs, routes_past, routes_pool, routes_queues
 from flexai.apps.pool.http import install_errors
 from flexai.apps.pool.service import Pool
 
@@ -14,5 +14,6 @@ def make_app(pool: Pool) -> FastAPI:
     app.include_router(routes_jobs.router(pool))
     app.include_router(routes_actions.router(pool))
     app.include_router(routes_past.router(pool))
+    app.include_router(routes_queues.router(pool))
     app.include_router(routes_pool.router(pool))
     return app

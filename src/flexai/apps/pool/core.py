@@ -276,7 +276,7 @@ class Core:
         """Why a job has not started, now; None for one that has."""
         if record.state not in {JobState.QUEUED, JobState.HELD, JobState.STARTING}:
             return None
-        if self.agent_is_away() and (record.state is JobState.STARTING or not self.book.nodes):
+        if self.agent_is_away() and record.state is not JobState.HELD:
             message = "The agent, which holds the cards, is not running; the job goes on when it is back."
             return PendingReason(Reason.AGENT_AWAY, message)
         return self.scheduler.reason_for(record.id)

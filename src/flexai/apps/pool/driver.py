@@ -291,7 +291,9 @@ class Driver:
         if record.job.n_members > 1:
             names |= {"FLEXAI_MEMBER": str(number), "FLEXAI_MEMBERS": str(record.job.n_members)}
         if record.array_index is not None:
-            names |= {"FLEXAI_ARRAY_ID": str(record.number), "FLEXAI_ARRAY_INDEX": str(record.array_index)}
+            index = str(record.array_index)
+            # The last is the name that Kubernetes gives to the same thing.
+            names |= {"FLEXAI_ARRAY_ID": str(record.number), "FLEXAI_ARRAY_INDEX": index, "JOB_COMPLETION_INDEX": index}
         return names
 
 

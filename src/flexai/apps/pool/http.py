@@ -54,6 +54,18 @@ def peer_of_request(request: Request) -> Peer:
     return peer
 
 
+def operator_only(request: Request, what: str) -> None:
+    """Refuse callers that may not change the pool.
+
+    Raises:
+        Refusal: neither root nor who runs the pool.
+    """
+    peer = peer_of_request(request)
+    if not peer.is_operator:
+        remedy = "Ask who runs the pool, or root"
+        raise Refusal(403, "NotAllowed", f"User {peer.user} may not {what}.", "user", peer.user, remedy)
+
+
 async def body_of(request: Request) -> bytes:
     """The body of a request, read no further than the largest one allowed.
 

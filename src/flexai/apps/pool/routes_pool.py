@@ -6,28 +6,16 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from flexai.apps.pool import devices
-from flexai.apps.pool.http import Refusal, answer, body_of, fields_of, peer_of_request
+from flexai.apps.pool.http import answer, body_of, fields_of, operator_only, peer_of_request
 from flexai.apps.pool.routes_jobs import views
 from flexai.apps.pool.service import Pool
 from flexai.apps.pool.tasks import spawn
 from flexai.apps.pool.views import queue_view
-from flexai.model import JobState, Queue
-from flexai.scheduling.events import DeviceChanged, JobCancelled, QueueGone, QueuePut
+from flexai.model import JobState
+from flexai.scheduling.events import DeviceChanged, JobCancelled
 from flexai.wire import api
 
 _TOP_JOBS = 500
-
-
-def operator_only(request: Request, what: str) -> None:
-    """Refuse callers that may not change the pool.
-
-    Raises:
-        Refusal: neither root nor who runs the pool.
-    """
-    peer = peer_of_request(request)
-    if not peer.is_operator:
-        remedy = "Ask who runs the pool, or root"
-        raise Refusal(403, "NotAllowed", f"User {peer.user} may not {what}.", "user", peer.user, remedy)
 
 
 def router(pool: Pool) -> APIRouter:
@@ -38,37 +26,6 @@ def router(pool: Pool) -> APIRouter:
     async def status() -> Response:
         """Whether all is well, and the counts."""
         return answer(status_view(pool))
-
-    @routes.get("/queues")
-    async def queues() -> Response:
-        """All queues with what they hold."""
-        items = [queue_view(pool.book.queues[name], pool.book) for name in sorted(pool.book.queues)]
-        return answer({"items": items, "cursor": None})
-
-    @routes.put("/queues/{name}")
-    async def put_queue(request: Request, name: str) -> Response:
-        """Create or change a queue."""
-        operator_only(request, "change queues")
-        queue = api.decode_queue(name, await fields_of(request))
-        check_queue(pool, queue)
-        await pool.core.post(QueuePut(pool.core.clock(), queue))
-        return answer(queue_view(queue, pool.book))
-
-    @routes.delete("/queues/{name}")
-    async def delete_queue(request: Request, name: str) -> Response:
-        """Remove a queue; jobs that wait in it go on waiting, and say why."""
-        operator_only(request, "remove queues")
-        if name not in pool.book.queues:
-            raise Refusal(
-                404, "UnknownQueue", f"There is no queue {name[:80]}.", "queue", name[:80], "See GET /v1/queues"
-            )
-        if name == api.DEFAULT_QUEUE:
-            raise Refusal(409, "DefaultQueue", "The default queue stays.", "queue", name, "Give it a limit instead")
-        if children := [queue.name for queue in pool.book.queues.values() if queue.parent == name]:
-            remedy = "Remove or move them first: " + ", ".join(sorted(children)[:20])
-            raise Refusal(409, "QueueHasChildren", f"Queue {name} holds other queues.", "queue", name, remedy)
-        await pool.core.post(QueueGone(pool.core.clock(), name))
-        return answer({"name": name, "removed": True})
 
     @routes.get("/devices")
     async def cards(request: Request) -> Response:
@@ -150,32 +107,6 @@ def status_view(pool: Pool) -> dict[str, Any]:
         "jobs": counts,
         "n_queues": len(pool.book.queues),
     }
-
-
-def check_queue(pool: Pool, queue: Queue) -> None:
-    """Whether the tree of queues stays a tree.
-
-    Raises:
-        Refusal: no such parent, a circle, or the parent has jobs of its own.
-    """
-    seen, parent = {queue.name}, queue.parent
-    while parent:
-        if parent in seen:
-            raise Refusal(
-                409, "QueueCircle", f"Queue {queue.name} would be inside itself.", "parent", queue.parent,
-                "Choose a parent that is not under it",
-            )  # fmt: skip
-        if parent not in pool.book.queues:
-            raise Refusal(
-                404, "UnknownQueue", f"There is no queue {parent}.", "parent", parent, "Create the parent first"
-            )
-        seen.add(parent)
-        parent = pool.book.queues[parent].parent
-    if queue.parent == api.DEFAULT_QUEUE or any(r.job.queue == queue.parent for r in pool.book.active.values()):
-        raise Refusal(
-            409, "QueueHasJobs", f"Queue {queue.parent} takes jobs, so it cannot hold queues.", "parent", queue.parent,
-            "Choose a parent without jobs",
-        )  # fmt: skip
 
 
 def _device_action(pool: Pool, routes: APIRouter, verb: str) -> None:

@@ -1,0 +1,145 @@
+"""Manifests: what they mean here, what is named, what is refused."""
+
+import pytest
+
+from flexai.model import TenantClass
+from flexai.wire.errors import BadInput
+from flexai.wire.manifest import decode_manifest
+
+HERE = {"cwd": "/home/ada", "env": {"HOME": "/home/ada"}}
+POD = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: train
+  annotations: {flexai.io/limit: "60%", flexai.io/class: best-effort, flexai.io/time-limit: 2h, acme.io/x: y}
+  labels: {flexai.io/queue: lab}
+spec:
+  restartPolicy: OnFailure
+  volumes: []
+  containers:
+  - name: main
+    image: torch:2
+    command: [python, "$(SCRIPT)"]
+    args: ["$$(SCRIPT)", "$(UNKNOWN)"]
+    env: [{name: SCRIPT, value: train.py}]
+    resources:
+      limits: {flexai.io/xpu: 2, flexai.io/cores: 30, flexai.io/memory: 16Gi, cpu: 500m, memory: 4Gi}
+"""
+
+
+def test_a_pod_becomes_a_job_and_what_is_not_used_is_named():
+    manifest = decode_manifest(POD, HERE)
+    (job,) = manifest.submissions
+    assert (job.name, job.queue, job.cwd) == ("train", "lab", "/home/ada")
+    assert job.command == ("python", "train.py", "$(SCRIPT)", "$(UNKNOWN)")
+    assert job.env == {"HOME": "/home/ada", "SCRIPT": "train.py"}
+    request = job.request
+    assert (request.n_devices, request.compute_milli, request.limit_milli) == (2, 300, 600)
+    assert (request.memory_bytes, request.tenant_class) == (16 << 30, TenantClass.BEST_EFFORT)
+    assert (job.cpu_milli, job.ram_bytes, job.time_limit_ms) == (500, 4 << 30, 7_200_000)
+    named = "\n".join(manifest.notes)
+    for word in ("image", "spec.volumes", "restartPolicy", "acme.io/x"):
+        assert f"Pod train: {word}" in named or word in named
+    assert len(manifest.notes) == 4
+
+
+def test_an_indexed_job_becomes_an_array_and_a_suspended_one_is_held():
+    text = POD.replace("v1\nkind: Pod", "batch/v1\nkind: Job")
+    head, _, spec = text.partition("spec:\n")
+    body = "\n".join("    " + line for line in spec.splitlines())
+    text = f"{head}spec:\n  completions: 5\n  parallelism: 2\n  suspend: true\n  template:\n    spec:\n{body}"
+    manifest = decode_manifest(text, HERE)
+    (job,) = manifest.submissions
+    assert job.array == (0, 1, 2, 3, 4)
+    assert job.held
+    assert any("parallelism" in note for note in manifest.notes)
+
+
+def test_a_pod_group_is_one_job_whose_members_start_together():
+    member = POD.replace("acme.io/x: y", "flexai.io/pod-group: gang")
+    group = "apiVersion: flexai.io/v1alpha1\nkind: PodGroup\nmetadata: {name: gang}\nspec: {minMember: 2, queue: big}\n"
+    manifest = decode_manifest("---".join([group, member, member.replace("train\n", "train-1\n", 1), member]), HERE)
+    (job,) = manifest.submissions
+    assert (job.name, job.n_members, job.min_member, job.queue) == ("gang", 3, 2, "big")
+    with pytest.raises(BadInput, match="differs between its members"):
+        decode_manifest("---".join([group, member, member.replace("16Gi", "8Gi")]), HERE)
+    with pytest.raises(BadInput, match="not in this manifest"):
+        decode_manifest(member, HERE)
+    with pytest.raises(BadInput, match="has no members"):
+        decode_manifest(group, HERE)
+
+
+def test_a_queue_counts_in_cards():
+    text = """
+apiVersion: flexai.io/v1alpha1
+kind: Queue
+metadata: {name: lab}
+spec: {quotaCards: 1.5, limitCards: 4, weight: 2000, users: [ada], userLimitCards: 2, borrow: never}
+"""
+    manifest = decode_manifest(text, HERE)
+    (queue,) = manifest.queues
+    assert (queue.quota_milli, queue.limit_milli, queue.user_limit_milli, queue.users) == (1500, 4000, 2000, ("ada",))
+    assert manifest.notes == ("Queue lab: spec.borrow: not used by the embedded pool",)
+
+
+def test_other_vendors_names_are_taken_and_noted():
+    limits = "{nvidia.com/gpu: 1, nvidia.com/gpucores: 25, nvidia.com/gpumem: 3000}"
+    start = POD.index("limits: ") + len("limits: ")
+    manifest = decode_manifest(POD[:start] + limits + "\n", HERE)
+    request = manifest.submissions[0].request
+    assert (request.compute_milli, request.memory_bytes) == (250, 3000 << 20)
+    assert sum("taken for flexai.io/" in note for note in manifest.notes) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "thing"),
+    [
+        ("kind: Pod", "kind: Deployment", "kind"),
+        ("apiVersion: v1", "apiVersion: v2", "apiVersion"),
+        ("name: train\n", "name: 7\n", "metadata.name"),
+        ("command: [python", "command: [7", "command"),
+        ('command: [python, "$(SCRIPT)"]', "tty: true", "command"),
+        ("value: train.py", "valueFrom: {secretKeyRef: {name: a, key: b}}", "env SCRIPT"),
+        ("flexai.io/cores: 30", "flexai.io/cores: 300", "flexai.io/cores"),
+        ("flexai.io/cores: 30", "flexai.io/cores: .nan", "flexai.io/cores"),
+        ("flexai.io/xpu: 2", "flexai.io/xpu: true", "flexai.io/xpu"),
+        ("flexai.io/memory: 16Gi", "nvidia.com/gpu: 1", "resources"),
+        ("flexai.io/memory: 16Gi, ", "", "flexai.io/memory"),
+        ("{flexai.io/xpu: 2, flexai.io/cores: 30, flexai.io/memory: 16Gi, cpu: 500m, memory: 4Gi}", "{}", "limits"),
+        ("best-effort", "fastest", "tenant_class"),
+        ("2h", "soon", "time-limit"),
+        ('"60%"', '"10%"', "limit_milli"),
+        ("  containers:\n", "  containers:\n  - {name: sidecar}\n", "containers"),
+        ("labels: {flexai.io/queue: lab}", "labels: {flexai.io/queue: [a]}", "flexai.io/queue"),
+        ("metadata:", "<<: {a: b}\nmetadata:", "manifest"),
+    ],
+)
+def test_what_would_be_another_job_is_refused_with_its_place(old, new, thing):
+    assert old in POD
+    with pytest.raises(BadInput) as error:
+        decode_manifest(POD.replace(old, new), HERE)
+    assert thing in error.value.thing
+    assert error.value.remedy
+
+
+def test_bombs_are_refused_before_they_grow():
+    laughs = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
+    )
+    for text in (
+        laughs,
+        "a: &a [*a]",
+        "[" * 1000,
+        "- " * 1000 + "x",
+        "x" * (2 << 20),
+        "a: !!python/object/apply:os.system [id]",
+        "a: 2020-01-01",
+        "\x00",
+        "? {a: b}\n: c",
+        "",
+        "null",
+        "--- \n...\n---\n[]",
+    ):
+        with pytest.raises(BadInput):
+            decode_manifest(text, HERE)
