@@ -1,0 +1,259 @@
+"""The state machine: one event in, an ordered list of commands (or a refusal) out."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import assert_never
+
+from flexai.node.commands import (
+    AddTenant,
+    Admit,
+    Command,
+    DropTenant,
+    End,
+    Forbid,
+    Launch,
+    MakePlace,
+    Park,
+    Refusal,
+    RemovePlace,
+    Save,
+    Say,
+    SetFrozen,
+    SetLimits,
+    Wake,
+)
+from flexai.node.events import (
+    AttachAsked,
+    Began,
+    Ended,
+    Event,
+    LaunchFailed,
+    ParkAsked,
+    Parked,
+    PauseAsked,
+    PrepareAsked,
+    Recovered,
+    ResizeAsked,
+    SignalAsked,
+    StartAsked,
+    UnprepareAsked,
+)
+from flexai.node.tenant import Key, Phase, Tenant
+
+_SIGTERM = 15
+_SIGKILL = 9
+_NO_ESCALATION = -1
+_LEFTOVER_GRACE_MS = 0
+
+Outcome = list[Command] | Refusal
+
+
+class NodeMachine:
+    """Members that hold slices on this node.
+
+    Attributes:
+        tenants: by ``(job_id, member)``; what the checkpoint holds.
+    """
+
+    def __init__(self, devices: Iterable[str] = ()) -> None:
+        self.tenants: dict[Key, Tenant] = {}
+        self.devices = frozenset(devices)
+
+    def step(self, event: Event) -> Outcome:
+        """What must be done about ``event``; a refusal changes nothing."""
+        match event:
+            case PrepareAsked():
+                return self._prepare(event.tenant)
+            case Recovered():
+                return self._recover(event)
+            case UnprepareAsked():
+                return self._unprepare(event.key)
+            case LaunchFailed():
+                return self._launch_failed(event)
+            case _:
+                tenant = self.tenants.get(event.key)
+                if tenant is None:
+                    return _unknown(event.key)
+                return self._of_tenant(tenant, event)
+
+    def _of_tenant(
+        self,
+        tenant: Tenant,
+        event: StartAsked | AttachAsked | Began | Ended | SignalAsked | PauseAsked | ParkAsked | Parked | ResizeAsked,
+    ) -> Outcome:
+        match event:
+            case StartAsked():
+                return self._start(tenant, event)
+            case AttachAsked():
+                return self._attach(tenant, event)
+            case Began():
+                return self._began(tenant, event.pid, event.start_ticks)
+            case Ended():
+                return self._ended(tenant, event)
+            case SignalAsked():
+                return self._signal(tenant, event)
+            case PauseAsked():
+                return self._pause(tenant, event.paused)
+            case ParkAsked():
+                return self._park(tenant, event.parked)
+            case Parked():
+                return [] if tenant.parked == event.parked else self._put(replace(tenant, parked=event.parked))
+            case ResizeAsked():
+                return self._resize(tenant, event)
+            case _:
+                assert_never(event)
+
+    def _put(self, tenant: Tenant) -> list[Command]:
+        self.tenants[tenant.key] = tenant
+        return [Save()]
+
+    def _prepare(self, wanted: Tenant) -> Outcome:
+        held = self.tenants.get(wanted.key)
+        for grant in wanted.grants:
+            if grant.device not in self.devices:
+                return Refusal(
+                    "NoSuchDevice", f"There is no card {grant.device} on this node.", "Look at `flexai devices`"
+                )
+        if held is not None and held.token != wanted.token:
+            return Refusal(
+                "Held", f"{held.name} is still held for start {held.token}.", "Unprepare it first, when it has ended"
+            )
+        if held is not None and held.phase is not Phase.PREPARED:
+            return []
+        # Saved first: what was made for a member that the checkpoint does not know would never be removed.
+        return [*self._put(wanted), MakePlace(wanted), AddTenant(wanted)]
+
+    def _start(self, tenant: Tenant, event: StartAsked) -> Outcome:
+        if tenant.token != event.token:
+            return Refusal("WrongToken", f"{tenant.name} is prepared for start {tenant.token}, not {event.token}.")
+        if tenant.phase is not Phase.PREPARED:
+            return []
+        starting = replace(tenant, phase=Phase.STARTING, idle_timeout_ms=event.launch.idle_timeout_ms)
+        return [*self._put(starting), Launch(starting, event.launch)]
+
+    def _attach(self, tenant: Tenant, event: AttachAsked) -> Outcome:
+        if tenant.phase is Phase.RUNNING and tenant.attached:
+            return [Admit(tenant, event.pid)]
+        if tenant.phase is not Phase.PREPARED:
+            return Refusal("NotPrepared", f"{tenant.name} is {tenant.phase.value}; nothing can be attached to it.")
+        running = replace(tenant, phase=Phase.RUNNING, pid=event.pid, start_ticks=event.start_ticks, attached=True)
+        return [Admit(running, event.pid), *self._put(running), AddTenant(running), Say("started", running)]
+
+    def _began(self, tenant: Tenant, pid: int, start_ticks: int) -> Outcome:
+        if tenant.phase not in {Phase.STARTING, Phase.PREPARED}:
+            return []
+        running = replace(tenant, phase=Phase.RUNNING, pid=pid, start_ticks=start_ticks)
+        commands = [*self._put(running), AddTenant(running), Say("started", running)]
+        if running.stopping:
+            commands.append(End(running, _SIGTERM, _LEFTOVER_GRACE_MS))
+        return commands
+
+    def _launch_failed(self, event: LaunchFailed) -> Outcome:
+        tenant = self.tenants.get(event.key)
+        if tenant is None or tenant.phase is not Phase.STARTING:
+            return []
+        return self._put(replace(tenant, phase=Phase.PREPARED))
+
+    def _ended(self, tenant: Tenant, event: Ended) -> Outcome:
+        if tenant.phase is Phase.FINISHED:
+            return []
+        cause = tenant.stopping or event.cause
+        ended = replace(
+            tenant, phase=Phase.FINISHED, exit_code=event.exit_code, signal=event.signal, cause=cause, paused=False,
+            parked=False,
+        )  # fmt: skip
+        # Forbid: an end can be seen while a supervisor of this very token is still on its way.
+        return [Forbid(ended), *self._put(ended), Say("finished", ended)]
+
+    def _signal(self, tenant: Tenant, event: SignalAsked) -> Outcome:
+        if tenant.phase is Phase.FINISHED:
+            return []
+        if tenant.phase is Phase.PREPARED:
+            return Refusal("NotRunning", f"{tenant.name} does not run.", "")
+        commands: list[Command] = []
+        if event.cause and not tenant.stopping:
+            tenant = replace(tenant, stopping=event.cause)
+            commands += self._put(tenant)
+        if tenant.paused and (event.grace_ms > 0 or event.signal == _SIGKILL):
+            # What is frozen can neither end itself nor be ended.
+            tenant = replace(tenant, paused=False)
+            commands += [*self._put(tenant), SetFrozen(tenant, frozen=False), AddTenant(tenant)]
+        grace_ms = event.grace_ms if event.grace_ms > 0 else _NO_ESCALATION
+        return [*commands, End(tenant, event.signal, grace_ms)]
+
+    def _pause(self, tenant: Tenant, paused: bool) -> Outcome:
+        if tenant.phase is not Phase.RUNNING:
+            return Refusal("NotRunning", f"{tenant.name} does not run.", "")
+        if tenant.paused == paused:
+            return []
+        tenant = replace(tenant, paused=paused)
+        saved = self._put(tenant)
+        # The card first: what the processes queued goes on running there when only they are frozen.
+        if paused:
+            return [*saved, AddTenant(tenant), SetFrozen(tenant, frozen=True)]
+        return [*saved, SetFrozen(tenant, frozen=False), AddTenant(tenant)]
+
+    def _park(self, tenant: Tenant, parked: bool) -> Outcome:
+        if tenant.phase is not Phase.RUNNING:
+            return Refusal("NotRunning", f"{tenant.name} does not run.", "")
+        if tenant.parked == parked:
+            return []
+        return [Park(tenant) if parked else Wake(tenant)]
+
+    def _resize(self, tenant: Tenant, event: ResizeAsked) -> Outcome:
+        if [grant.device for grant in tenant.grants] != [grant.device for grant in event.grants]:
+            return Refusal(
+                "OtherDevices", f"{tenant.name} holds other cards; a running member cannot change cards.",
+                "Resize keeps the cards and changes the numbers",
+            )  # fmt: skip
+        if tenant.grants == event.grants:
+            return []
+        resized = replace(tenant, grants=event.grants)
+        if tenant.phase is Phase.FINISHED:
+            return self._put(resized)
+        return [SetLimits(resized), AddTenant(resized), *self._put(resized)]
+
+    def _unprepare(self, key: Key) -> Outcome:
+        tenant = self.tenants.get(key)
+        if tenant is None:
+            return []
+        if tenant.phase in {Phase.RUNNING, Phase.STARTING}:
+            return Refusal("StillRunning", f"{tenant.name} still runs.", "Signal it and wait for its end")
+        del self.tenants[key]
+        # The checkpoint forgets it last: a kill in between leaves a member that is unprepared again, by the pool.
+        return [Forbid(tenant), DropTenant(key), RemovePlace(tenant), Save()]
+
+    def _recover(self, event: Recovered) -> Outcome:
+        tenant = event.tenant
+        self.tenants[tenant.key] = tenant
+        if tenant.phase is Phase.FINISHED:
+            return []
+        placed: list[Command] = [MakePlace(tenant), AddTenant(tenant)]
+        if event.ended is not None and not event.alive:
+            if tenant.phase is Phase.PREPARED and event.began is None:
+                return placed
+            return [*self._as_outcome(self._ended(tenant, event.ended))]
+        if tenant.phase is Phase.RUNNING and tenant.attached:
+            if event.alive:
+                return placed
+            return [*self._as_outcome(self._ended(tenant, Ended(tenant.key, None, 0, "lost: ended unseen")))]
+        if event.began is None:
+            # Nobody holds the token. A supervisor may still be on its way; the pool's next start competes with it for
+            # the token, and one of the two wins.
+            return [*placed, *self._put(replace(tenant, phase=Phase.PREPARED))]
+        if tenant.phase is not Phase.RUNNING:
+            return [*placed, *self._as_outcome(self._began(tenant, *event.began))]
+        if event.alive:
+            return placed
+        return [
+            *self._as_outcome(self._ended(tenant, Ended(tenant.key, None, _SIGKILL, "lost: its supervisor was killed")))
+        ]
+
+    @staticmethod
+    def _as_outcome(outcome: Outcome) -> list[Command]:
+        assert not isinstance(outcome, Refusal), outcome
+        return outcome
+
+
+def _unknown(key: Key) -> Refusal:
+    return Refusal("NotPrepared", f"{key[0]}.{key[1]} is not prepared on this node.", "Prepare it first")

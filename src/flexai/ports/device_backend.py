@@ -1,0 +1,82 @@
+"""Cards of one vendor on this node."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from flexai.model import Device, DeviceHealth
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProcess:
+    """A process that holds memory on a card.
+
+    Attributes:
+        used_bytes: -1 when the driver does not say.
+    """
+
+    uuid: str
+    pid: int
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReading:
+    """What one card says of itself now.
+
+    Attributes:
+        used_bytes: memory in use by anyone.
+        busy_milli: part of the last sampling period in which anything ran, thousandths; -1 when unknown.
+        note: why it is unhealthy; empty when it is not.
+    """
+
+    uuid: str
+    health: DeviceHealth
+    used_bytes: int
+    total_bytes: int
+    busy_milli: int = -1
+    note: str = ""
+
+
+class DeviceBackend(Protocol):
+    """One vendor's cards. No call raises for what a card does: a card that fails reads as unhealthy."""
+
+    name: str
+
+    def devices(self) -> Sequence[Device]:
+        """The cards found at start, by index. The same each time."""
+
+    def readings(self) -> Sequence[DeviceReading]:
+        """One for each card of ``devices``, in that order."""
+
+    def processes(self) -> Sequence[DeviceProcess]:
+        """Who holds memory on which card; a process once for each card."""
+
+    def device_files(self, uuid: str) -> Sequence[str]:
+        """Device nodes that only holders of this card may open; empty when there are none."""
+
+    def tenant_env(self, uuids: Sequence[str]) -> dict[str, str]:
+        """Variables that show a tenant these cards, in this order."""
+
+    def can_park(self) -> tuple[bool, str]:
+        """Whether device memory of a process can be moved to the host and back, and if not, why."""
+
+    def park(self, pid: int) -> None:
+        """Move a process's device memory to the host.
+
+        Raises:
+            OSError: it was not moved; the process goes on as before.
+        """
+
+    def wake(self, pid: int) -> None:
+        """Move it back.
+
+        Raises:
+            OSError: it was not moved; the process stays parked.
+        """
+
+    def notes(self) -> Sequence[str]:
+        """What is missing or odd about the driver here, a sentence each."""
+
+    def close(self) -> None:
+        """Let go of the driver."""

@@ -1,0 +1,47 @@
+"""The shared regions of tenants, from the agent's side."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from flexai.model import Grant
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSlot:
+    """One process of a tenant, as its ledger has it.
+
+    Attributes:
+        pid: in the process's own namespace.
+        heartbeat_ns: of its shim, CLOCK_MONOTONIC.
+    """
+
+    index: int
+    pid: int
+    host_pid: int
+    heartbeat_ns: int
+    charged_bytes: tuple[int, ...]
+
+
+class Regions(Protocol):
+    """Regions by member name."""
+
+    def put(self, name: str, uid: int, gid: int, grants: tuple[Grant, ...]) -> str:
+        """Make the region, or write other limits into the one that is there; its directory."""
+
+    def directory(self, name: str) -> str:
+        """Where a member's region is."""
+
+    def slots(self, name: str) -> list[LedgerSlot]:
+        """Slots taken."""
+
+    def introduce(self, name: str, slot: int, host_pid: int) -> None:
+        """Write a process's pid of this namespace into its slot."""
+
+    def reap(self, name: str) -> int:
+        """Take back what dead processes charged; how many there were."""
+
+    def remove(self, name: str) -> None:
+        """Remove the region."""
+
+    def names(self) -> list[str]:
+        """Regions that are there."""

@@ -1,0 +1,58 @@
+"""What the arbiter measured."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class TenantUsage:
+    """One tenant on one card; the counters only grow (``fx_usage_entry``)."""
+
+    tenant: str
+    uuid: str
+    held_ns: int
+    stopped_ns: int
+    borrowed_ns: int
+    wanted_ns: int
+    n_turns: int
+    n_stops: int
+    state: int
+    n_processes: int
+    hostile: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUsage:
+    """One card (``fx_usage_device``).
+
+    Attributes:
+        backend: ``none``, ``lease`` or ``hwslice``.
+        source: of accounting: ``none``, ``gate`` or ``log``.
+    """
+
+    uuid: str
+    backend: str
+    source: str
+    busy_ns: int
+    control_ns: int
+    n_control: int
+    log_dropped: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """One consistent reading."""
+
+    at_ns: int
+    arbiter_pid: int
+    heartbeat_ns: int
+    devices: tuple[DeviceUsage, ...]
+    tenants: tuple[TenantUsage, ...]
+
+
+class UsageReader(Protocol):
+    """Reads the arbiter's published figures."""
+
+    def read(self) -> Usage | None:
+        """The figures now; None when no arbiter publishes any."""
