@@ -1,0 +1,162 @@
+"""The settings and how they are found."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flexai.wire.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What this process was told.
+
+    Attributes:
+        run_dir: sockets and shared memory.
+        state_dir: what must survive a restart.
+        simulate: cards to simulate, as ``h200:2``; empty for the machine's own cards.
+        queue: queue of jobs that name none.
+        share: share of a card of jobs that name none, as ``30%``.
+        ready_timeout_s: how long ``up`` waits for each process to answer.
+        color: ``auto`` (on a terminal), ``always`` or ``never``.
+    """
+
+    run_dir: Path
+    state_dir: Path
+    simulate: str = ""
+    queue: str = "default"
+    share: str = "100%"
+    ready_timeout_s: int = 30
+    color: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its key in the file, its variable, and how its text is read."""
+
+    key: str
+    read: Callable[[str], Any]
+    meaning: str
+    default: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable, for example ``FLEXAI_RUN_DIR``."""
+        return f"FLEXAI_{self.key.upper()}"
+
+
+def _path(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        raise ValueError("is not an absolute path. Write it from / or ~")
+    return path
+
+
+def _seconds(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 3600:
+        raise ValueError("is not a whole number of seconds from 1 to 3600. Write for example 30")
+    return int(text)
+
+
+def _color(text: str) -> str:
+    if text not in {"auto", "always", "never"}:
+        raise ValueError("is not a choice. Write auto, always or never")
+    return text
+
+
+SETTINGS = (
+    Setting("run_dir", _path, "folder of sockets and shared memory",
+            "root: `/run/flexai`; user: `$XDG_RUNTIME_DIR/flexai`, else `<state_dir>/run`"),
+    Setting("state_dir", _path, "folder of the database, logs and checkpoints",
+            "root: `/var/lib/flexai`; user: `$XDG_STATE_HOME/flexai`, else `~/.local/state/flexai`"),
+    Setting("simulate", str, "cards that `flexai up` simulates, as `h200:2`",
+            "the machine's cards; two simulated ones where it has none"),
+    Setting("queue", str, "queue of jobs that name none", "`default`"),
+    Setting("share", str, "share of a card of jobs that name none", "`100%`"),
+    Setting("ready_timeout_s", _seconds, "how long `flexai up` waits for each process to answer", "`30`"),
+    Setting("color", _color, "`auto` (colour on a terminal), `always` or `never`", "`auto`"),
+)  # fmt: skip
+_BY_KEY = {setting.key: setting for setting in SETTINGS}
+
+
+def config_files(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Files that are read, the stronger one last."""
+    home = environment.get("XDG_CONFIG_HOME") or str(_home(environment) / ".config")
+    return (Path("/etc/flexai/config.toml"), Path(home) / "flexai/config.toml")
+
+
+def load_settings(
+    flags: Mapping[str, str | None] | None = None,
+    environment: Mapping[str, str] | None = None,
+    files: tuple[Path, ...] | None = None,
+) -> Settings:
+    """Read files, environment and flags; the last one that names a setting wins.
+
+    Raises:
+        BadInput: a value that cannot be read, or a key in a file that is no setting; names file and key.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    for file in config_files(environment) if files is None else files:
+        values |= _from_file(file)
+    for setting in SETTINGS:
+        if environment.get(setting.variable):
+            values[setting.key] = _read(setting, environment[setting.variable], setting.variable)
+    for key, text in (flags or {}).items():
+        if text is not None:
+            values[key] = _read(_BY_KEY[key], text, "--" + key.replace("_", "-"))
+    state_dir = values.setdefault("state_dir", _default_state_dir(environment))
+    values.setdefault("run_dir", _default_run_dir(environment, state_dir))
+    return Settings(**values)
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        content = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise BadInput(str(file), error.strerror, "cannot be read", "Make it readable, or remove it") from None
+    import tomllib  # noqa: PLC0415  only who has a file pays for its parser
+
+    try:
+        table = tomllib.loads(content.decode())
+    except ValueError as error:
+        raise BadInput(str(file), str(error), "is not TOML", "Write lines such as: queue = 'team-a'") from None
+    values = {}
+    for key, value in table.items():
+        if key not in _BY_KEY:
+            known = ", ".join(sorted(_BY_KEY))
+            raise BadInput(f"{file}: {key}", value, "is not a setting", f"Known settings: {known}")
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise BadInput(f"{file}: {key}", value, "is not text or a number", f"Write {key} = '...'")
+        values[key] = _read(_BY_KEY[key], str(value), f"{file}: {key}")
+    return values
+
+
+def _read(setting: Setting, text: str, thing: str) -> Any:
+    try:
+        return setting.read(text)
+    except ValueError as error:
+        problem, _, remedy = str(error).partition(". ")
+        raise BadInput(thing, text, problem, remedy) from None
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    return Path(environment["HOME"]) if environment.get("HOME") else Path.home()
+
+
+def _default_state_dir(environment: Mapping[str, str]) -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/flexai")
+    base = environment.get("XDG_STATE_HOME") or str(_home(environment) / ".local/state")
+    return Path(base) / "flexai"
+
+
+def _default_run_dir(environment: Mapping[str, str], state_dir: Path) -> Path:
+    if os.geteuid() == 0:
+        return Path("/run/flexai")
+    base = environment.get("XDG_RUNTIME_DIR")
+    return Path(base) / "flexai" if base else state_dir / "run"

@@ -1,0 +1,76 @@
+"""Cards: what there is, who is on them, and taking one out of service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flexai.apps.cli.commands.shown import AsJson, RunDir, pool_from, print_json, share, show, size, table_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Cards = Annotated[list[str], typer.Argument(metavar="CARD...", help="Index or UUID.", show_default=False)]
+
+
+def devices(as_json: AsJson = False, run_dir: RunDir = None) -> None:
+    """List cards and their slices."""
+    pool = pool_from(run_dir)
+    answer = pool.pages("/v1/devices")
+    show({"items": answer}, as_json, devices_table(answer))
+
+
+def devices_table(cards: list[dict[str, Any]]) -> Table:
+    """One row per card."""
+    return table_of(
+        ("CARD", "MODEL", "UUID", "HEALTH", "BACKEND", "GRANTED>", "MEMORY>", "OF>", "OUTSIDE>", "SLICES>", "NOTE<"),
+        (
+            (
+                card["index"], card["model"], card["uuid"], health(card), card.get("backend"),
+                share(card.get("compute_granted_milli", 0)), size(card.get("memory_granted_bytes", 0)),
+                size(card["memory_bytes"]), size(card.get("foreign_memory_bytes") or None),
+                len(card.get("slices") or ()), note(card),
+            )
+            for card in cards
+        ),
+    )  # fmt: skip
+
+
+def health(card: dict[str, Any]) -> str:
+    """``healthy``, ``cordoned`` or what is wrong."""
+    return "cordoned" if card.get("cordoned") else str(card.get("health", ""))
+
+
+def note(card: dict[str, Any]) -> str:
+    """Simulated cards say so in every view."""
+    texts = ["simulated" if card.get("source") == "simulated" else "", str(card.get("note") or "")]
+    return "; ".join(text for text in texts if text)
+
+
+def cordon(cards: Cards, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+    """Start nothing new on a card."""
+    _each(cards, "cordon", as_json, run_dir)
+
+
+def uncordon(cards: Cards, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+    """Put a card back into service."""
+    _each(cards, "uncordon", as_json, run_dir)
+
+
+def drain(cards: Cards, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+    """Start nothing new on a card and move or end what runs there."""
+    _each(cards, "drain", as_json, run_dir)
+
+
+def _each(cards: list[str], action: str, as_json: bool, run_dir: str | None) -> None:
+    pool = pool_from(run_dir)
+    answers = [pool.post(f"/v1/devices/{card}/{action}") for card in cards]
+    if as_json:
+        print_json({"items": answers})
+        return
+    for card in cards:
+        print(f"card {card}: {action}ed" if action != "drain" else f"card {card}: draining")
+
+
+COMMANDS = (devices, cordon, uncordon, drain)

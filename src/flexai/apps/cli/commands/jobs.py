@@ -1,0 +1,232 @@
+"""What one does with jobs: list, follow, wait, steer."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from flexai.adapters.pool_client import PoolClient, PoolUnreachable
+from flexai.apps.cli import exits
+from flexai.apps.cli.commands.shown import (
+    AsJson,
+    RunDir,
+    duration,
+    pool_from,
+    print_json,
+    reason_text,
+    share,
+    show,
+    size,
+    styled_state,
+    table_of,
+)
+from flexai.wire.api import check_job_id
+from flexai.wire.errors import BadInput
+from flexai.wire.quantity import parse_share
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.table import Table
+
+Ids = Annotated[list[str], typer.Argument(metavar="JOB...", help="Job ids, as 17 or 17_3.", show_default=False)]
+Id = Annotated[str, typer.Argument(metavar="JOB", help="Job id, as 17 or 17_3.", show_default=False)]
+FINAL = frozenset({"finished", "succeeded", "failed", "cancelled", "done"})
+_AWAY_PAUSE_S = 0.5
+_AWAY_FOR_S = 300.0
+
+
+def jobs(
+    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only jobs of this user.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 100,
+    as_json: AsJson = False,
+    run_dir: RunDir = None,
+) -> None:
+    """List jobs, newest last; pending ones say what they wait for."""
+    items = pool_from(run_dir).pages("/v1/jobs", limit, state=state, user=user, queue=queue)
+    show({"items": items}, as_json, jobs_table(items))
+
+
+def jobs_table(items: list[dict[str, Any]]) -> Table:
+    """One row per job."""
+    now_ms = time.time() * 1000
+    return table_of(
+        ("JOB", "NAME", "USER", "QUEUE", "STATE", "SHARE>", "MEMORY>", "TIME>", "WAITED>", "EXIT>", "WHY<"),
+        (
+            (
+                job["id"], escape(str(job.get("name") or "")), job.get("user"), job.get("queue"),
+                styled_state(str(job["state"])), asked(job), size(job.get("request", {}).get("memory_bytes") or None),
+                duration(_ran_ms(job, now_ms)), duration(_waited_ms(job, now_ms)), job.get("exit_code"),
+                escape(reason_text(job)),
+            )
+            for job in items
+        ),
+    )  # fmt: skip
+
+
+def asked(job: Mapping[str, Any]) -> str:
+    """``30%`` or ``2 x 30%``."""
+    request = job.get("request", {})
+    text = share(request.get("compute_milli"))
+    n_devices = request.get("n_devices", 1)
+    return text if n_devices == 1 else f"{n_devices} x {text}"
+
+
+def logs(
+    job_id: Id,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    as_json: AsJson = False,
+    run_dir: RunDir = None,
+) -> None:
+    """Print what a submitted job has written."""
+    pool = pool_from(run_dir)
+    path = f"/v1/jobs/{check_job_id(job_id)}/logs"
+    if as_json:
+        text = b"".join(pool.chunks(path, follow=1 if follow else None)).decode(errors="replace")
+        print_json({"id": job_id, "log": text})
+        return
+    offset, away_since = 0, 0.0
+    while True:
+        try:
+            for chunk in pool.chunks(path, follow=1 if follow else None, offset=offset):
+                offset += len(chunk)
+                away_since = 0.0
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
+        except PoolUnreachable:
+            away_since = away_since or time.monotonic()
+            if not follow or offset == 0 or time.monotonic() - away_since > _AWAY_FOR_S:
+                raise
+            time.sleep(_AWAY_PAUSE_S)
+        else:
+            return
+
+
+def wait(
+    job_ids: Ids,
+    timeout: Annotated[float | None, typer.Option(help="Give up after so many seconds.", min=0.0)] = None,
+    as_json: AsJson = False,
+    run_dir: RunDir = None,
+) -> int:
+    """Wait until the jobs have ended; the exit code is the first one that is not 0."""
+    pool = pool_from(run_dir)
+    until = None if timeout is None else time.monotonic() + timeout
+    ended = []
+    for job_id in job_ids:
+        job = _until_final(pool, check_job_id(job_id), until)
+        if job is None:
+            print(f"flexai: job {job_id} has not ended within {timeout:g} s", file=sys.stderr)
+            return exits.NOT_STARTED
+        ended.append(job)
+    if as_json:
+        print_json({"items": ended})
+    return next((code for code in map(_exit_code, ended) if code), exits.OK)
+
+
+def _until_final(pool: PoolClient, job_id: str, until: float | None) -> dict[str, Any] | None:
+    away_since = 0.0
+    while True:
+        left_s = 20.0 if until is None else min(20.0, until - time.monotonic())
+        if left_s <= 0:
+            return None
+        try:
+            job = pool.get(f"/v1/jobs/{job_id}/wait", timeout_s=left_s + 30, timeout_ms=int(left_s * 1000))
+        except PoolUnreachable:
+            away_since = away_since or time.monotonic()
+            if time.monotonic() - away_since > _AWAY_FOR_S or not pool.path.parent.exists():
+                raise
+            time.sleep(_AWAY_PAUSE_S)
+            continue
+        if job.get("finished_at_ms") or job.get("state") in FINAL:
+            return dict(job)
+
+
+def _exit_code(job: Mapping[str, Any]) -> int:
+    code = job.get("exit_code")
+    if isinstance(code, int):
+        return code
+    return exits.OK if job.get("state") in {"succeeded", "finished", "done"} else exits.NOT_STARTED
+
+
+def cancel(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+    """End jobs, or take them out of the queue."""
+    _each(job_ids, "cancel", as_json, run_dir)
+
+
+def hold(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+    """Keep pending jobs from starting."""
+    _each(job_ids, "hold", as_json, run_dir)
+
+
+def release(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+    """Let held jobs start."""
+    _each(job_ids, "release", as_json, run_dir)
+
+
+def pause(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+    """Stop running jobs where they are; they keep their memory."""
+    _each(job_ids, "pause", as_json, run_dir)
+
+
+def unpause(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+    """Let paused jobs go on."""
+    _each(job_ids, "unpause", as_json, run_dir)
+
+
+def park(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+    """Move idle jobs off their cards into main memory."""
+    _each(job_ids, "park", as_json, run_dir)
+
+
+def wake(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+    """Bring parked jobs back to a card."""
+    _each(job_ids, "wake", as_json, run_dir)
+
+
+def resize(
+    job_id: Id,
+    share_text: Annotated[str, typer.Option("--share", "-s", help="New share, as 30%.", metavar="SHARE")],
+    limit: Annotated[str | None, typer.Option(help="New limit, as 60%.", metavar="SHARE")] = None,
+    as_json: AsJson = False,
+    run_dir: RunDir = None,
+) -> None:
+    """Change the share of a job, running or not."""
+    body = {"compute_milli": parse_share(share_text)}
+    if limit is not None:
+        body["limit_milli"] = parse_share(limit, "--limit")
+        if body["limit_milli"] < body["compute_milli"]:
+            raise BadInput("--limit", limit, "is below the share", "Give a limit of at least the share")
+    answer = pool_from(run_dir).post(f"/v1/jobs/{check_job_id(job_id)}/resize", body)
+    show(answer, as_json, f"{job_id}: {share_text}")
+
+
+def _each(job_ids: list[str], action: str, as_json: bool, run_dir: str | None) -> None:
+    pool = pool_from(run_dir)
+    for job_id in job_ids:
+        check_job_id(job_id)
+    answers = [pool.post(f"/v1/jobs/{job_id}/{action}") for job_id in job_ids]
+    if as_json:
+        print_json({"items": answers})
+        return
+    for job_id, answer in zip(job_ids, answers, strict=True):
+        state = answer.get("state") if isinstance(answer, dict) else None
+        print(f"{job_id}: {state or action}")
+
+
+def _ran_ms(job: Mapping[str, Any], now_ms: float) -> float | None:
+    started = job.get("started_at_ms")
+    return (job.get("finished_at_ms") or now_ms) - started if started else None
+
+
+def _waited_ms(job: Mapping[str, Any], now_ms: float) -> float | None:
+    submitted = job.get("submitted_at_ms")
+    return (job.get("started_at_ms") or job.get("finished_at_ms") or now_ms) - submitted if submitted else None
+
+
+COMMANDS = (jobs, logs, wait, cancel, hold, release, pause, unpause, park, wake, resize)

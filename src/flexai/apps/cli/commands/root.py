@@ -1,0 +1,81 @@
+"""The tree of commands and what becomes of their errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from flexai.adapters.pool_client import PoolRefused, PoolUnreachable
+from flexai.apps.cli import exits
+from flexai.apps.cli.commands import cards, inspect, jobs, lifecycle, queues
+from flexai.apps.cli.commands.job_commands import job_command
+from flexai.apps.cli.commands.top import top
+from flexai.apps.cli.up.lock import AlreadyUp
+from flexai.wire.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HELP = "Pools the GPUs and NPUs of a machine, cuts each card into exact slices, and schedules AI work on them."
+
+
+def command_tree() -> Any:
+    """All commands as typer's parser sees them; the reference and the completion are made from it."""
+    app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+    for kind in ("run", "submit"):
+        app.command(kind, context_settings={"allow_interspersed_args": False})(job_command(kind))
+    for part in (lifecycle, jobs, inspect, cards):
+        for function in part.COMMANDS:
+            app.command()(function)
+    app.command("top")(top)
+    app.add_typer(queues.app, name="queue")
+    return typer.main.get_command(app)
+
+
+def invoke(words: Sequence[str]) -> int:
+    """Run one command; every error becomes one line on standard error and an exit code."""
+    if "_FLEXAI_COMPLETE" in os.environ:
+        import typer.completion as scripts  # noqa: PLC0415  only when a shell asks what could follow
+
+        vars(scripts)["completion_init"]()
+    try:
+        result = command_tree().main(list(words), prog_name="flexai", standalone_mode=False)
+    except typer.TyperException as error:
+        return _misused(words, error)
+    except typer.Exit as ending:
+        return ending.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `flexai jobs | head`: the reader left
+        return exits.OK
+    except AlreadyUp as error:
+        return _failed(words, exits.ALREADY_UP, "AlreadyUp", str(error))
+    except BadInput as error:
+        return _failed(words, exits.BAD_INPUT, "BadInput", str(error))
+    except PoolUnreachable as error:
+        return _failed(words, exits.NO_POOL, "NoPool", str(error))
+    except PoolRefused as error:
+        return _failed(words, exits.REFUSED, error.code, str(error))
+    return result if isinstance(result, int) else exits.OK
+
+
+def _misused(words: Sequence[str], error: typer.TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(context.get_help() if context else "", end="")
+        return exits.BAD_INPUT
+    hint = f". `{context.command_path} --help` lists what there is" if context else ""
+    return _failed(words, exits.BAD_INPUT, "BadInput", error.format_message().rstrip(".") + hint)
+
+
+def _failed(words: Sequence[str], exit_code: int, code: str, message: str) -> int:
+    if "--json" in words:
+        print(json.dumps({"error": {"code": code, "message": message, "exit_code": exit_code}}), file=sys.stderr)
+    else:
+        print(f"flexai: {message}", file=sys.stderr)
+    return exit_code

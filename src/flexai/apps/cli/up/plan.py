@@ -1,0 +1,71 @@
+"""What a pool consists of: pure, from settings to argument vectors."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flexai.wire.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DEFAULT_CARDS = "h200:2"
+MAX_CARDS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process of the pool.
+
+    Attributes:
+        name: names its log, ``<state>/logs/<name>.log``.
+        argv: how it is started.
+        socket: answers there once it is ready; None when being alive is enough.
+        holds_jobs: stays when the pool is stopped and jobs go on.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    socket: Path | None
+    holds_jobs: bool
+
+
+def processes(
+    run_dir: Path, state_dir: Path, cards: str, python: str, program: Callable[[str], Path]
+) -> tuple[Process, ...]:
+    """The processes in the order in which they are started; ``cards`` is empty for the machine's own."""
+    folders = ("--run-dir", str(run_dir))
+    both = (*folders, "--state-dir", str(state_dir))
+    socket = run_dir / "simcard.sock"
+    simulated = ("--simcard", str(socket)) if cards else ()
+    arbiter = str(program("flexai-arbiter"))
+    parts = [
+        Process("arbiter", (arbiter, *folders, *simulated), run_dir / "arbiter.sock", holds_jobs=True),
+        Process("guardian", (arbiter, "--guardian", *folders, *simulated), None, holds_jobs=True),
+        Process("agent", (python, "-m", "flexai.apps.agent", *both, *simulated), run_dir / "agent.sock", False),
+        Process("pool", (python, "-m", "flexai.apps.pool", *both), run_dir / "pool.sock", holds_jobs=False),
+    ]
+    if cards:
+        argv = (str(program("flexai-simcard")), "--socket", str(socket), "--cards", cards)
+        parts.insert(0, Process("simcard", argv, socket, holds_jobs=True))
+    return tuple(parts)
+
+
+def check_cards(text: str, thing: str = "--simulate") -> str:
+    """Check ``h200:2`` or ``h200:2,a100:1``.
+
+    Raises:
+        BadInput: not such a list, or too many cards.
+    """
+    counts = []
+    for part in text.split(","):
+        match = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}:(\d{1,4})", part)
+        if match is None:
+            raise BadInput(thing, text, "is not a list of cards", "Write model:count, as h200:2")
+        counts.append(int(match[1]))
+    if min(counts) < 1 or sum(counts) > MAX_CARDS:
+        raise BadInput(thing, text, f"is not between 1 and {MAX_CARDS} cards", "Write for example h200:2")
+    return text
