@@ -3,9 +3,11 @@
 Nothing else lives here: the programs are started by path, the libraries are preloaded into other processes.
 """
 
+import sysconfig
 from pathlib import Path
 
-_ROOT = Path(__file__).parent
+# An editable install keeps this file in the sources and what was built among the installed packages.
+_ROOTS = (Path(__file__).parent, Path(sysconfig.get_path("platlib")) / "flexai_native")
 
 
 def program(name: str) -> Path:
@@ -14,7 +16,7 @@ def program(name: str) -> Path:
     Raises:
         FileNotFoundError: the native part was built without that program.
     """
-    return _existing(_ROOT / "bin" / name)
+    return _existing(f"bin/{name}")
 
 
 def library(name: str) -> Path:
@@ -23,10 +25,11 @@ def library(name: str) -> Path:
     Raises:
         FileNotFoundError: the native part was built without that library.
     """
-    return _existing(_ROOT / "lib" / name)
+    return _existing(f"lib/{name}")
 
 
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: rebuild the native part with `make native`")
-    return path
+def _existing(name: str) -> Path:
+    for root in _ROOTS:
+        if (root / name).exists():
+            return root / name
+    raise FileNotFoundError(f"{_ROOTS[0] / name} is missing: build the native part with `make install`")
