@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "glibc.h"
+#include "charge.h"
+
+#include "pools.h"
+
+#define MIB (1024ull * 1024)
+/* The driver serves what is under 1 MiB out of blocks of 2 MiB, and rounds the rest up to 2 MiB (H200, CUDA 13.0). */
+#define BLOCK (2 * MIB)
+#define SMALL MIB
+#define SMALL_UNIT 512ull
+
+uint32_t fx_under_way, fx_n_settled;
+
+/* Small allocations of a card: their sum, and what of their blocks is charged. Under the table's lock. */
+static struct {
+    uint64_t bytes, charged;
+} small[FX_MAX_DEVICES];
+
+static uint64_t up(uint64_t bytes, uint64_t unit)
+{
+    return bytes > UINT64_MAX - unit ? UINT64_MAX : (bytes + unit - 1) / unit * unit;
+}
+
+bool fx_take_hard(int card, uint64_t bytes)
+{
+    return fx_take(card, bytes) || (fx_pools_settle(card) && fx_take(card, bytes));
+}
+
+bool fx_ticket_take(struct fx_ticket *ticket, uint64_t bytes)
+{
+    *ticket = (struct fx_ticket){.card = fx_current_card()};
+    if (ticket->card < 0)
+        return true;
+    if (FX_REAL(cuCtxGetCurrent, CUresult (*)(void **))(&ticket->owner) != CUDA_SUCCESS)
+        ticket->owner = NULL;
+    __atomic_add_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+    ticket->small = bytes < SMALL;
+    if (!ticket->small) {
+        ticket->bytes = up(bytes, BLOCK);
+        if (fx_take_hard(ticket->card, ticket->bytes))
+            return true;
+    } else {
+        int card = ticket->card;
+        ticket->asked = up(bytes, SMALL_UNIT);
+        fx_table_lock();
+        uint64_t need = up(small[card].bytes + ticket->asked, BLOCK);
+        uint64_t more = need > small[card].charged ? need - small[card].charged : 0;
+        bool granted = more == 0 || fx_take(card, more);
+        if (!granted) {
+            fx_table_unlock();
+            granted = fx_take_hard(card, more); /* settles pools, which takes the lock */
+            fx_table_lock();
+        }
+        if (granted) {
+            small[card].bytes += ticket->asked;
+            small[card].charged += more;
+        }
+        fx_table_unlock();
+        if (granted)
+            return true;
+    }
+    __atomic_sub_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+    return false;
+}
+
+/* A block stays while anything lives in it, so what was once needed is given back late: down to twice what is in use. */
+static void small_freed(int card, uint64_t asked)
+{
+    small[card].bytes -= asked < small[card].bytes ? asked : small[card].bytes;
+    uint64_t keep = small[card].bytes == 0 ? 0 : 2 * up(small[card].bytes, BLOCK) + 16 * BLOCK;
+    if (small[card].charged > keep) {
+        fx_give(card, small[card].charged - keep);
+        small[card].charged = keep;
+    }
+}
+
+static void refund(int card, bool is_small, uint64_t bytes, uint64_t asked)
+{
+    if (is_small)
+        small_freed(card, asked);
+    else
+        fx_give(card, bytes);
+}
+
+void fx_ticket_settle(struct fx_ticket *ticket, CUresult rc, enum fx_kind kind, uint64_t key)
+{
+    if (ticket->card < 0)
+        return;
+    fx_table_lock();
+    if (rc == CUDA_SUCCESS) {
+        struct fx_entry *entry = fx_table_put(kind, key, ticket->card, ticket->bytes);
+        if (entry) { /* no host memory for the entry: it stays charged, which is the safe side */
+            entry->small = ticket->small;
+            entry->other = ticket->asked;
+            entry->owner = ticket->owner;
+        }
+    } else {
+        refund(ticket->card, ticket->small, ticket->bytes, ticket->asked);
+    }
+    fx_table_unlock();
+    __atomic_add_fetch(&fx_n_settled, 1, __ATOMIC_SEQ_CST);
+    __atomic_sub_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+}
+
+bool fx_free_begin(enum fx_kind kind, uint64_t key, struct fx_entry *entry)
+{
+    if (!fx.attached)
+        return false;
+    __atomic_add_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+    fx_table_lock();
+    bool known = fx_table_take(kind, key, entry);
+    fx_table_unlock();
+    if (!known)
+        __atomic_sub_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+    return known;
+}
+
+void fx_free_end(bool known, CUresult rc, const struct fx_entry *entry)
+{
+    if (!known)
+        return;
+    fx_table_lock();
+    if (rc == CUDA_SUCCESS) {
+        refund(entry->card, entry->small, entry->bytes, entry->other);
+    } else {
+        struct fx_entry *again = fx_table_put((enum fx_kind)entry->kind, entry->key, entry->card, entry->bytes);
+        if (again)
+            *again = *entry;
+    }
+    fx_table_unlock();
+    __atomic_add_fetch(&fx_n_settled, 1, __ATOMIC_SEQ_CST);
+    __atomic_sub_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+}
+
+void fx_free_owned(void *context)
+{
+    static const enum fx_kind OWNED[] = {FX_KIND_MEMORY, FX_KIND_ARRAY};
+    fx_table_lock();
+    for (unsigned i = 0; i < sizeof OWNED / sizeof *OWNED; i++) {
+        uint64_t at = 0;
+        struct fx_entry *entry, gone;
+        while ((entry = fx_table_next(OWNED[i], &at)))
+            if (entry->owner == context && fx_table_take(OWNED[i], entry->key, &gone)) {
+                refund(gone.card, gone.small, gone.bytes, gone.other);
+                at = 0; /* taking out moves others */
+            }
+    }
+    fx_table_unlock();
+}
+
+/* By card: what is charged beyond the allocations, and the last measure, for a decrease must be seen twice. */
+static uint64_t extra[FX_MAX_DEVICES], wish_before[FX_MAX_DEVICES];
+
+void fx_measured(int card, uint64_t used_bytes)
+{
+    uint64_t charged = __atomic_load_n(&fx.region.ledger->slot[fx.slot].charged_bytes[card], __ATOMIC_SEQ_CST);
+    uint64_t others = charged > extra[card] ? charged - extra[card] : 0;
+    uint64_t wish = used_bytes > others ? used_bytes - others : 0;
+    if (wish > extra[card]) {
+        fx_take_fact(card, wish - extra[card]);
+        extra[card] = wish;
+    } else if (wish < extra[card] && wish_before[card] < extra[card]) {
+        uint64_t to = wish > wish_before[card] ? wish : wish_before[card];
+        fx_give(card, extra[card] - to);
+        extra[card] = to;
+    }
+    wish_before[card] = wish;
+}
+
+void fx_charge_forget(void)
+{
+    fx_under_way = fx_n_settled = 0;
+    for (int card = 0; card < FX_MAX_DEVICES; card++) {
+        small[card].bytes = small[card].charged = 0;
+        extra[card] = wish_before[card] = 0;
+    }
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Charge, call the driver, settle: what every allocating handler does.
+ */
+#ifndef FLEXAI_CHARGE_H
+#define FLEXAI_CHARGE_H
+#include "state.h"
+#include "table.h"
+
+struct fx_ticket {
+    int card;
+    uint64_t bytes;   /* charged */
+    uint64_t asked;   /* of a small one: what it counts in its chunks */
+    void *owner;
+    bool small;
+};
+
+/* Charge the current context's card for an allocation of `bytes`; false = answer CUDA_ERROR_OUT_OF_MEMORY. */
+bool fx_ticket_take(struct fx_ticket *ticket, uint64_t bytes);
+/* The driver has answered: remember the allocation under its key, or refund. */
+void fx_ticket_settle(struct fx_ticket *ticket, CUresult rc, enum fx_kind kind, uint64_t key);
+
+/* Around a free: take the entry out before the driver may give its address to somebody else, then refund, or put it back
+ * when the driver refused. */
+bool fx_free_begin(enum fx_kind kind, uint64_t key, struct fx_entry *entry);
+void fx_free_end(bool known, CUresult rc, const struct fx_entry *entry);
+/* Refund all that lived in a context that is gone. */
+void fx_free_owned(void *context);
+
+/* Charge a card; when refused, give back what pools hold no longer, and try again. */
+bool fx_take_hard(int card, uint64_t bytes);
+
+/* Charge what the driver is known to hold beyond what was charged (contexts, modules, fragments), by its own ledger. */
+void fx_measured(int card, uint64_t used_bytes);
+/* Count of allocations between charge and settlement: nothing is measured while one is under way. */
+extern uint32_t fx_under_way;
+extern uint32_t fx_n_settled;
+void fx_charge_forget(void);
+#endif

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "glibc.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+
+#include "charge.h"
+#include "measure.h"
+#include "real.h"
+
+/* nvmlProcessInfo_t (CUDA 11) */
+struct process {
+    unsigned pid;
+    unsigned long long used_bytes;
+    unsigned instance, compute;
+};
+typedef int (*get_processes)(void *, unsigned *, struct process *);
+
+static enum { UNTRIED, READY, ABSENT } library;
+static get_processes ask;
+static void *device[FX_MAX_DEVICES];
+
+static void open_library(void)
+{
+    char why[512];
+    library = ABSENT;
+    void *nvml = fx_real_open("FLEXAI_REAL_NVML", "libnvidia-ml.so.1", why, sizeof why);
+    if (!nvml)
+        return;
+    int (*init)(void) = (int (*)(void))dlsym(nvml, "nvmlInit_v2");
+    int (*by_uuid)(const char *, void **) = (int (*)(const char *, void **))dlsym(nvml, "nvmlDeviceGetHandleByUUID");
+    ask = (get_processes)dlsym(nvml, "nvmlDeviceGetComputeRunningProcesses_v3");
+    if (!init || !by_uuid || !ask || init() != 0)
+        return;
+    struct fx_limits limits;
+    for (uint32_t card = 0; card < fx.n_cards; card++)
+        if (!fx_limits_read(fx.region.policy, card, &limits) || by_uuid(limits.uuid, &device[card]) != 0)
+            device[card] = NULL;
+    library = READY;
+}
+
+void fx_measure(uint32_t host_pid)
+{
+    static struct process found[1024];
+    if (library == UNTRIED)
+        open_library();
+    if (library != READY)
+        return;
+    for (uint32_t card = 0; card < fx.n_cards; card++) {
+        uint32_t settled = __atomic_load_n(&fx_n_settled, __ATOMIC_SEQ_CST);
+        unsigned n = sizeof found / sizeof *found;
+        if (!device[card] || __atomic_load_n(&fx_under_way, __ATOMIC_SEQ_CST) || ask(device[card], &n, found) != 0)
+            continue;
+        if (__atomic_load_n(&fx_under_way, __ATOMIC_SEQ_CST) || __atomic_load_n(&fx_n_settled, __ATOMIC_SEQ_CST) != settled)
+            continue; /* something changed meanwhile: next time */
+        for (unsigned i = 0; i < n; i++)
+            if (found[i].pid == host_pid && found[i].used_bytes != UINT64_MAX) /* not available under MIG, WSL */
+                fx_measured((int)card, found[i].used_bytes);
+    }
+}

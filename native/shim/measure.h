@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef FLEXAI_MEASURE_H
+#define FLEXAI_MEASURE_H
+#include <stdint.h>
+/* Ask the vendor's management library what this process (host pid) holds on each card, and charge what is beyond its
+ * allocations: contexts, modules, printf buffers, fragments. */
+void fx_measure(uint32_t host_pid);
+#endif

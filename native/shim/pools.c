@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Stream-ordered pools. A pool takes memory from the card in steps of its own and keeps it after a free:
+ * what counts is what it has reserved. Before a call that may make it grow, the growth is charged; after it, the charge
+ * is brought to what the driver says is reserved.
+ */
+#include "glibc.h"
+#include "pools.h"
+#include "charge.h"
+
+FX_EXPORT CUresult cuMemAllocAsync(CUdeviceptr *at, size_t bytes, CUstream stream);
+FX_EXPORT CUresult cuMemAllocAsync_ptsz(CUdeviceptr *at, size_t bytes, CUstream stream);
+FX_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstream stream);
+FX_EXPORT CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstream stream);
+FX_EXPORT CUresult cuMemPoolCreate(CUmemoryPool *pool, const struct cu_pool_props *props);
+FX_EXPORT CUresult cuMemPoolDestroy(CUmemoryPool pool);
+FX_EXPORT CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t keep);
+
+#define BLOCK (2ull << 20)
+#define STEP (32ull << 20) /* by which a pool usually grows (H200, CUDA 13.0) */
+
+typedef CUresult (*get_attribute)(CUmemoryPool, int, void *);
+
+static uint64_t up(uint64_t bytes, uint64_t unit)
+{
+    return bytes > UINT64_MAX - unit ? UINT64_MAX : (bytes + unit - 1) / unit * unit;
+}
+
+static bool pool_ask(CUmemoryPool pool, int attribute, uint64_t *bytes)
+{
+    return FX_REAL(cuMemPoolGetAttribute, get_attribute)(pool, attribute, bytes) == CUDA_SUCCESS;
+}
+
+/* Under the table's lock. */
+static bool settle(struct fx_entry *entry)
+{
+    uint64_t reserved;
+    if (!pool_ask((CUmemoryPool)entry->key, CU_MEMPOOL_ATTR_RESERVED_CURRENT, &reserved))
+        return false;
+    uint64_t was = entry->bytes;
+    entry->bytes = reserved;
+    if (reserved > was)
+        fx_take_fact(entry->card, reserved - was);
+    else
+        fx_give(entry->card, was - reserved);
+    return reserved < was;
+}
+
+bool fx_pools_settle(int card)
+{
+    bool gave = false;
+    uint64_t position = 0;
+    struct fx_entry *entry;
+    fx_table_lock();
+    while ((entry = fx_table_next(FX_KIND_POOL, &position)))
+        if (card < 0 || entry->card == card)
+            gave |= settle(entry);
+    fx_table_unlock();
+    return gave;
+}
+
+static bool capturing(CUstream stream, bool per_thread)
+{
+    int status = 0;
+    CUresult rc = per_thread ? FX_REAL(cuStreamIsCapturing_ptsz, CUresult (*)(CUstream, int *))(stream, &status)
+                             : FX_REAL(cuStreamIsCapturing, CUresult (*)(CUstream, int *))(stream, &status);
+    return rc != CUDA_SUCCESS || status != 0;
+}
+
+/* Let the pools of a card give back what nothing uses: finish what is queued, trim, look again. */
+static void squeeze(int card)
+{
+    FX_REAL(cuCtxSynchronize, CUresult (*)(void))();
+    CUmemoryPool pools[64];
+    int n = 0;
+    uint64_t position = 0;
+    struct fx_entry *entry;
+    fx_table_lock();
+    while (n < 64 && (entry = fx_table_next(FX_KIND_POOL, &position)))
+        if (entry->card == card)
+            pools[n++] = (CUmemoryPool)entry->key;
+    fx_table_unlock();
+    for (int i = 0; i < n; i++)
+        FX_REAL(cuMemPoolTrimTo, CUresult (*)(CUmemoryPool, size_t))(pools[i], 0);
+    fx_pools_settle(card);
+}
+
+/* Charge the growth of a pool before an allocation; the lock is held. */
+static bool charge_growth(struct fx_entry *entry, uint64_t bytes)
+{
+    uint64_t reserved, used;
+    CUmemoryPool pool = (CUmemoryPool)entry->key;
+    settle(entry);
+    uint64_t need = up(bytes, BLOCK), roomy = need < STEP ? STEP : need;
+    if (fx_take(entry->card, roomy)) {
+        entry->bytes += roomy;
+        return true;
+    }
+    if (fx_take(entry->card, need)) {
+        entry->bytes += need;
+        return true;
+    }
+    /* The cap is near: it may still fit into what the pool holds. */
+    return pool_ask(pool, CU_MEMPOOL_ATTR_RESERVED_CURRENT, &reserved) &&
+           pool_ask(pool, CU_MEMPOOL_ATTR_USED_CURRENT, &used) && reserved >= used && reserved - used >= bytes;
+}
+
+static struct fx_entry *pool_entry(CUmemoryPool pool, int card)
+{
+    struct fx_entry *entry = fx_table_get(FX_KIND_POOL, (uint64_t)pool);
+    return entry ? entry : fx_table_put(FX_KIND_POOL, (uint64_t)pool, card, 0);
+}
+
+typedef CUresult (*alloc_async)(CUdeviceptr *, size_t, CUstream);
+typedef CUresult (*alloc_from)(CUdeviceptr *, size_t, CUmemoryPool, CUstream);
+
+static CUresult allocate(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstream stream, bool per_thread, bool named)
+{
+    int card = fx_current_card();
+    CUdevice device;
+    if (stream && fx.n_ordinals > 1 &&
+        FX_REAL(cuStreamGetDevice, CUresult (*)(CUstream, CUdevice *))(stream, &device) == CUDA_SUCCESS)
+        card = fx_card_of(device);
+    bool counted = card >= 0 && !capturing(stream, per_thread); /* captured: charged when the graph is instantiated */
+    if (counted && !named)
+        counted = FX_REAL(cuDeviceGetMemPool, CUresult (*)(CUmemoryPool *, CUdevice))(&pool, fx.ordinal_of[card]) ==
+                  CUDA_SUCCESS;
+    if (counted) {
+        __atomic_add_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+        fx_table_lock();
+        struct fx_entry *entry = pool_entry(pool, card);
+        bool granted = !entry || entry->card < 0 || charge_growth(entry, bytes);
+        if (!granted) {
+            fx_table_unlock();
+            squeeze(card);
+            fx_table_lock();
+            entry = pool_entry(pool, card);
+            granted = !entry || charge_growth(entry, bytes);
+        }
+        if (!granted) {
+            fx_table_unlock();
+            __atomic_sub_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+            return CUDA_ERROR_OUT_OF_MEMORY;
+        }
+    }
+    CUresult rc;
+    if (named)
+        rc = (per_thread ? FX_REAL(cuMemAllocFromPoolAsync_ptsz, alloc_from)
+                         : FX_REAL(cuMemAllocFromPoolAsync, alloc_from))(at, bytes, pool, stream);
+    else
+        rc = (per_thread ? FX_REAL(cuMemAllocAsync_ptsz, alloc_async)
+                         : FX_REAL(cuMemAllocAsync, alloc_async))(at, bytes, stream);
+    if (counted) {
+        struct fx_entry *entry = pool_entry(pool, card);
+        if (entry && entry->card >= 0)
+            settle(entry);
+        fx_table_unlock();
+        __atomic_add_fetch(&fx_n_settled, 1, __ATOMIC_SEQ_CST);
+        __atomic_sub_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+    }
+    return rc;
+}
+
+CUresult cuMemAllocAsync(CUdeviceptr *at, size_t bytes, CUstream stream)
+{
+    return allocate(at, bytes, NULL, stream, false, false);
+}
+
+CUresult cuMemAllocAsync_ptsz(CUdeviceptr *at, size_t bytes, CUstream stream)
+{
+    return allocate(at, bytes, NULL, stream, true, false);
+}
+
+CUresult cuMemAllocFromPoolAsync(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstream stream)
+{
+    return allocate(at, bytes, pool, stream, false, true);
+}
+
+CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstream stream)
+{
+    return allocate(at, bytes, pool, stream, true, true);
+}
+
+CUresult cuMemPoolCreate(CUmemoryPool *pool, const struct cu_pool_props *props)
+{
+    CUresult rc = FX_REAL(cuMemPoolCreate, CUresult (*)(CUmemoryPool *, const struct cu_pool_props *))(pool, props);
+    if (rc == CUDA_SUCCESS && fx.attached) {
+        bool ours = props && props->location.type == CU_MEM_LOCATION_DEVICE; /* else the host's memory */
+        fx_table_lock();
+        fx_table_put(FX_KIND_POOL, (uint64_t)*pool, ours ? fx_card_of(props->location.id) : -1, 0);
+        fx_table_unlock();
+    }
+    return rc;
+}
+
+/* Allocations outlive their pool; what they use stays charged, for nobody can be asked about it any more. */
+CUresult cuMemPoolDestroy(CUmemoryPool pool)
+{
+    fx_table_lock();
+    struct fx_entry *entry = fx_table_get(FX_KIND_POOL, (uint64_t)pool), gone;
+    uint64_t used = 0;
+    if (entry && entry->card >= 0 && !pool_ask(pool, CU_MEMPOOL_ATTR_USED_CURRENT, &used))
+        used = entry->bytes;
+    CUresult rc = FX_REAL(cuMemPoolDestroy, CUresult (*)(CUmemoryPool))(pool);
+    if (rc == CUDA_SUCCESS && fx_table_take(FX_KIND_POOL, (uint64_t)pool, &gone) && gone.bytes > used)
+        fx_give(gone.card, gone.bytes - used);
+    fx_table_unlock();
+    return rc;
+}
+
+CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t keep)
+{
+    CUresult rc = FX_REAL(cuMemPoolTrimTo, CUresult (*)(CUmemoryPool, size_t))(pool, keep);
+    fx_table_lock();
+    struct fx_entry *entry = fx_table_get(FX_KIND_POOL, (uint64_t)pool);
+    if (entry && entry->card >= 0)
+        settle(entry);
+    fx_table_unlock();
+    return rc;
+}

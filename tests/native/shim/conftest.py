@@ -1,0 +1,94 @@
+"""A driver that can be capped, and tenant directories, for tests of the shim."""
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from flexai_native import library
+
+from flexai.adapters.shm.region import PolicyFile, create_ledger
+from flexai.wire.region import Limits
+
+HERE = Path(__file__).parent
+UUID = "GPU-00112233-4455-6677-8899-aabbccddeeff"  # what stub_cuda.c says
+GIB = 1 << 30
+
+
+@pytest.fixture(scope="session")
+def stub(tmp_path_factory) -> Path:
+    """The stub driver, built."""
+    path = tmp_path_factory.mktemp("stub") / "libcuda.so.1"
+    subprocess.run(
+        ["gcc", "-O1", "-shared", "-fPIC", "-o", path, HERE / "stub_cuda.c"], check=True, capture_output=True
+    )
+    return path
+
+
+class Tenant:
+    """One tenant on one stub card."""
+
+    def __init__(self, root: Path, stub: Path, cap: int, capacity: int) -> None:
+        self.dir, self.card = root / "tenant", root / "card"
+        self.dir.mkdir()
+        self.policy = PolicyFile.create(self.dir / "policy", "t1", [Limits(UUID, cap, 500, 500)])
+        create_ledger(self.dir / "ledger")
+        self.started: list[subprocess.Popen[str]] = []
+        self.card.write_bytes(struct.pack("<Q", capacity) + bytes(64 * 16))
+        self.env = {
+            **os.environ,
+            "LD_PRELOAD": str(library("shim/libcuda.so.1")),
+            "FLEXAI_TENANT_DIR": str(self.dir),
+            "FLEXAI_REAL_CUDA": str(stub),
+            "STUB_LEDGER": str(self.card),
+            "PYTHONPATH": str(HERE),
+        }
+
+    def held(self) -> int:
+        """Bytes that the card says living processes hold."""
+        data = self.card.read_bytes()
+        slots = struct.iter_unpack("<qQ", data[8 : 8 + 64 * 16])
+        return sum(n for pid, n in slots if pid and Path(f"/proc/{pid}").exists())
+
+    def python(self, code: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a Python program in the tenant; it has `cuda` (the loaded library) and `check`."""
+        return subprocess.run(
+            [sys.executable, "-c", f"from driver import *\n{code}"],
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def start(self, code: str) -> subprocess.Popen[str]:
+        """As `python`, left running, with pipes."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"from driver import *\n{code}"],
+            env=self.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Nothing of it is left."""
+        for process in self.started:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        self.policy.close()
+
+
+@pytest.fixture
+def tenant(tmp_path, stub):
+    """A tenant capped to 1 GiB on a card of 4 GiB."""
+    made = Tenant(tmp_path, stub, cap=1 * GIB, capacity=4 * GIB)
+    yield made
+    made.end()
