@@ -1,0 +1,13 @@
+"""The books: who holds what, as arrays, with undoable plans.
+
+Struct-of-arrays over nodes and their cards (``Books``), what members ask for (``Shape``), the tree of queues with what
+each holds (``QueueTree``). Only bookkeeping: what to prefer is ``policy``'s business, when to act ``scheduling``'s.
+Units: thousandths of a card, thousandths of a core, bytes.
+"""
+
+from flexai.cluster.books import Books, Hold
+from flexai.cluster.plan import Plan
+from flexai.cluster.queue_tree import QueueTree
+from flexai.cluster.shape import Shape
+
+__all__ = ["Books", "Hold", "Plan", "QueueTree", "Shape"]

@@ -1,0 +1,301 @@
+"""Nodes and cards as arrays: what is free, what is granted, and to the byte.
+
+Row = node, column = card of that node. A card that is absent, cordoned, ill or on a vanished node has ``CLOSED`` taken
+off its free compute, so that nothing ever fits it and reopening is one addition. All numbers are 64-bit integers: give
+is the exact inverse of take.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flexai.cluster.shape import Shape
+    from flexai.model import Node
+
+    Ints = NDArray[np.int64]
+    Flags = NDArray[np.bool_]
+
+WHOLE = 1000
+CLOSED = 10**6
+GONE_CPU_MILLI = 10**12
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What one member holds on one node: the same compute on each of ``columns``, memory per column."""
+
+    row: int
+    columns: tuple[int, ...]
+    compute_milli: int
+    memory_bytes: tuple[int, ...]
+    cpu_milli: int
+    ram_bytes: int
+
+
+def _zeros(*shape: int) -> Ints:
+    return np.zeros(shape, dtype=np.int64)
+
+
+@dataclass(slots=True)
+class Books:
+    """The ledger of cards and hosts.
+
+    Attributes:
+        cpu_milli, ram_bytes: free on the host, shape (rows,).
+        free_milli, free_memory: free on the card, shape (rows, columns); compute is negative where closed.
+        granted_milli, granted_memory: held by members, same shape.
+        model: index into ``models``, same shape.
+        changed: rows in the order in which they changed; caches remember how far they have read.
+        gained: rows where something became free since ``gained`` was last cleared by its reader.
+        version: counts changes.
+    """
+
+    cpu_milli: Ints = field(default_factory=lambda: _zeros(0))
+    ram_bytes: Ints = field(default_factory=lambda: _zeros(0))
+    cpu_total: Ints = field(default_factory=lambda: _zeros(0))
+    ram_total: Ints = field(default_factory=lambda: _zeros(0))
+    free_milli: Ints = field(default_factory=lambda: _zeros(0, 0))
+    free_memory: Ints = field(default_factory=lambda: _zeros(0, 0))
+    granted_milli: Ints = field(default_factory=lambda: _zeros(0, 0))
+    granted_memory: Ints = field(default_factory=lambda: _zeros(0, 0))
+    memory_total: Ints = field(default_factory=lambda: _zeros(0, 0))
+    model: Ints = field(default_factory=lambda: _zeros(0, 0))
+    link_group: Ints = field(default_factory=lambda: _zeros(0, 0))
+    n_columns: Ints = field(default_factory=lambda: _zeros(0))
+    names: list[str] = field(default_factory=list)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    row_of: dict[str, int] = field(default_factory=dict)
+    place_of: dict[str, tuple[int, int]] = field(default_factory=dict)
+    uuids: list[list[str]] = field(default_factory=list)
+    models: dict[str, int] = field(default_factory=dict)
+    partitions: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    changed: list[int] = field(default_factory=list)
+    gained: set[int] = field(default_factory=set)
+    version: int = 0
+    _closed: dict[str, set[str]] = field(default_factory=dict)
+    _foreign: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def put_node(self, node: Node) -> None:
+        """A node appeared or changed. Cards it no longer has are closed; new ones are added."""
+        row = self.row_of.get(node.name)
+        if row is None:
+            row = self._add_row(node.name)
+        columns = {device.uuid for device in node.devices}
+        self._widen(len({*self.uuids[row], *columns}))
+        if node.name not in self.nodes and self.cpu_total[row]:
+            self.cpu_milli[row] += GONE_CPU_MILLI
+        self.nodes[node.name] = node
+        self.cpu_milli[row] += node.cpu_milli - self.cpu_total[row]
+        self.ram_bytes[row] += node.ram_bytes - self.ram_total[row]
+        self.cpu_total[row], self.ram_total[row] = node.cpu_milli, node.ram_bytes
+        for device in node.devices:
+            if device.uuid not in self.place_of:
+                column = len(self.uuids[row])
+                self.uuids[row].append(device.uuid)
+                self.place_of[device.uuid] = (row, column)
+                self.n_columns[row] = column + 1
+                self.free_milli[row, column] = WHOLE
+                for reason in self._closed.get(device.uuid, ()):
+                    assert reason
+                    self.free_milli[row, column] -= CLOSED
+                taken_milli, taken_bytes = self._foreign.get(device.uuid, (0, 0))
+                self.free_milli[row, column] -= taken_milli
+                self.free_memory[row, column] -= taken_bytes
+            place = self.place_of[device.uuid]
+            self.free_memory[place] += device.memory_bytes - self.memory_total[place]
+            self.memory_total[place] = device.memory_bytes
+            self.model[place] = self.models.setdefault(device.model, len(self.models))
+            self.link_group[place] = device.link_group
+            for profile in device.partitions:
+                self.partitions.setdefault(profile, set()).add(place)
+            self.open(device.uuid, "gone")
+        for uuid in self.uuids[row]:
+            if uuid not in columns:
+                self.close(uuid, "gone")
+        self._touch(row, gained=True)
+
+    def drop_node(self, name: str) -> list[str]:
+        """A node vanished: its cards are closed; their UUIDs are answered."""
+        row = self.row_of.get(name)
+        if row is None:
+            return []
+        for uuid in self.uuids[row]:
+            self.close(uuid, "gone")
+        if name in self.nodes:
+            del self.nodes[name]
+            self.cpu_milli[row] -= GONE_CPU_MILLI
+            self._touch(row, gained=False)
+        return list(self.uuids[row])
+
+    def close(self, uuid: str, why: str) -> None:
+        """Keep new work off a card; reasons are counted apart, so that opening one leaves the others."""
+        reasons = self._closed.setdefault(uuid, set())
+        if why not in reasons:
+            reasons.add(why)
+            self._shift(uuid, -CLOSED, 0)
+
+    def open(self, uuid: str, why: str) -> None:
+        """Take one reason back."""
+        reasons = self._closed.get(uuid)
+        if reasons and why in reasons:
+            reasons.remove(why)
+            self._shift(uuid, CLOSED, 0)
+
+    def is_open(self, uuid: str) -> bool:
+        """Whether new work may come to the card."""
+        return not self._closed.get(uuid)
+
+    def set_foreign(self, uuid: str, compute_milli: int, memory_bytes: int) -> None:
+        """What programs outside the pool hold on a card."""
+        before = self._foreign.get(uuid, (0, 0))
+        self._foreign[uuid] = (compute_milli, memory_bytes)
+        self._shift(uuid, before[0] - compute_milli, before[1] - memory_bytes)
+
+    def take(self, hold: Hold) -> None:
+        """Grant."""
+        self._move(hold, -1)
+        self._touch(hold.row, gained=False)
+
+    def give(self, hold: Hold) -> None:
+        """Take a grant back: the exact inverse of ``take``."""
+        self._move(hold, 1)
+        self._touch(hold.row, gained=True)
+
+    def model_mask(self, models: tuple[str, ...]) -> int:
+        """Bits of the models named; -1 for none named. Unknown names have no bit."""
+        if not models:
+            return -1
+        return sum(1 << self.models[name] for name in models if name in self.models)
+
+    def cards_that_fit(self, shape: Shape, rows: Ints | slice | None = None) -> Flags:
+        """Which cards of ``rows`` (all nodes) could take one card's part of ``shape`` now: (rows, columns)."""
+        rows = slice(0, len(self.names)) if rows is None else rows
+        ok: Flags = self.free_milli[rows] >= shape.compute_milli
+        if shape.whole:
+            ok &= self.granted_memory[rows] == 0
+        else:
+            ok &= self.free_memory[rows] >= shape.memory_bytes
+        if shape.models != -1:
+            ok &= (shape.models >> self.model[rows]) & 1 == 1
+        if shape.partition:
+            ok &= self.partition_mask(shape.partition)[rows]
+        return ok
+
+    def fits(self, shape: Shape, rows: Ints | slice | None = None) -> Flags:
+        """Which of ``rows`` (all nodes) could take one member of ``shape`` now: (rows,)."""
+        rows = slice(0, len(self.names)) if rows is None else rows
+        ok: Flags = (self.cpu_milli[rows] >= shape.cpu_milli) & (self.ram_bytes[rows] >= shape.ram_bytes)
+        if shape.n_devices:
+            ok &= self.cards_that_fit(shape, rows).sum(axis=1) >= shape.n_devices
+        return ok
+
+    def n_fit(self, shape: Shape, rows: Ints | slice | None = None) -> Ints:
+        """How many members of ``shape`` each of ``rows`` (all nodes) could take together, at most: (rows,)."""
+        rows = slice(0, len(self.names)) if rows is None else rows
+        most: Ints = np.full(len(self.cpu_milli[rows]), 10**9, dtype=np.int64)
+        if shape.cpu_milli:
+            most = np.minimum(most, self.cpu_milli[rows] // shape.cpu_milli)
+        if shape.ram_bytes:
+            most = np.minimum(most, self.ram_bytes[rows] // shape.ram_bytes)
+        if shape.n_devices:
+            ok = self.cards_that_fit(shape, rows)
+            per_card = self.free_milli[rows] // max(shape.compute_milli, 1)
+            if shape.whole:
+                per_card = np.minimum(per_card, 1)
+            elif shape.memory_bytes:
+                per_card = np.minimum(per_card, self.free_memory[rows] // shape.memory_bytes)
+            # Cards of one member differ: m members of n cards need n*m slots, of which no card gives more than m.
+            slots = np.where(ok, per_card, 0)
+            if shape.n_devices == 1:
+                most = np.minimum(most, slots.sum(axis=1))
+            else:
+                most = np.minimum(
+                    most, (slots > 0).sum(axis=1) // shape.n_devices * np.maximum(slots.max(axis=1, initial=1), 1)
+                )
+                most = np.minimum(most, slots.sum(axis=1) // shape.n_devices)
+        return np.maximum(most, 0)
+
+    def hold_for(self, shape: Shape, row: int, columns: tuple[int, ...], compute_milli: int | None = None) -> Hold:
+        """What a member of ``shape`` would hold there; whole cards take all memory that is free now."""
+        memory = tuple(int(self.free_memory[row, column]) if shape.whole else shape.memory_bytes for column in columns)
+        milli = shape.compute_milli if compute_milli is None else compute_milli
+        return Hold(row, columns, milli, memory, shape.cpu_milli, shape.ram_bytes)
+
+    def copy(self) -> Books:
+        """Books whose free resources are a copy; what never changes by take and give is shared."""
+        twin = copy(self)
+        for name in ("cpu_milli", "ram_bytes", "free_milli", "free_memory", "granted_milli", "granted_memory"):
+            setattr(twin, name, getattr(self, name).copy())
+        twin.changed, twin.gained = [], set()
+        return twin
+
+    def check(self) -> None:
+        """Assert the invariants: no card over a whole card of requests or over its memory, nothing negative."""
+        assert (self.granted_milli >= 0).all(), "negative grant"
+        assert (self.granted_milli <= WHOLE).all(), "a card is granted beyond a whole card"
+        assert (self.granted_memory <= self.memory_total).all(), "a card is granted beyond its memory"
+        assert (self.granted_memory >= 0).all(), "negative memory"
+
+    def _move(self, hold: Hold, sign: int) -> None:
+        row = hold.row
+        self.cpu_milli[row] += sign * hold.cpu_milli
+        self.ram_bytes[row] += sign * hold.ram_bytes
+        for column, memory in zip(hold.columns, hold.memory_bytes, strict=True):
+            self.free_milli[row, column] += sign * hold.compute_milli
+            self.granted_milli[row, column] -= sign * hold.compute_milli
+            self.free_memory[row, column] += sign * memory
+            self.granted_memory[row, column] -= sign * memory
+
+    def _touch(self, row: int, *, gained: bool) -> None:
+        self.changed.append(row)
+        self.version += 1
+        if gained:
+            self.gained.add(row)
+
+    def _shift(self, uuid: str, milli: int, memory_bytes: int) -> None:
+        place = self.place_of.get(uuid)
+        if place is not None and (milli or memory_bytes):
+            self.free_milli[place] += milli
+            self.free_memory[place] += memory_bytes
+            self._touch(place[0], gained=milli > 0 or memory_bytes > 0)
+
+    def partition_mask(self, profile: str) -> Flags:
+        """Which cards can be cut into a profile: (rows, columns)."""
+        mask: Flags = np.zeros(self.free_milli.shape, dtype=np.bool_)
+        for place in self.partitions.get(profile, ()):
+            mask[place] = True
+        return mask
+
+    def _add_row(self, name: str) -> int:
+        row = self.row_of[name] = len(self.names)
+        self.names.append(name)
+        self.uuids.append([])
+        if row >= len(self.cpu_milli):
+            self._resize(max(16, 2 * row), self.free_milli.shape[1])
+        return row
+
+    def _widen(self, n: int) -> None:
+        if n > self.free_milli.shape[1]:
+            self._resize(len(self.cpu_milli), n)
+
+    def _resize(self, rows: int, columns: int) -> None:
+        """Grow the arrays; absent cards are closed and have no free compute, absent rows no host."""
+        for name in ("cpu_milli", "ram_bytes", "cpu_total", "ram_total", "n_columns"):
+            old = getattr(self, name)
+            new = np.zeros(rows, dtype=np.int64)
+            new[: len(old)] = old
+            setattr(self, name, new)
+        for name in (
+            "free_milli", "free_memory", "granted_milli", "granted_memory", "memory_total", "model", "link_group",
+        ):  # fmt: skip
+            old = getattr(self, name)
+            new = np.full((rows, columns), -CLOSED if name == "free_milli" else 0, dtype=np.int64)
+            new[: old.shape[0], : old.shape[1]] = old
+            setattr(self, name, new)

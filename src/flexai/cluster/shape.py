@@ -1,0 +1,35 @@
+"""What a member asks for, reduced to what decides where it fits: the class that scores and verdicts are cached for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Members with equal shapes fit the same places.
+
+    Attributes:
+        cpu_milli: host CPU.
+        ram_bytes: host memory.
+        n_devices: cards of one node; 0 for none.
+        compute_milli: of each card.
+        memory_bytes: of each card; 0 with ``whole``.
+        whole: takes its cards for itself, all of their memory.
+        models: bit mask of the models allowed, -1 for any.
+        partition: hardware profile by name, empty for none.
+    """
+
+    cpu_milli: int
+    ram_bytes: int
+    n_devices: int
+    compute_milli: int
+    memory_bytes: int
+    whole: bool
+    models: int = -1
+    partition: str = ""
+
+    @property
+    def asked_milli(self) -> int:
+        """Compute over all its cards."""
+        return self.n_devices * self.compute_milli

@@ -1,0 +1,125 @@
+"""How much free compute is of no use to the work that comes? And what CPUs will the free cards need?
+
+Fragmentation of a node: the free compute that a pod of the mix, drawn at random, cannot use there (Weng et al., FGD,
+USENIX ATC'23, section 4), here as a real number over all shapes of the mix and with memory as a second dimension. To it
+comes a price of CPU (docs/adr/0004): CPUs that the node's free compute will need at the mix's mean, less those it has
+left, counted in compute that they strand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flexai.cluster import Shape
+
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+
+CPU_RESERVE = 1.2
+"""A node should keep this many times the mix's mean CPUs for its free compute."""
+FIRST_REFRESH = 32
+GROWTH = 1.25
+MAX_COUNT = 200_000
+
+
+@dataclass(slots=True)
+class Mix:
+    """What is asked for: shapes with counts, and tables made of them, refreshed as arrivals grow by a quarter.
+
+    ``epoch`` changes with the tables; scores of another epoch are stale. Old arrivals fade: beyond ``MAX_COUNT`` all
+    counts are halved.
+    """
+
+    epoch: int = 0
+    cpu_milli: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    n_devices: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    models: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    frequency: Floats = field(default_factory=lambda: np.zeros(0))
+    pair: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    pair_milli: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    pair_memory: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    cpu_per_card: float = 0.0
+    _counts: dict[Shape, int] = field(default_factory=dict)
+    _n: int = 0
+    _refresh_at: float = FIRST_REFRESH
+
+    def add(self, shape: Shape, n: int = 1) -> None:
+        """A job with ``n`` members of this shape arrived."""
+        self._counts[shape] = self._counts.get(shape, 0) + n
+        self._n += n
+        if self.epoch == 0 or self._n >= self._refresh_at:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        if self._n > MAX_COUNT:
+            self._counts = {shape: count // 2 for shape, count in self._counts.items() if count > 1}
+            self._n = sum(self._counts.values())
+        self._refresh_at = max(FIRST_REFRESH, self._n * GROWTH)
+        self.epoch += 1
+        shapes = list(self._counts)
+        counts = np.array([self._counts[shape] for shape in shapes], dtype=np.float64)
+        self.cpu_milli = np.array([shape.cpu_milli for shape in shapes], dtype=np.int64)
+        self.n_devices = np.array([shape.n_devices for shape in shapes], dtype=np.int64)
+        self.models = np.array([shape.models for shape in shapes], dtype=np.int64)
+        self.frequency = counts / counts.sum()
+        pairs: dict[tuple[int, int], int] = {}
+        self.pair = np.array(
+            [pairs.setdefault((shape.compute_milli, shape.memory_bytes), len(pairs)) for shape in shapes],
+            dtype=np.int64,
+        )
+        self.pair_milli = np.array([milli for milli, _ in pairs], dtype=np.int64)
+        self.pair_memory = np.array([memory for _, memory in pairs], dtype=np.int64)
+        asked = np.array([shape.asked_milli for shape in shapes], dtype=np.float64) @ counts
+        cpu = self.cpu_milli[self.n_devices > 0].astype(np.float64) @ counts[self.n_devices > 0]
+        self.cpu_per_card = float(cpu / asked * 1000) if asked else 0.0
+
+
+def stranded(cpu_milli: Ints, free_milli: Ints, free_memory: Ints, model: Ints, mix: Mix) -> Floats:
+    """Fragmentation and price of CPU of nodes in these states, in thousandths of a card.
+
+    Shapes: ``cpu_milli`` and ``model`` (n,), ``free_milli`` (negative: closed, absent) and ``free_memory`` (n, cards).
+    """
+    free = np.maximum(free_milli, 0)
+    total = free.sum(axis=1)
+    enough = free_milli[:, :, None] >= mix.pair_milli
+    if mix.pair_memory.any():
+        enough &= free_memory[:, :, None] >= mix.pair_memory
+    n_cards = enough.sum(axis=1)
+    useful = np.matmul(free[:, None, :].astype(np.float64), enough.astype(np.float64))[:, 0, :]
+    hosts = n_cards[:, mix.pair] >= mix.n_devices
+    hosts &= cpu_milli[:, None] >= mix.cpu_milli
+    hosts &= (mix.models >> model[:, None]) & 1 == 1
+    hosts &= mix.n_devices > 0
+    lost: Floats = total - (hosts * useful[:, mix.pair]) @ mix.frequency
+    if mix.cpu_per_card:
+        need = CPU_RESERVE * mix.cpu_per_card
+        lost = lost + np.maximum(0.0, total * (need / 1000) - cpu_milli) * (1000 / need)
+    return lost
+
+
+def stranded_reference(cpu_milli: Ints, free_milli: Ints, free_memory: Ints, model: Ints, mix: Mix) -> Floats:
+    """Say the same as ``stranded``, one node, shape and card at a time."""
+    out = np.zeros(len(cpu_milli))
+    for n in range(len(cpu_milli)):
+        cards = [(int(milli), int(memory)) for milli, memory in zip(free_milli[n], free_memory[n], strict=True)]
+        total = sum(max(milli, 0) for milli, _ in cards)
+        for t, often in enumerate(mix.frequency):
+            milli, memory = int(mix.pair_milli[mix.pair[t]]), int(mix.pair_memory[mix.pair[t]])
+            fitting = [card for card in cards if card[0] >= milli and card[1] >= memory]
+            hosts = (
+                mix.n_devices[t] > 0
+                and cpu_milli[n] >= mix.cpu_milli[t]
+                and (int(mix.models[t]) >> int(model[n])) & 1 == 1
+                and len(fitting) >= mix.n_devices[t]
+            )
+            out[n] += often * (total - (sum(max(card[0], 0) for card in fitting) if hosts else 0))
+        if mix.cpu_per_card:
+            need = CPU_RESERVE * mix.cpu_per_card
+            out[n] += max(0.0, total / 1000 * need - int(cpu_milli[n])) / need * 1000
+    return out

@@ -1,0 +1,255 @@
+"""A round: what waits and could start now is tried, the most deserving first.
+
+Lines of like jobs stand for their jobs. A line is tried only if something changed that could help it: it is new, or a
+node that its shape fits gained something, or the reservation that it waited behind moved. What cannot start leaves no
+trace (``Plan``), and its shape is blocked until a node it fits gains again, so that 5,000 waiting jobs cost nothing.
+"""
+
+from __future__ import annotations
+
+import bisect
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flexai.cluster import Hold, Plan
+from flexai.model import JobState
+from flexai.policy.fair_share import Claim, fair_shares
+from flexai.policy.reservation import reserve
+from flexai.scheduling.records import line_key
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flexai.cluster import QueueTree
+    from flexai.cluster.queue_tree import QueueState
+    from flexai.scheduling.records import JobRecord, Line, LineKey
+    from flexai.scheduling.state import State
+
+EXPECTED_FOR_MS = 60_000
+"""An expected run time is computed again after so long, or when its burst changes."""
+
+
+def run_round(state: State) -> None:
+    """Start what can start."""
+    _unblock(state)
+    _start_big(state)
+    if not state.ready:
+        return
+    heaps: dict[str, list[tuple[tuple[float, ...], LineKey]]] = {}
+    for key in state.ready:
+        heaps.setdefault(key.queue, []).append((_rank(state, state.lines[key]), key))
+    state.ready.clear()
+    for heap in heaps.values():
+        heap.sort(key=lambda entry: entry[0])
+    shares = shares_of(state) if len(heaps) > 1 else {}
+    while heaps:
+        queue = min(heaps, key=lambda name: need_rank(state, shares, name)) if len(heaps) > 1 else next(iter(heaps))
+        heap = heaps[queue]
+        _, key = heap.pop(0)
+        line = state.lines.get(key)
+        if line is not None and key.shape not in state.blocked and _try_line(state, line) and key in state.lines:
+            bisect.insort(heap, (_rank(state, line), key), key=lambda entry: entry[0])
+        if not heap:
+            del heaps[queue]
+
+
+def _unblock(state: State) -> None:
+    """Shapes that fit a node which gained something may be tried again."""
+    gained = state.books.gained
+    if not gained:
+        return
+    rows = np.array(sorted(gained), dtype=np.int64)
+    gained.clear()
+    for shape in list(state.blocked):
+        if state.books.fits(shape, rows).any():
+            del state.blocked[shape]
+            for key in state.by_shape[shape]:
+                state.ready[key] = None
+    # What waited behind a reservation, or at a queue's limit, may pass now that something ended.
+    state.ready.update(state.deferred)
+    state.deferred.clear()
+    state.reservation = None
+
+
+def _try_line(state: State, line: Line) -> bool:
+    """Start the line's first job if it can; else note what would let it be tried again."""
+    record = line.head
+    job = record.job
+    if job.id in state.big and state.reservation is not None:
+        return False
+    if state.queues.over_limit(job.queue, record.asked_milli) or job.queue not in state.queues:
+        state.deferred[line.key] = None
+        return False
+    if state.queues.over_user_limit(job.queue, job.user, record.asked_milli):
+        state.deferred[line.key] = None
+        return False
+    plan = Plan(state.books)
+    holds = place_members(state, record, plan)
+    if holds is None:
+        state.blocked[line.key.shape] = None
+        return False
+    held_for = state.reservation
+    if held_for is not None and held_for.job_id != job.id and not held_for.lets_pass(holds, _ends_ms(state, record)):
+        plan.undo()
+        state.deferred[line.key] = None
+        return False
+    plan.keep()
+    begin(state, record, holds, "fits")
+    return True
+
+
+def begin(state: State, record: JobRecord, holds: list[Hold], cause: str) -> None:
+    """Start every member for which there is a hold (already in the books)."""
+    state.leave(record)
+    if record.started_at_ms < 0 or not record.is_placed:
+        record.started_at_ms = state.now_ms
+    waiting = [index for index, member in enumerate(record.members) if member.hold is None]
+    for index, hold in zip(waiting, holds, strict=False):
+        state.start(record, index, hold, cause)
+    state.note_running(record, runs=True)
+    state.run_times.started(record.burst, record.job.id, state.now_ms)
+    state.set_state(record, JobState.STARTING, cause)
+
+
+def place_members(state: State, record: JobRecord, plan: Plan) -> list[Hold] | None:
+    """Places for all members (at least ``min_member``), taken in ``plan``; None and nothing taken if there are none."""
+    job, shape = record.job, record.shape
+    if job.n_members == 1:
+        place = state.placement.best(shape)
+        if place is None:
+            return None
+        hold = state.books.hold_for(shape, *place)
+        plan.take(hold)
+        return [hold]
+    for within in _groups(state, record):
+        fit = state.books.n_fit(shape)
+        if int(fit.sum() if within is None else fit[within].sum()) < job.min_member:
+            continue
+        mark = plan.mark()
+        holds: list[Hold] = []
+        while len(holds) < job.n_members and (place := state.placement.best(shape, within)) is not None:
+            hold = state.books.hold_for(shape, *place)
+            plan.take(hold)
+            holds.append(hold)
+        if len(holds) >= job.min_member:
+            return holds
+        plan.undo(mark)
+    return None
+
+
+def _groups(state: State, record: JobRecord) -> list[NDArray[np.bool_] | None]:
+    """Row masks to try in turn: one group of the level asked for at a time, tightest first; None is everywhere."""
+    job = record.job
+    level = job.required_level or job.preferred_level
+    if not level:
+        return [None]
+    n_names = len(state.books.names)
+    groups: dict[str, NDArray[np.bool_]] = {}
+    for name, node in state.books.nodes.items():
+        for place in node.topology:
+            if place.level == level:
+                groups.setdefault(place.name, np.zeros(n_names, dtype=np.bool_))[state.books.row_of[name]] = True
+    fit = state.books.n_fit(record.shape)
+    able = sorted((int(fit[mask].sum()), name) for name, mask in groups.items() if fit[mask].sum() >= job.n_members)
+    masks: list[NDArray[np.bool_] | None] = [groups[name] for _, name in able]
+    return masks if job.required_level else [*masks, None]
+
+
+def _start_big(state: State) -> None:
+    """The oldest large job that waits starts, or gets the reservation."""
+    while state.big:
+        record = state.jobs[next(iter(state.big))]
+        if state.reservation is not None and state.reservation.job_id == record.job.id:
+            return
+        state.reservation = None
+        line = state.lines[line_key(record)]
+        at_limit = state.queues.over_limit(record.job.queue, record.asked_milli) is not None
+        if at_limit or line.head is not record:
+            return
+        if record.shape not in state.blocked and _try_line(state, line):
+            continue
+        ends = [
+            (ends_at(state, state.jobs[job_id]), member.hold)
+            for job_id in state.running
+            for member in state.jobs[job_id].members
+            if member.hold is not None
+        ]
+        state.reservation = reserve(
+            record.job.id, record.shape, record.job.min_member, state.books, state.now_ms, ends
+        )  # fmt: skip
+        return
+
+
+def hold_of(
+    places: list[tuple[int, int]], compute_milli: int, memory_bytes: tuple[int, ...], cpu_milli: int, ram_bytes: int
+) -> Hold:
+    """A hold from cards by place (all of one node)."""
+    return Hold(places[0][0], tuple(c for _, c in places), compute_milli, memory_bytes, cpu_milli, ram_bytes)
+
+
+def ends_at(state: State, record: JobRecord) -> int:
+    """When a running job will likely be over (median of those that ran as long)."""
+    ran_ms = state.now_ms - record.started_at_ms
+    left_ms = state.run_times.remaining_ms(record.burst, ran_ms, 0.5)
+    if record.job.time_limit_ms:
+        left_ms = min(left_ms, max(0, record.job.time_limit_ms - ran_ms))
+    return state.now_ms + left_ms
+
+
+def _ends_ms(state: State, record: JobRecord) -> int:
+    """When a job started now is over with the probability that backfill asks for."""
+    lasts_ms = state.run_times.quantile_ms(record.burst, state.settings.backfill_quantile)
+    if record.job.time_limit_ms:
+        lasts_ms = min(lasts_ms, record.job.time_limit_ms)
+    return state.now_ms + lasts_ms
+
+
+def _rank(state: State, line: Line) -> tuple[float, ...]:
+    """Order inside a queue: priority, then least expected card time (ADR 3), then submission."""
+    head = line.head
+    if state.settings.order == "fifo":
+        return (-line.key.priority, 0.0, head.job.seq)
+    if state.now_ms - line.expected_at_ms > EXPECTED_FOR_MS:
+        line.expected_ms = state.run_times.expected_ms(line.key.burst, state.now_ms)
+        line.expected_at_ms = state.now_ms
+    return (-line.key.priority, line.expected_ms * head.asked_milli, head.job.seq)
+
+
+def need_rank(state: State, shares: dict[str, int], name: str) -> tuple[float, ...]:
+    """Order of queues: those below their quota first, then by use over fair share, then in the order they came."""
+    if name not in state.queues:
+        return (2.0, 0.0)
+    queue = state.queues[name]
+    below_quota = queue.used_milli < queue.queue.quota_milli
+    return (0.0 if below_quota else 1.0, queue.used_milli / max(shares.get(name, 0), 1))
+
+
+def shares_of(state: State) -> dict[str, int]:
+    """Fair share of every queue now, in thousandths of a card."""
+    books = state.books
+    open_cards = int((books.free_milli + books.granted_milli > 0).sum())
+    out: dict[str, int] = {}
+    wanted: dict[str, int] = {}
+    for name in state.queues.names():
+        for each in state.queues.path(name):
+            wanted[each.queue.name] = wanted.get(each.queue.name, 0) + state.waiting_milli.get(name, 0)
+    _share_below(state, state.queues, "", open_cards * 1000, wanted, out)
+    return out
+
+
+def _share_below(
+    state: State, queues: QueueTree, parent: str, capacity: int, wanted: dict[str, int], out: dict[str, int]
+) -> None:
+    children: list[QueueState] = queues.children(parent)
+    claims = [
+        Claim(
+            child.queue.quota_milli, child.used_milli + wanted[child.queue.name], child.queue.limit_milli,
+            child.queue.weight, child.queue.priority,
+            queues.past(child, state.now_ms) if state.settings.fair_k_milli else 0,
+        )
+        for child in children
+    ]  # fmt: skip
+    for child, share in zip(children, fair_shares(capacity, claims, state.settings.fair_k_milli), strict=True):
+        out[child.queue.name] = share
+        _share_below(state, queues, child.queue.name, share, wanted, out)

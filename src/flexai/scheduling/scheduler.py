@@ -1,0 +1,390 @@
+"""``Scheduler``: one event in, commands out.
+
+The order of actions in a step: book the event; start what can start (``placing``); evict for who is owed
+(``evicting``); start best-effort work on idle compute (``lending``). Unknown, duplicate and late events change nothing:
+an event says what is, and what is already so is not news.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, assert_never
+
+from flexai.model import DeviceHealth, JobState, MemberState
+from flexai.scheduling import evicting, lending, placing, reasons
+from flexai.scheduling.commands import Evict, Resize
+from flexai.scheduling.events import (
+    DeviceChanged,
+    Event,
+    ForeignUsage,
+    GrantsFound,
+    JobCancelled,
+    JobHeld,
+    JobReleased,
+    JobResizeAsked,
+    JobSubmitted,
+    MemberFinished,
+    MemberStarted,
+    NodeGone,
+    NodePut,
+    QueueGone,
+    QueuePut,
+    Tick,
+    UsageMeasured,
+)
+from flexai.scheduling.records import JobRecord, MemberRecord, line_key
+from flexai.scheduling.settings import SchedulerSettings
+from flexai.scheduling.state import State
+
+if TYPE_CHECKING:
+    from flexai.model import Grant, Job, PendingReason
+    from flexai.scheduling.commands import Command
+
+
+class Scheduler:
+    """Hi Scheduler. ``step`` is all there is to it; ``reason_for`` reads."""
+
+    def __init__(self, settings: SchedulerSettings | None = None, *, check: bool = False) -> None:
+        """``check`` asserts the invariants after each step (tests)."""
+        self._state = State(settings or SchedulerSettings())
+        self._check = check
+
+    @property
+    def state(self) -> State:
+        """To look at, not to change."""
+        return self._state
+
+    def step(self, event: Event) -> list[Command]:
+        """Take one event; answer what to do."""
+        state = self._state
+        state.now_ms = max(state.now_ms, event.at_ms)
+        state.out = []
+        self._book(event)
+        placing.run_round(state)
+        if isinstance(event, Tick):
+            evicting.run(state, list(state.lines.values()), event.steps)
+        elif isinstance(event, JobSubmitted) and (record := state.jobs.get(event.job.id)) is not None:
+            line = state.lines.get(line_key(record))
+            evicting.run(state, [line] if line is not None else [], evicting.STEPS)
+        if isinstance(event, UsageMeasured | Tick):
+            lending.run(state)
+        state.compact()
+        if self._check:
+            state.books.check()
+        return state.out
+
+    def reason_for(self, job_id: str) -> PendingReason | None:
+        """Why a job has not started; None if it has, or is not known."""
+        return reasons.reason_for(self._state, job_id)
+
+    def _book(self, event: Event) -> None:
+        state = self._state
+        match event:
+            case NodePut():
+                self._put_node(event)
+            case NodeGone():
+                self._evict_from(set(state.books.drop_node(event.name)), "node is gone")
+            case DeviceChanged():
+                self._device(event)
+            case ForeignUsage():
+                state.books.set_foreign(event.uuid, event.compute_milli, event.memory_bytes)
+            case QueuePut():
+                state.queues.put(event.queue)
+                state.ready.update(state.deferred)
+                state.deferred.clear()
+            case QueueGone():
+                state.queues.drop(event.name)
+            case JobSubmitted():
+                self._submit(event.job)
+            case JobHeld() | JobReleased():
+                self._hold(event.job_id, held=isinstance(event, JobHeld))
+            case JobCancelled():
+                self._cancel(event.job_id)
+            case JobResizeAsked():
+                self._resize(event)
+            case MemberStarted():
+                self._started(event)
+            case MemberFinished():
+                self._finished(event)
+            case GrantsFound():
+                self._found(event.job, event.grants)
+            case UsageMeasured():
+                state.measured_milli = {(job, member, uuid): milli for job, member, uuid, milli in event.used}
+            case Tick():
+                self._age()
+            case _:
+                assert_never(event)
+
+    def _put_node(self, event: NodePut) -> None:
+        state = self._state
+        n_models = len(state.books.models)
+        row = state.books.row_of.get(event.node.name)
+        before = set() if row is None else set(state.books.uuids[row])
+        state.books.put_node(event.node)
+        self._evict_from(before - {device.uuid for device in event.node.devices}, "card is gone")
+        if len(state.books.models) != n_models:
+            self._reshape()
+        for job_id in list(state.found):
+            grants = state.found[job_id]
+            if all(grant.node in state.books.row_of and grant.device in state.books.place_of for grant in grants):
+                del state.found[job_id]
+                self._take_found(state.jobs[job_id], grants)
+        for record in [state.jobs[key] for key in state.jobs if not state.jobs[key].is_placed]:
+            self._mark_big(record)
+
+    def _device(self, event: DeviceChanged) -> None:
+        books = self._state.books
+        for why, closed in (("ill", event.health is not DeviceHealth.HEALTHY), ("cordoned", event.cordoned)):
+            (books.close if closed else books.open)(event.uuid, why)
+        if event.drain:
+            self._evict_from({event.uuid}, "card is drained")
+
+    def _submit(self, job: Job) -> None:
+        state = self._state
+        if job.id in state.jobs or job.id in state.ended:
+            return
+        record = self._record(job)
+        state.mix.add(record.shape, job.n_members)
+        failed = [name for name in job.after if state.ended.get(name) is False]
+        record.waits_on = {name for name in job.after if name not in state.ended}
+        for name in record.waits_on:
+            state.dependants.setdefault(name, []).append(job.id)
+        if failed:
+            self._end(record, JobState.CANCELLED, f"job {failed[0]} did not succeed")
+        elif job.held:
+            record.state = JobState.HELD
+        elif not record.waits_on:
+            state.wait(record)
+            self._mark_big(record)
+
+    def _record(self, job: Job) -> JobRecord:
+        state = self._state
+        burst = state.run_times.submitted(
+            f"{job.queue}/{job.user}", job.n_members * job.request.n_devices, state.now_ms
+        )
+        members = [MemberRecord() for _ in range(job.n_members)]
+        record = state.jobs[job.id] = JobRecord(job, state.shape_of(job), burst, JobState.QUEUED, members)
+        return record
+
+    def _hold(self, job_id: str, *, held: bool) -> None:
+        state = self._state
+        record = state.jobs.get(job_id)
+        if record is None or record.is_placed or (record.state is JobState.HELD) == held:
+            return
+        if held and not record.waits_on:
+            state.leave(record)
+        record.job = replace(record.job, held=held)
+        state.set_state(record, JobState.HELD if held else JobState.QUEUED, "its user asked")
+        if not held and not record.waits_on:
+            state.wait(record)
+            self._mark_big(record)
+
+    def _cancel(self, job_id: str) -> None:
+        state = self._state
+        record = state.jobs.get(job_id)
+        if record is None or record.cancelled:
+            return
+        record.cancelled = True
+        if not record.is_placed:
+            if record.state is JobState.QUEUED and not record.waits_on:
+                state.leave(record)
+            self._end(record, JobState.CANCELLED, "cancelled")
+            return
+        for index, member in enumerate(record.members):
+            if member.hold is not None:
+                member.evicting, member.requeue = True, False
+                state.out.append(Evict(job_id, index, state.settings.grace_ms, requeue=False, cause="cancelled"))
+        state.set_state(record, JobState.STOPPING, "cancelled")
+
+    def _resize(self, event: JobResizeAsked) -> None:
+        state = self._state
+        record = state.jobs.get(event.job_id)
+        if record is None or record.job.request.n_devices == 0:
+            return
+        request = replace(
+            record.job.request, compute_milli=event.compute_milli,
+            limit_milli=max(event.limit_milli, event.compute_milli),
+        )  # fmt: skip
+        if not record.is_placed:
+            waits = record.state is JobState.QUEUED and not record.waits_on
+            if waits:
+                state.leave(record)
+            record.job = replace(record.job, request=request)
+            record.shape = state.shape_of(record.job)
+            if waits:
+                state.wait(record)
+            return
+        growth = event.compute_milli - record.job.request.compute_milli
+        placed = [(index, member) for index, member in enumerate(record.members) if member.hold is not None]
+        for _, member in placed:
+            hold = member.hold
+            assert hold is not None
+            if any(state.books.free_milli[hold.row, column] < growth for column in hold.columns):
+                return
+        if growth > 0 and state.queues.over_limit(record.job.queue, growth * record.n_cards):
+            return
+        record.job = replace(record.job, request=request)
+        for index, member in placed:
+            hold = member.hold
+            assert hold is not None
+            state.books.give(hold)
+            member.hold = replace(hold, compute_milli=event.compute_milli)
+            state.books.take(member.hold)
+            state.queues.add(record.job.queue, record.job.user, growth * len(hold.columns), state.now_ms)
+            member.grants = state.grants_of(record, index, member.hold)
+            state.out.append(Resize(record.job.id, index, member.grants, "its user asked"))
+
+    def _started(self, event: MemberStarted) -> None:
+        record = self._state.jobs.get(event.job_id)
+        if record is None or event.member >= len(record.members):
+            return
+        member = record.members[event.member]
+        if member.hold is None or member.evicting:
+            return
+        member.state = MemberState.RUNNING
+        if all(each.state is not MemberState.STARTING for each in record.members):
+            self._state.set_state(record, JobState.RUNNING, "started")
+
+    def _finished(self, event: MemberFinished) -> None:
+        state = self._state
+        record = state.jobs.get(event.job_id)
+        if record is None or event.member >= len(record.members):
+            return
+        member = record.members[event.member]
+        if member.hold is None:
+            return
+        state.free(record, member)
+        requeued = member.evicting and member.requeue and event.exit_code != 0 and not record.cancelled
+        member.evicting, member.requeue = False, False
+        member.state = MemberState.WAITING if requeued else MemberState.FINISHED
+        if not requeued and event.exit_code and not record.exit_code:
+            record.exit_code, record.cause = event.exit_code, event.cause
+        if record.is_placed:
+            # A gang that lost a member cannot go on: the others are stopped, and all start again or none.
+            if not requeued and event.exit_code and record.job.min_member == record.job.n_members > 1:
+                evicting.stop_rest(state, record, "another member failed")
+            return
+        state.note_running(record, runs=False)
+        if any(each.state is MemberState.WAITING for each in record.members) and not record.cancelled:
+            self._requeue(record)
+            return
+        ran_ms = max(0, state.now_ms - record.started_at_ms)
+        if record.exit_code == 0 and not record.cancelled:
+            state.run_times.finished(record.burst, record.job.id, ran_ms)
+            self._end(record, JobState.SUCCEEDED, event.cause or "exited", known=False)
+        elif record.cancelled:
+            self._end(record, JobState.CANCELLED, event.cause or "cancelled")
+        else:
+            state.run_times.finished(record.burst, record.job.id, ran_ms)
+            self._end(record, JobState.FAILED, record.cause or event.cause, known=False)
+
+    def _requeue(self, record: JobRecord) -> None:
+        state = self._state
+        state.run_times.stopped(record.burst, record.job.id)
+        record.n_evictions += 1
+        record.exit_code, record.cause, record.started_at_ms = 0, "", -1
+        for member in record.members:
+            member.state = MemberState.WAITING
+        state.set_state(record, JobState.QUEUED, "evicted; keeps its place in the queue")
+        state.wait(record)
+        self._mark_big(record)
+
+    def _end(self, record: JobRecord, final: JobState, cause: str, *, known: bool = True) -> None:
+        state = self._state
+        job_id = record.job.id
+        if known:
+            state.run_times.forget(record.burst, job_id)
+        del state.jobs[job_id]
+        if state.reservation is not None and state.reservation.job_id == job_id:
+            state.reservation = None
+            state.ready.update(state.deferred)
+            state.deferred.clear()
+        state.set_state(record, final, cause)
+        succeeded = final is JobState.SUCCEEDED
+        state.ended[job_id] = succeeded
+        for name in state.dependants.pop(job_id, ()):
+            waiting = state.jobs.get(name)
+            if waiting is None or job_id not in waiting.waits_on:
+                continue
+            if not succeeded:
+                self._end(waiting, JobState.CANCELLED, f"job {job_id} did not succeed")
+                continue
+            waiting.waits_on.discard(job_id)
+            if not waiting.waits_on and waiting.state is JobState.QUEUED:
+                state.wait(waiting)
+                self._mark_big(waiting)
+
+    def _found(self, job: Job, grants: tuple[Grant, ...]) -> None:
+        state = self._state
+        if job.id in state.jobs:
+            return
+        record = self._record(job)
+        record.state, record.started_at_ms = JobState.RUNNING, state.now_ms
+        state.note_running(record, runs=True)
+        if all(grant.node in state.books.row_of and grant.device in state.books.place_of for grant in grants):
+            self._take_found(record, list(grants))
+        else:
+            state.found[job.id] = list(grants)
+
+    def _take_found(self, record: JobRecord, grants: list[Grant]) -> None:
+        """Book grants that exist: they are truth, even on a card that is cordoned."""
+        state = self._state
+        by_member: dict[int, list[Grant]] = {}
+        for grant in grants:
+            by_member.setdefault(grant.member, []).append(grant)
+        for index, member in enumerate(record.members):
+            held = by_member.get(index)
+            if not held:
+                member.state = MemberState.FINISHED
+                continue
+            places = [state.books.place_of[grant.device] for grant in held]
+            shape = record.shape
+            hold = placing.hold_of(
+                places, held[0].compute_milli, tuple(grant.memory_bytes for grant in held), shape.cpu_milli,
+                shape.ram_bytes,
+            )  # fmt: skip
+            state.books.take(hold)
+            milli = hold.compute_milli * len(hold.columns)
+            state.queues.add(record.job.queue, record.job.user, milli, state.now_ms)
+            member.state, member.hold, member.grants = MemberState.RUNNING, hold, tuple(held)
+        state.run_times.started(record.burst, record.job.id, state.now_ms)
+
+    def _evict_from(self, uuids: set[str], cause: str) -> None:
+        """Stop everything that holds one of these cards; it is requeued."""
+        if not uuids:
+            return
+        for record in list(self._state.jobs.values()):
+            if any(grant.device in uuids for member in record.members for grant in member.grants):
+                evicting.evict_job(self._state, record, cause)
+
+    def _reshape(self) -> None:
+        """Models became known: shapes that name them mean something else now."""
+        state = self._state
+        for record in state.jobs.values():
+            if record.job.request.models and not record.is_placed:
+                waits = record.state is JobState.QUEUED and not record.waits_on
+                if waits:
+                    state.leave(record)
+                record.shape = state.shape_of(record.job)
+                if waits:
+                    state.wait(record)
+
+    def _mark_big(self, record: JobRecord) -> None:
+        """Note whether the job is one that gets a reservation at once."""
+        state = self._state
+        n_open = sum(len(node.devices) for node in state.books.nodes.values()) if len(state.books.nodes) < 64 else 10**6
+        threshold = min(state.settings.reserve_cards, max(2, n_open // 4))
+        if record.n_cards >= threshold and record.state is JobState.QUEUED and not record.waits_on:
+            state.big[record.job.id] = None
+
+    def _age(self) -> None:
+        """A job that has waited very long gets a reservation, whatever its size."""
+        state = self._state
+        for line in state.lines.values():
+            head = line.head
+            if state.now_ms - head.job.submitted_at_ms >= state.settings.reserve_after_ms:
+                state.big.setdefault(head.job.id, None)
+        if state.deferred or state.big:
+            state.ready.update(state.deferred)
+            state.deferred.clear()
+            state.reservation = None

@@ -1,0 +1,38 @@
+"""What an operator may choose about decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """Settings of the scheduler; the defaults are the product's.
+
+    Attributes:
+        scorer: name in ``policy.placement.SCORERS``.
+        order: ``expected`` (least expected card time first inside a priority) or ``fifo``.
+        reserve_cards: jobs of so many cards, or of a quarter of a small pool, get a reservation as soon as they wait.
+        reserve_after_ms: any job that has waited so long gets one too.
+        backfill_quantile: a job passes a reservation if this quantile of its class ends before it.
+        preempt: evict for higher priority in a queue, and for a queue's quota across queues.
+        grace_ms: between SIGTERM and SIGKILL of an evicted member.
+        preempt_delay_ms: a job waits so long before anyone is evicted for it.
+        fair_k_milli: k of ``policy.fair_share``, in thousandths; 0 is the classic rule.
+        half_life_ms: of past use; matters only with ``fair_k_milli``.
+        lend: start best-effort work on compute that is granted but measured idle.
+        consolidate_moves: moves allowed per tick to gather free cards for a waiting job; 0 for none.
+    """
+
+    scorer: str = "fragmentation"
+    order: str = "expected"
+    reserve_cards: int = 16
+    reserve_after_ms: int = 43_200_000
+    backfill_quantile: float = 0.9
+    preempt: bool = True
+    grace_ms: int = 30_000
+    preempt_delay_ms: int = 0
+    fair_k_milli: int = 0
+    half_life_ms: int = 0
+    lend: bool = True
+    consolidate_moves: int = 0

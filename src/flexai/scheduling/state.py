@@ -1,0 +1,154 @@
+"""All that the scheduler knows, and the few ways in which it changes. No decisions here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flexai.cluster import Books, QueueTree, Shape
+from flexai.model import Grant, JobState, MemberState, SliceRequest
+from flexai.policy.fragmentation import Mix
+from flexai.policy.placement import SCORERS, Placement
+from flexai.policy.run_time import RunTimes
+from flexai.scheduling.commands import SetJobState, Start
+from flexai.scheduling.records import JobRecord, Line, LineKey, MemberRecord, line_key
+
+if TYPE_CHECKING:
+    from flexai.cluster import Hold
+    from flexai.model import Job
+    from flexai.policy.reservation import Reservation
+    from flexai.scheduling.commands import Command
+    from flexai.scheduling.settings import SchedulerSettings
+
+COMPACT_AFTER = 1_000_000
+"""Entries of the books' change log after which it is cut; caches then score afresh."""
+
+
+@dataclass(slots=True)
+class State:
+    """Books, queues, jobs, lines, and the commands of this step."""
+
+    settings: SchedulerSettings
+    books: Books = field(default_factory=Books)
+    queues: QueueTree = field(default_factory=QueueTree)
+    mix: Mix = field(default_factory=Mix)
+    placement: Placement = field(init=False)
+    run_times: RunTimes = field(default_factory=RunTimes)
+    jobs: dict[str, JobRecord] = field(default_factory=dict)
+    lines: dict[LineKey, Line] = field(default_factory=dict)
+    by_shape: dict[Shape, dict[LineKey, None]] = field(default_factory=dict)
+    blocked: dict[Shape, None] = field(default_factory=dict)
+    ready: dict[LineKey, None] = field(default_factory=dict)
+    deferred: dict[LineKey, None] = field(default_factory=dict)
+    big: dict[str, None] = field(default_factory=dict)
+    running: dict[str, None] = field(default_factory=dict)
+    evictable: dict[str, dict[int, int]] = field(default_factory=dict)
+    reservation: Reservation | None = None
+    waiting_milli: dict[str, int] = field(default_factory=dict)
+    dependants: dict[str, list[str]] = field(default_factory=dict)
+    ended: dict[str, bool] = field(default_factory=dict)
+    found: dict[str, list[Grant]] = field(default_factory=dict)
+    measured_milli: dict[tuple[str, int, str], int] = field(default_factory=dict)
+    claims: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    now_ms: int = 0
+    out: list[Command] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.queues.half_life_ms = self.settings.half_life_ms
+        self.placement = Placement(self.books, self.mix, SCORERS[self.settings.scorer])
+
+    def shape_of(self, job: Job, request: SliceRequest | None = None) -> Shape:
+        """What one member of the job asks for, with the models known so far."""
+        ask = request or job.request
+        return Shape(
+            job.cpu_milli, job.ram_bytes, ask.n_devices, ask.compute_milli if ask.n_devices else 0, ask.memory_bytes,
+            ask.is_whole and ask.n_devices > 0, self.books.model_mask(ask.models), ask.partition,
+        )  # fmt: skip
+
+    def wait(self, record: JobRecord) -> None:
+        """Put a job into its line."""
+        key = line_key(record)
+        line = self.lines.get(key)
+        if line is None:
+            line = self.lines[key] = Line(key)
+            self.by_shape.setdefault(key.shape, {})[key] = None
+        line.add(record)
+        queue = record.job.queue
+        self.waiting_milli[queue] = self.waiting_milli.get(queue, 0) + record.asked_milli
+        if key.shape not in self.blocked:
+            self.ready[key] = None
+
+    def leave(self, record: JobRecord) -> None:
+        """Take a job out of its line."""
+        key = line_key(record)
+        line = self.lines[key]
+        line.jobs.remove(record)
+        self.waiting_milli[record.job.queue] -= record.asked_milli
+        self.big.pop(record.job.id, None)
+        if not line.jobs:
+            del self.lines[key]
+            for index in (self.ready, self.deferred):
+                index.pop(key, None)
+            shapes = self.by_shape[key.shape]
+            del shapes[key]
+            if not shapes:
+                del self.by_shape[key.shape]
+                self.blocked.pop(key.shape, None)
+
+    def start(self, record: JobRecord, member: int, hold: Hold, cause: str, *, lent: bool = False) -> None:
+        """Book and command the start of one member; the hold is in the books already."""
+        grants = self.grants_of(record, member, hold)
+        one = record.members[member]
+        one.state, one.hold, one.grants, one.lent = MemberState.STARTING, hold, grants, lent
+        milli = hold.compute_milli * len(hold.columns)
+        self.queues.add(record.job.queue, record.job.user, milli, self.now_ms)
+        self.out.append(Start(record.job.id, member, grants, cause))
+
+    def grants_of(self, record: JobRecord, member: int, hold: Hold) -> tuple[Grant, ...]:
+        """The hold in the words of the model."""
+        request = record.job.request
+        name, uuids = self.books.names[hold.row], self.books.uuids[hold.row]
+        return tuple(
+            Grant(
+                record.job.id, member, name, uuids[column], hold.compute_milli,
+                max(request.limit_milli, hold.compute_milli), memory, request.tenant_class,
+            )
+            for column, memory in zip(hold.columns, hold.memory_bytes, strict=True)
+        )  # fmt: skip
+
+    def free(self, record: JobRecord, member: MemberRecord) -> None:
+        """Take back what a member held."""
+        hold = member.hold
+        if hold is None:
+            return
+        self.books.give(hold)
+        milli = hold.compute_milli * len(hold.columns)
+        self.queues.add(record.job.queue, record.job.user, -milli, self.now_ms)
+        member.hold, member.grants, member.lent, member.parked = None, (), False, False
+
+    def set_state(self, record: JobRecord, state: JobState, cause: str) -> None:
+        """Change a job's visible state."""
+        if record.state is not state:
+            record.state = state
+            self.out.append(SetJobState(record.job.id, state, cause))
+
+    def note_running(self, record: JobRecord, *, runs: bool) -> None:
+        """A job holds cards from now on, or no more."""
+        job = record.job
+        if runs == (job.id in self.running):
+            return
+        if runs:
+            self.running[job.id] = None
+        else:
+            del self.running[job.id]
+        if job.preemptible:
+            counts = self.evictable.setdefault(job.queue, {})
+            counts[job.priority] = counts.get(job.priority, 0) + (1 if runs else -1)
+            if not counts[job.priority]:
+                del counts[job.priority]
+
+    def compact(self) -> None:
+        """Keep the change log bounded."""
+        if len(self.books.changed) > COMPACT_AFTER:
+            self.books.changed.clear()
+            self.placement.forget()

@@ -1,0 +1,202 @@
+"""Whatever happens, in whatever order, the scheduler keeps its books true."""
+
+from dataclasses import replace
+
+import hypothesis.strategies as st
+from hypothesis import Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from flexai.model import Device, DeviceHealth, Job, JobState, Node, Queue, SliceRequest, TenantClass
+from flexai.scheduling import Scheduler, SchedulerSettings
+from flexai.scheduling.commands import Evict, Start
+from flexai.scheduling.events import (
+    DeviceChanged,
+    ForeignUsage,
+    JobCancelled,
+    JobHeld,
+    JobReleased,
+    JobResizeAsked,
+    JobSubmitted,
+    MemberFinished,
+    MemberStarted,
+    NodeGone,
+    NodePut,
+    QueueGone,
+    QueuePut,
+    Tick,
+    UsageMeasured,
+)
+
+GIB = 2**30
+NODES = tuple(
+    Node(
+        f"n{n}",
+        tuple(Device(f"n{n}/{c}", ("H200", "H200", "L40S")[n], "simulated", c, 100 * GIB) for c in range(2 + n)),
+        16_000,
+        64 * GIB,
+    )
+    for n in range(3)
+)
+UUIDS = [device.uuid for node in NODES for device in node.devices]
+QUEUES = ("a", "b", "a/x")
+
+requests = st.builds(
+    lambda milli, gib, n, cls, models: SliceRequest(
+        milli, min(1000, milli * 2), 0 if milli == 1000 and gib == 0 else max(gib, 1) * GIB, cls, n, models
+    ),
+    st.sampled_from([1, 100, 250, 333, 500, 1000]), st.sampled_from([0, 1, 10, 60, 100]), st.sampled_from([1, 1, 2, 3]),
+    st.sampled_from(list(TenantClass)), st.sampled_from([(), ("H200",), ("L40S",), ("B200",)]),
+)  # fmt: skip
+
+
+class Pool(RuleBasedStateMachine):
+    """Submits, starts, ends and breaks things; books every grant a second time."""
+
+    def __init__(self):
+        super().__init__()
+        self.scheduler = Scheduler(SchedulerSettings(grace_ms=10), check=True)
+        self.now = 0
+        self.seq = 0
+        self.held = {}
+        self.evicting = {}
+        self.jobs = {}
+
+    def step(self, event):
+        self.now += 1
+        for command in self.scheduler.step(replace(event, at_ms=self.now)):
+            match command:
+                case Start():
+                    key = (command.job_id, command.member)
+                    assert key not in self.held, "granted twice"
+                    assert not self.jobs[command.job_id].held
+                    self.held[key] = command.grants
+                    devices = [grant.device for grant in command.grants]
+                    assert len(set(devices)) == self.jobs[command.job_id].request.n_devices
+                    assert len({grant.node for grant in command.grants}) == 1
+                case Evict():
+                    assert (command.job_id, command.member) in self.held
+                    self.evicting[command.job_id, command.member] = command.requeue
+
+    @rule(node=st.sampled_from(NODES))
+    def put_node(self, node):
+        self.step(NodePut(0, node))
+
+    @rule(node=st.sampled_from(NODES))
+    def node_gone(self, node):
+        self.step(NodeGone(0, node.name))
+
+    @rule(name=st.sampled_from(QUEUES), quota=st.sampled_from([0, 500, 2000]), limit=st.sampled_from([-1, 0, 2500]))
+    def put_queue(self, name, quota, limit):
+        parent = name.rsplit("/", 1)[0] if "/" in name else ""
+        self.step(QueuePut(0, Queue(name, parent, quota, limit, user_limit_milli=3000)))
+
+    @rule(name=st.sampled_from(QUEUES))
+    def drop_queue(self, name):
+        self.step(QueueGone(0, name))
+
+    @rule(
+        request=requests, queue=st.sampled_from([*QUEUES, "nowhere"]), members=st.sampled_from([1, 1, 1, 2, 4]),
+        priority=st.integers(0, 2), cpu=st.sampled_from([0, 1000, 9000]), held=st.booleans(), after=st.booleans(),
+    )  # fmt: skip
+    def submit(self, request, queue, members, priority, cpu, held, after):
+        self.seq += 1
+        job = Job(
+            f"j{self.seq}", "ann", queue, request, members, members, cpu, 0, priority, submitted_at_ms=self.now,
+            seq=self.seq, held=held and self.seq % 5 == 0, after=(f"j{self.seq - 1}",) if after and self.seq > 1 else
+            (),
+        )  # fmt: skip
+        self.jobs[job.id] = job
+        self.step(JobSubmitted(0, job))
+
+    @rule(pick=st.integers(0, 10**6), code=st.sampled_from([0, 1]))
+    def finish(self, pick, code):
+        if self.held:
+            key = sorted(self.held)[pick % len(self.held)]
+            del self.held[key]
+            self.evicting.pop(key, None)
+            self.step(MemberFinished(0, *key, code, "exited"))
+
+    @rule(pick=st.integers(0, 10**6))
+    def evicted(self, pick):
+        if self.evicting:
+            key = sorted(self.evicting)[pick % len(self.evicting)]
+            del self.evicting[key]
+            del self.held[key]
+            self.step(MemberFinished(0, *key, 143, "evicted"))
+
+    @rule(pick=st.integers(0, 10**6), kind=st.sampled_from([JobCancelled, JobHeld, JobReleased]))
+    def ask(self, pick, kind):
+        if self.seq:
+            name = f"j{pick % self.seq + 1}"
+            if kind is JobReleased and name in self.jobs:
+                self.jobs[name] = replace(self.jobs[name], held=False)
+            self.step(kind(0, name))
+
+    @rule(pick=st.integers(0, 10**6), milli=st.sampled_from([100, 400, 1000]))
+    def resize(self, pick, milli):
+        if self.seq:
+            self.step(JobResizeAsked(0, f"j{pick % self.seq + 1}", milli, milli))
+
+    @rule(pick=st.integers(0, 10**6))
+    def started_or_repeated(self, pick):
+        if self.seq:
+            self.step(MemberStarted(0, f"j{pick % self.seq + 1}", pick % 5))
+
+    @rule(uuid=st.sampled_from(UUIDS), ill=st.booleans(), cordoned=st.booleans(), drain=st.booleans())
+    def device(self, uuid, ill, cordoned, drain):
+        health = DeviceHealth.UNHEALTHY if ill else DeviceHealth.HEALTHY
+        self.step(DeviceChanged(0, uuid, health, cordoned, drain))
+
+    @rule(uuid=st.sampled_from(UUIDS), gib=st.integers(0, 100), milli=st.sampled_from([0, 300]))
+    def foreign(self, uuid, gib, milli):
+        self.step(ForeignUsage(0, uuid, gib * GIB, milli))
+
+    @rule(used=st.sampled_from([0, 50]))
+    def measured(self, used):
+        self.step(
+            UsageMeasured(0, 1000, tuple((*key, grant.device, used) for key, gs in self.held.items() for grant in gs))
+        )
+
+    @rule()
+    def tick(self):
+        self.step(Tick(0))
+
+    @rule(pick=st.integers(0, 10**6))
+    def duplicate(self, pick):
+        if self.seq:
+            self.step(JobSubmitted(0, self.jobs[f"j{pick % self.seq + 1}"]))
+
+    @invariant()
+    def no_card_is_granted_beyond_what_it_has(self):
+        compute, memory = {}, {}
+        for grants in self.held.values():
+            for grant in grants:
+                compute[grant.device] = compute.get(grant.device, 0) + grant.compute_milli
+                memory[grant.device] = memory.get(grant.device, 0) + grant.memory_bytes
+        for uuid in compute:
+            assert memory[uuid] <= 100 * GIB
+
+    @invariant()
+    def the_books_hold_what_was_granted(self):
+        state = self.scheduler.state
+        total = sum(record.held_milli for record in state.jobs.values())
+        assert int(state.books.granted_milli.sum()) == total
+        assert sum(sum(state.queues[name].by_user.values()) for name in state.queues.names()) <= total
+
+    @invariant()
+    def every_job_that_waits_says_why(self):
+        for job_id, record in self.scheduler.state.jobs.items():
+            reason = self.scheduler.reason_for(job_id)
+            waits = record.state in (JobState.QUEUED, JobState.HELD) and not record.is_placed
+            assert (reason is not None) == waits
+            if reason is not None:
+                assert reason.message.endswith(".")
+
+
+TestPool = Pool.TestCase
+TestPool.settings = settings(
+    max_examples=100,
+    stateful_step_count=50,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+)
