@@ -2,8 +2,12 @@
 
 import asyncio
 import contextlib
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,115 +16,11 @@ import pytest
 
 from flexai.apps.bench.scripted_agent import GIB, ScriptedAgent
 from flexai.apps.pool import main, service
-from flexai.model import Grant, JobState, PendingReason, Reason
-from flexai.scheduling import commands as c
-from flexai.scheduling import events as e
 
-
-class Fifo:
-    """First come, first served, first card that fits: enough of a scheduler to see the pool work."""
-
-    def __init__(self):
-        self.jobs, self.held, self.free, self.nodes = {}, {}, {}, {}
-
-    def reason_for(self, job_id):
-        job = self.jobs.get(job_id)
-        if job is None or job_id in self.held:
-            return None
-        return PendingReason(Reason.HELD if job.held else Reason.NOT_ENOUGH_COMPUTE, "No card has room.")
-
-    def step(self, event):
-        out = []
-        match event:
-            case e.NodePut(node=node):
-                self.nodes[node.name] = node
-                for device in node.devices:
-                    used = sum(g.compute_milli for gs in self.held.values() for g in gs if g.device == device.uuid)
-                    self.free[device.uuid] = 1000 - used
-            case e.JobSubmitted(job=job):
-                self.jobs[job.id] = job
-            case e.GrantsFound(job=job, grants=grants):
-                self.jobs[job.id], self.held[job.id] = job, list(grants)
-                self.free = {
-                    uuid: free - sum(g.compute_milli for g in grants if g.device == uuid)
-                    for uuid, free in self.free.items()
-                }
-            case e.JobHeld() | e.JobReleased():
-                held = isinstance(event, e.JobHeld)
-                self.jobs[event.job_id] = replace(self.jobs[event.job_id], held=held)
-                state = JobState.HELD if held else JobState.QUEUED
-                out.append(c.SetJobState(event.job_id, state, "asked"))
-            case e.JobCancelled(job_id=job_id):
-                if job_id in self.held:
-                    out += [
-                        c.Evict(job_id, m, 5000, requeue=False, cause="cancelled")
-                        for m in sorted({g.member for g in self.held[job_id]})
-                    ]
-                elif job_id in self.jobs:
-                    del self.jobs[job_id]
-                    out.append(c.SetJobState(job_id, JobState.CANCELLED, "cancelled"))
-            case e.JobResizeAsked(job_id=job_id):
-                grants = tuple(
-                    replace(g, compute_milli=event.compute_milli, limit_milli=event.limit_milli)
-                    for g in self.held.get(job_id, ())
-                )
-                growth = sum(g.compute_milli for g in grants) - sum(g.compute_milli for g in self.held.get(job_id, ()))
-                if grants and growth <= self.free[grants[0].device]:
-                    self.free[grants[0].device] -= growth
-                    self.held[job_id] = list(grants)
-                    out.append(c.Resize(job_id, 0, grants, "asked"))
-            case e.MemberStarted(job_id=job_id):
-                out.append(c.SetJobState(job_id, JobState.RUNNING, "started"))
-            case e.MemberFinished(job_id=job_id, member=member):
-                for grant in [g for g in self.held.get(job_id, ()) if g.member == member]:
-                    self.free[grant.device] = self.free.get(grant.device, 0) + grant.compute_milli
-                    self.held[job_id].remove(grant)
-                if not self.held.get(job_id):
-                    self.held.pop(job_id, None)
-                    self.jobs.pop(job_id, None)
-                    cancelled = "cancel" in event.cause or "caller" in event.cause
-                    state = (
-                        JobState.CANCELLED
-                        if cancelled
-                        else (JobState.FAILED if event.exit_code else JobState.SUCCEEDED)
-                    )
-                    out.append(c.SetJobState(job_id, state, event.cause))
-        return out + self.place()
-
-    def place(self):
-        out = []
-        waiting = [
-            j
-            for j in self.jobs.values()
-            if j.id not in self.held and not j.held and not any(a in self.jobs for a in j.after)
-        ]
-        for job in sorted(waiting, key=lambda j: j.seq):
-            grants = []
-            for member in range(job.n_members):
-                for uuid, free in self.free.items():
-                    if free >= job.request.compute_milli:
-                        self.free[uuid] -= job.request.compute_milli
-                        grants.append(
-                            Grant(
-                                job.id,
-                                member,
-                                "node",
-                                uuid,
-                                job.request.compute_milli,
-                                job.request.limit_milli,
-                                job.request.memory_bytes,
-                                job.request.tenant_class,
-                            )
-                        )
-                        break
-            if len(grants) < job.n_members:
-                for g in grants:
-                    self.free[g.device] += g.compute_milli
-                break
-            self.held[job.id] = grants
-            out += [c.Start(job.id, g.member, (g,), "fits") for g in grants]
-            out.append(c.SetJobState(job.id, JobState.STARTING, "fits"))
-        return out
+HERE = Path(__file__).parent
+_TO_CLOSE = []
+sys.path.insert(0, str(HERE))
+from fifo_pool import Fifo  # noqa: E402
 
 
 def job(**fields) -> dict[str, Any]:
@@ -226,10 +126,83 @@ def new_rig(tmp_path):
     return make
 
 
+@dataclass
+class PoolProcess:
+    """A pool in a process of its own, to be killed."""
+
+    run_dir: Path
+    state_dir: Path
+    environment: dict[str, str] | None = None
+    process: subprocess.Popen[bytes] | None = None
+    client: httpx.AsyncClient | None = None
+
+    async def start(self):
+        command = [sys.executable, HERE / "fifo_pool.py", "--run-dir", self.run_dir, "--state-dir", self.state_dir]
+        environment = {**os.environ, **(self.environment or {})}
+        with (self.run_dir / "pool.log").open("ab") as log:
+            self.process = subprocess.Popen(command, env=environment, stderr=log)  # noqa: ASYNC220  # returns at once
+        transport = httpx.AsyncHTTPTransport(uds=str(self.run_dir / "pool.sock"))
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://pool", timeout=20)
+        _TO_CLOSE.append(self.client.aclose)
+        await until(self._answers)
+
+    async def open_agent(self, **fields):
+        agent = ScriptedAgent(self.run_dir / "agent.sock", **fields)
+        await agent.open()
+        _TO_CLOSE.append(agent.close)
+        return agent
+
+    async def _answers(self):
+        assert self.process.poll() is None, (self.run_dir / "pool.log").read_text()
+        try:
+            return (await self.client.get("/v1/status")).json()["agent"]["connected"]
+        except httpx.TransportError:
+            return False
+
+    async def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    async def get(self, path, **params):
+        response = await self.client.get(path, params=params)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def shows(self, path, condition, timeout_s=10):
+        async def there():
+            return condition(await self.get(path))
+
+        await until(there, timeout_s)
+
+
+@pytest.fixture
+def pool_process(tmp_path):
+    processes = []
+
+    def make(**fields):
+        (tmp_path / "r").mkdir(exist_ok=True)
+        processes.append(PoolProcess(tmp_path / "r", tmp_path / "s", **fields))
+        return processes[-1]
+
+    yield make
+    for pool in processes:
+        if pool.process is not None and pool.process.poll() is None:
+            pool.process.kill()
+            pool.process.wait()
+
+
 def pytest_pyfunc_call(pyfuncitem):
     """Tests written as coroutines run in a loop of their own."""
     if not asyncio.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    asyncio.run(pyfuncitem.obj(**arguments))
+
+    async def run():
+        try:
+            await pyfuncitem.obj(**arguments)
+        finally:
+            while _TO_CLOSE:
+                await _TO_CLOSE.pop()()
+
+    asyncio.run(run())
     return True
