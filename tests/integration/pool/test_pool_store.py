@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from flexai.adapters.sqlite import schema
+from flexai.adapters.sqlite import StoreFull, schema
 from flexai.apps.pool.retention import Retention
 from flexai.wire.errors import BadInput
 
@@ -71,14 +71,22 @@ async def test_a_full_disk_refuses_new_jobs_and_the_pool_goes_on(new_rig):
         assert refusals[-1].status_code == 503
         assert refusals[-1].json()["code"] == "NoSpace"
         assert (await rig.get(f"/v1/jobs/{running}"))["state"] == "running"
-        listed = [item["id"] for item in (await rig.get("/v1/jobs"))["items"]]
-        rig.agent.end(running, exit_code=4)
-        await asyncio.sleep(0.3)
-        assert "full" in (await rig.get("/v1/status"))["pool"]["store_error"]
         writer.execute("PRAGMA max_page_count = 1000000")
+        await rig.submit()
+
+
+async def test_the_end_of_a_job_is_recorded_once_there_is_room_again(new_rig, monkeypatch):
+    async with new_rig() as rig:
+        running = await rig.submit()
+        await rig.in_state(running, "running")
+        await rig.pool.core.ended_are_stored()
+        with monkeypatch.context() as patch:
+            patch.setattr(rig.pool.journal, "_commit", lambda *_: StoreFull("database or disk is full"))
+            rig.agent.end(running, exit_code=4)
+            await asyncio.sleep(0.3)
+            assert "full" in (await rig.get("/v1/status"))["pool"]["store_error"]
+            assert (await rig.client.post(f"/v1/jobs/{running}/pause")).json()["code"] == "NoSpace"
         assert (await rig.in_state(running, "failed"))["exit_code"] == 4
-        job_id = await rig.submit()
-        assert job_id not in listed
         assert (await rig.get("/v1/status"))["pool"]["store_error"] is None
 
 
