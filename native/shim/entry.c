@@ -41,7 +41,7 @@ static CUresult no_driver(void)
     return CUDA_ERROR_NO_DEVICE;
 }
 
-static CUresult not_in_driver(void)
+static CUresult not_supported(void)
 {
     return CUDA_ERROR_NOT_SUPPORTED;
 }
@@ -51,8 +51,8 @@ void *cuda_resolve(uint64_t index)
 {
     pthread_once(&opened, open_driver);
     void *at = driver ? dlsym(driver, cuda_name[index]) : (void *)no_driver;
-    if (!at)
-        at = (void *)not_in_driver;
+    if (!at || (cuda_refused[index] && fx_prepare() != FX_FORWARD))
+        at = (void *)not_supported;
     __atomic_store_n(&cuda_real[index], at, __ATOMIC_RELEASE);
     return at;
 }
