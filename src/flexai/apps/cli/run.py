@@ -22,6 +22,7 @@ from flexai.wire.errors import BadInput
 RECONNECT_FOR_S = 300.0
 FINISH_FOR_S = 10.0
 _PAUSE_S = 0.25
+_WAITING = frozenset({"queued", "held", "starting"})
 T = TypeVar("T")
 
 
@@ -45,7 +46,7 @@ def run(words: Sequence[str]) -> int:
     except BadInput as error:
         return _failed(error)
     pool = PoolClient(settings.run_dir)
-    progress = _Progress(silent=bool(given.get("quiet")))
+    progress = _Progress(silent=bool(given.get("quiet") or given.get("json")))
     try:
         job_id = str(pool.post("/v1/jobs", body)["ids"][0])
     except (PoolUnreachable, PoolRefused) as error:
@@ -57,7 +58,7 @@ def run(words: Sequence[str]) -> int:
         grant = _wait_for_grant(pool, job_id, progress)
         child = Child(program, command, {**os.environ, **grant.get("env", {})})
         try:
-            _reconnecting(lambda: pool.post(f"/v1/jobs/{job_id}/attach", {"pid": child.pid}), progress)
+            _attach(pool, job_id, child.pid, progress)
         except BaseException:
             child.abandon()
             raise
@@ -74,6 +75,8 @@ def run(words: Sequence[str]) -> int:
     exit_code, error_number = child.follow()
     finish = {"exit_code": exit_code}
     _quietly(lambda: _reconnecting(lambda: pool.post(f"/v1/jobs/{job_id}/finish", finish), progress, FINISH_FOR_S))
+    if given.get("json"):
+        print(f'{{"id": "{job_id}", "exit_code": {exit_code}}}', file=sys.stderr)
     if error_number:
         print(f"flexai run: {program}: {os.strerror(error_number)}", file=sys.stderr)
     elif exit_code > 128 and child.signal:
@@ -119,14 +122,30 @@ def _wait_for_grant(pool: PoolClient, job_id: str, progress: _Progress) -> dict[
             state = news.get("state")
             if state == "granted":
                 return dict(news)
-            if state in {"cancelled", "failed", "finished"}:
-                reason = (news.get("reason") or {}).get("message") or "it was ended before it started"
-                raise PoolRefused(409, {"code": "Cancelled", "message": f"job {job_id}: {reason}"})
+            if state not in _WAITING:
+                why = news.get("cause") or "it was ended before it started"
+                raise PoolRefused(409, {"code": "Ended", "message": f"job {job_id} is {state}: {why}"})
             reason = news.get("reason") or {}
             progress.show(f"flexai: job {job_id} waits: {reason.get('message') or state}")
         raise PoolUnreachable(pool.path, "the pool ended the stream")
 
     return _reconnecting(read_stream, progress)
+
+
+def _attach(pool: PoolClient, job_id: str, pid: int, progress: _Progress) -> None:
+    """Have the child put into its cgroup; an answer lost with a dying pool is looked up."""
+    attempts = 0
+
+    def attach() -> None:
+        nonlocal attempts
+        attempts += 1
+        try:
+            pool.post(f"/v1/jobs/{job_id}/attach", {"pid": pid})
+        except PoolRefused:
+            if attempts == 1 or pool.get(f"/v1/jobs/{job_id}")["state"] != "running":
+                raise
+
+    _reconnecting(attach, progress)
 
 
 def _reconnecting(action: Callable[[], T], progress: _Progress, patience_s: float = RECONNECT_FOR_S) -> T:
@@ -170,7 +189,8 @@ def _die_by(number: int) -> NoReturn:
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     sys.stdout.flush()
-    signal.signal(number, signal.SIG_DFL)
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
     os.kill(os.getpid(), number)
     os._exit(128 + number)

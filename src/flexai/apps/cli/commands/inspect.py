@@ -18,8 +18,10 @@ from flexai.apps.cli.commands.shown import (
     moment,
     pool_from,
     print_json,
+    share,
     show,
     size,
+    styled_state,
     table_of,
 )
 from flexai.wire.api import check_job_id
@@ -34,8 +36,27 @@ def status(as_json: AsJson = False, run_dir: RunDir = None) -> None:
         print_json(answer)
         return
     shown = console()
-    shown.print(table_of(("", "<"), [(name.replace("_", " "), escape(_flat(value))) for name, value in answer.items()]))
+    for line in status_lines(answer):
+        shown.print(line, soft_wrap=True)
     shown.print(devices_table(pool.pages("/v1/devices")))
+
+
+def status_lines(answer: dict[str, Any]) -> list[str]:
+    """The pool at a glance, as rich markup."""
+    pool, agent = answer["pool"], answer["agent"]
+    counts = ", ".join(f"{count} {state}" for state, count in answer["jobs"].items() if count) or "none"
+    lines = [
+        f"pool    pid {pool['pid']}, up since {moment(pool['started_at_ms'])}"
+        + (", leaving" if pool.get("leaving") else ""),
+        f"agent   {'connected' if agent['connected'] else '[red]away[/red]: ' + str(agent.get('message'))}"
+        + ("" if agent.get("privileged") or not agent["connected"] else ", without privileges"),
+        f"cards   {answer['n_devices']}",
+        f"jobs    {counts}",
+        f"queues  {answer['n_queues']}",
+    ]
+    if pool.get("store_error"):
+        lines.append(f"[red]store   {escape(str(pool['store_error']))}[/red]")
+    return lines + [f"note    {escape(str(note))}" for note in agent.get("notes") or ()]
 
 
 def explain(job_id: Id, as_json: AsJson = False, run_dir: RunDir = None) -> None:
@@ -44,17 +65,17 @@ def explain(job_id: Id, as_json: AsJson = False, run_dir: RunDir = None) -> None
     if as_json:
         print_json(answer)
         return
-    reason = answer.get("reason") or {}
+    reason, position = answer.get("reason") or {}, answer.get("position")
     shown = console()
-    shown.print(f"job {job_id}: {answer.get('state', '')}")
+    place = f", number {position} in its line" if position is not None else ""
+    shown.print(f"job {job_id} is {styled_state(answer['state'])}{place}")
     if reason:
-        shown.print(escape(f"{reason.get('code')}: {reason.get('message')}"), soft_wrap=True)
-        shown.print(
-            table_of(("NUMBER", "VALUE>"), [(key, value) for key, value in (reason.get("numbers") or {}).items()])
-        )
-    for key, value in answer.items():
-        if key not in {"reason", "state", "id"} and value not in (None, [], {}):
-            shown.print(escape(f"{key.replace('_', ' ')}: {_flat(value)}"), soft_wrap=True)
+        shown.print(escape(f"{reason['code']}: {reason['message']}"), soft_wrap=True)
+    if answer.get("waits_for"):
+        shown.print(f"it waits for jobs {', '.join(answer['waits_for'])}")
+    rows = [(card["index"], share(card["free_milli"]) or "0%", size(card["free_bytes"]), escape(card["says"]))
+            for card in answer.get("cards") or ()]  # fmt: skip
+    shown.print(table_of(("CARD", "FREE>", "FREE MEMORY>", "FOR THIS JOB<"), rows))
 
 
 def history(
@@ -67,8 +88,8 @@ def history(
     path = f"/v1/jobs/{check_job_id(job_id)}/history" if job_id else "/v1/history"
     items = pool_from(run_dir).pages(path, limit)
     rows = [
-        (moment(item.get("at_ms")), item.get("job_id", job_id), item.get("event", item.get("kind")),
-         escape(str(item.get("message") or _flat({key: value for key, value in item.items() if key not in _SHOWN}))))
+        (moment(item["at_ms"]), item.get("job_id"), item["kind"],
+         escape(_flat({key: value for key, value in item.items() if key not in _SHOWN and value is not None})))
         for item in items
     ]  # fmt: skip
     show({"items": items}, as_json, table_of(("WHEN", "JOB", "WHAT", "DETAIL<"), rows))
@@ -76,25 +97,27 @@ def history(
 
 def usage(
     since: Annotated[str, typer.Option(help="So far back, as 24h.", metavar="DURATION")] = "30d",
-    by: Annotated[str, typer.Option(help="Group by user, queue or user,queue.")] = "user,queue",
+    by: Annotated[str, typer.Option(help="Group by user, queue, device or job, joined by commas.")] = "user,queue",
     as_json: AsJson = False,
     run_dir: RunDir = None,
 ) -> None:
-    """Card-hours by user and queue."""
+    """Card-hours granted, by user and queue."""
     since_ms = int(time.time() * 1000) - parse_duration_ms(since, "--since")
-    items = pool_from(run_dir).pages("/v1/usage", since_ms=since_ms, by=by)
-    columns = ("USER", "QUEUE", "JOBS>", "CARD-HOURS GRANTED>", "CARD-HOURS USED>")
+    answer = pool_from(run_dir).get("/v1/usage", since_ms=since_ms, by=by)
+    groups = [word for word in by.split(",") if word]
+    columns = (*(word.upper() for word in groups), "JOBS>", "CARD-HOURS>", "GiB-HOURS>")
     rows = [
-        (item.get("user"), item.get("queue"), item.get("n_jobs"), _hours(item, "granted"), _hours(item, "used"))
-        for item in items
-    ]
-    show({"items": items}, as_json, table_of(columns, rows))
+        (*(item[word] for word in groups), item["n_jobs"], f"{item['card_hours']:.4f}",
+         f"{item['memory_gib_hours']:.2f}")
+        for item in answer["items"]
+    ]  # fmt: skip
+    show(answer, as_json, table_of(columns, rows))
 
 
 def doctor(as_json: AsJson = False, run_dir: RunDir = None) -> int:
     """Check that every part works, and say what to do where one does not."""
     answer = pool_from(run_dir).get("/v1/doctor")
-    checks = answer if isinstance(answer, list) else answer.get("checks", answer.get("items", []))
+    checks = answer["checks"]
     marks = {True: "[green]ok[/green]", False: "[red]failed[/red]"}
     rows = [
         (marks[bool(check["ok"])], check["name"], escape(str(check.get("detail") or "")),
@@ -105,14 +128,7 @@ def doctor(as_json: AsJson = False, run_dir: RunDir = None) -> int:
     return exits.OK if all(check["ok"] for check in checks) else exits.CHECK_FAILED
 
 
-_SHOWN = frozenset({"at_ms", "job_id", "event", "kind", "message", "seq"})
-
-
-def _hours(item: dict[str, Any], what: str) -> str:
-    for key, scale in ((f"card_hours_{what}", 1.0), (f"{what}_card_hours", 1.0), (f"{what}_card_ms", 1 / 3_600_000)):
-        if key in item:
-            return f"{item[key] * scale:.3f}"
-    return f"{item['card_hours']:.3f}" if what == "granted" and "card_hours" in item else ""
+_SHOWN = frozenset({"at_ms", "job_id", "kind", "seq"})
 
 
 def _flat(value: object) -> str:

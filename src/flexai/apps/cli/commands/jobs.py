@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Ids = Annotated[list[str], typer.Argument(metavar="JOB...", help="Job ids, as 17 or 17_3.", show_default=False)]
 Id = Annotated[str, typer.Argument(metavar="JOB", help="Job id, as 17 or 17_3.", show_default=False)]
-FINAL = frozenset({"finished", "succeeded", "failed", "cancelled", "done"})
+FINAL = frozenset({"succeeded", "failed", "cancelled"})
 _AWAY_PAUSE_S = 0.5
 _AWAY_FOR_S = 300.0
 
@@ -48,7 +48,7 @@ def jobs(
     as_json: AsJson = False,
     run_dir: RunDir = None,
 ) -> None:
-    """List jobs, newest last; pending ones say what they wait for."""
+    """List jobs: those that have not ended in order of submission, then the latest that have; waiting ones say why."""
     items = pool_from(run_dir).pages("/v1/jobs", limit, state=state, user=user, queue=queue)
     show({"items": items}, as_json, jobs_table(items))
 
@@ -143,7 +143,7 @@ def _until_final(pool: PoolClient, job_id: str, until: float | None) -> dict[str
                 raise
             time.sleep(_AWAY_PAUSE_S)
             continue
-        if job.get("finished_at_ms") or job.get("state") in FINAL:
+        if job.get("state") in FINAL:
             return dict(job)
 
 
@@ -151,7 +151,7 @@ def _exit_code(job: Mapping[str, Any]) -> int:
     code = job.get("exit_code")
     if isinstance(code, int):
         return code
-    return exits.OK if job.get("state") in {"succeeded", "finished", "done"} else exits.NOT_STARTED
+    return exits.OK if job.get("state") == "succeeded" else exits.NOT_STARTED
 
 
 def cancel(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:

@@ -28,12 +28,12 @@ def list_queues(as_json: AsJson = False, run_dir: RunDir = None) -> None:
 def queues_table(queues: list[dict[str, Any]]) -> Table:
     """One row per queue."""
     return table_of(
-        ("QUEUE", "PARENT", "QUOTA>", "LIMIT>", "WEIGHT>", "PRIORITY>", "IN USE>", "RUNNING>", "PENDING>", "USERS<"),
+        ("QUEUE", "PARENT", "QUOTA>", "LIMIT>", "WEIGHT>", "PRIORITY>", "IN USE>", "RUNNING>", "WAITING>", "USERS<"),
         (
             (
                 queue["name"], queue.get("parent"), cards(queue.get("quota_milli")), cards(queue.get("limit_milli")),
-                queue.get("weight"), queue.get("priority"), cards(queue.get("used_milli", 0)), queue.get("n_running"),
-                queue.get("n_pending"), ", ".join(queue.get("users") or ()) or "all",
+                queue.get("weight"), queue.get("priority"), cards(queue.get("held_milli", 0)), queue.get("n_running"),
+                queue.get("n_waiting"), ", ".join(queue.get("users") or ()) or "all",
             )
             for queue in queues
         ),

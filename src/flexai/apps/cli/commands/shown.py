@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,11 +24,10 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunDir = Annotated[str | None, typer.Option("--run-dir", help="Folder of the pool's sockets.")]
 StateDir = Annotated[str | None, typer.Option("--state-dir", help="Folder of the database, logs and checkpoints.")]
-NARROW_COLUMNS = 80
-RIGHT = "right"
+PIPE_COLUMNS = 1000  # in a pipe nothing is cut short
 STATE_STYLES = {
-    "running": "green", "queued": "yellow", "pending": "yellow", "held": "yellow", "parked": "cyan", "paused": "cyan",
-    "finished": "default", "succeeded": "default", "failed": "red", "cancelled": "dim",
+    "running": "green", "starting": "green", "queued": "yellow", "held": "yellow", "parked": "cyan",
+    "stopping": "cyan", "failed": "red", "cancelled": "dim",
 }  # fmt: skip
 
 
@@ -47,7 +45,7 @@ def console() -> Console:
     """Standard output: colour only on a terminal unless the settings say otherwise."""
     color = load_settings().color
     force = {"auto": None, "always": True, "never": False}[color]
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 160
+    width = None if sys.stdout.isatty() else PIPE_COLUMNS
     return Console(force_terminal=force, no_color=color == "never" or None, width=width, highlight=False)
 
 

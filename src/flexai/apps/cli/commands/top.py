@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 BAR_COLUMNS = 20
-MAX_PENDING_SHOWN = 15
+MAX_WAITING_SHOWN = 15
 _AWAY_FOR_S = 300.0
 
 
@@ -79,22 +79,24 @@ def picture(answer: Mapping[str, Any]) -> RenderableType:
     slices = [(card, entry) for card in cards for entry in card.get("slices") or ()]
     if slices:
         parts.append(_slices_table(slices))
-    pending = answer.get("pending") or answer.get("queue") or []
-    if pending:
-        parts.append(_pending_table(pending))
+    waiting = [job for job in answer.get("jobs") or () if job["state"] in {"queued", "held"}]
+    if waiting:
+        n_hidden = answer.get("n_jobs", 0) - len(answer["jobs"])
+        parts.append(_waiting_table(waiting, n_hidden))
     return Group(*parts)
 
 
 def _headline(answer: Mapping[str, Any], cards: list[dict[str, Any]]) -> str:
-    granted = sum(card.get("compute_granted_milli", 0) for card in cards)
-    busy = [bar_milli(card) for card in cards]
+    n_cards = max(1, len(cards))
+    granted = sum(card.get("compute_granted_milli", 0) for card in cards) / n_cards / 10
+    busy = sum(bar_milli(card) for card in cards) / n_cards / 10
     simulated = " [yellow]simulated[/yellow]" if any(card.get("source") == "simulated" for card in cards) else ""
-    running, pending = answer.get("n_running"), answer.get("n_pending")
-    counts = f"   {running} running, {pending} pending" if running is not None else ""
-    used = f", {sum(busy) / len(busy) / 10:.0f}% busy" if busy else ""
+    status = answer.get("status") or {}
+    counts = ", ".join(f"{count} {state}" for state, count in (status.get("jobs") or {}).items() if count)
+    away = "" if (status.get("agent") or {}).get("connected", True) else "   [red]the agent is away[/red]"
     return (
-        f"[bold]FlexAI[/bold]  {time.strftime('%H:%M:%S')}   {len(cards)} cards{simulated}, "
-        f"{granted / 10 / max(1, len(cards)):.0f}% granted{used}{counts}"
+        f"[bold]FlexAI[/bold]  {time.strftime('%H:%M:%S')}   {len(cards)}{simulated} cards, {granted:.0f}% granted, "
+        f"{busy:.0f}% busy   {counts or 'no jobs'}{away}"
     )
 
 
@@ -159,7 +161,7 @@ def _flow(entry: Mapping[str, Any]) -> str:
     return share(borrowed) if borrowed else ""
 
 
-def _pending_table(pending: list[dict[str, Any]]) -> RenderableType:
+def _waiting_table(waiting: list[dict[str, Any]], n_hidden: int) -> RenderableType:
     now_ms = time.time() * 1000
     rows = [
         (
@@ -167,10 +169,11 @@ def _pending_table(pending: list[dict[str, Any]]) -> RenderableType:
             size(job.get("request", {}).get("memory_bytes") or None), duration(now_ms - job["submitted_at_ms"]),
             escape(reason_text(job)),
         )
-        for job in pending[:MAX_PENDING_SHOWN]
+        for job in waiting[:MAX_WAITING_SHOWN]
     ]  # fmt: skip
-    if len(pending) > MAX_PENDING_SHOWN:
-        rows.append(("", f"and {len(pending) - MAX_PENDING_SHOWN} more", "", "", "", "", "", ""))
+    n_more = len(waiting) - len(rows) + n_hidden
+    if n_more > 0:
+        rows.append(("", f"and {n_more} more", "", "", "", "", "", ""))
     return table_of(("WAITS", "NAME", "USER", "QUEUE", "SHARE>", "MEMORY>", "FOR>", "WHY<"), rows)
 
 

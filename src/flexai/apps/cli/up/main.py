@@ -38,11 +38,11 @@ def up(settings: Settings, *, detach: bool, say: Callable[[str], None]) -> int:
     Raises:
         BadInput: the cards, the folders or another pool stand in the way.
     """
+    cards = _cards(settings, say)
     try:
         program("flexai-arbiter")
     except FileNotFoundError as error:
         raise BadInput("native part", str(error), "is not built", "Run `make install`") from None
-    cards = _cards(settings, say)
     for folder, flag in ((settings.state_dir, "--state-dir"), (settings.run_dir, "--run-dir")):
         _make_folder(folder, flag)
     lock = take_lock(settings.state_dir, settings.run_dir)
@@ -71,18 +71,12 @@ def down(settings: Settings, jobs: str, say: Callable[[str], None]) -> int:
     if holder is None:
         say(f"no pool runs on {settings.state_dir}")
         return exits.NO_POOL
-    pool = PoolClient(settings.run_dir, timeout_s=5.0)
-    try:
-        if jobs == "cancel":
-            n_ended = _cancel_all(pool)
-            say(f"{n_ended} jobs cancelled")
-    except (PoolUnreachable, PoolRefused) as error:
-        say(f"jobs could not be cancelled: {error}")
     ticks = start_ticks(holder)
-    try:
-        os.kill(holder, signal.SIGTERM)
-    except PermissionError:
-        raise BadInput("pool", holder, "belongs to another user", "Ask its owner, or use sudo") from None
+    if not (jobs == "cancel" and _cancel_and_leave(settings, say)):
+        try:
+            os.kill(holder, signal.SIGTERM)
+        except PermissionError:
+            raise BadInput("pool", holder, "belongs to another user", "Ask its owner, or use sudo") from None
     until = time.monotonic() + _DOWN_GRACE_S
     while start_ticks(holder) == ticks:
         if time.monotonic() > until:
@@ -99,14 +93,21 @@ def running_jobs(pool: PoolClient) -> list[str]:
     return [str(job["id"]) for job in pool.pages("/v1/jobs", state="running")]
 
 
-def _cancel_all(pool: PoolClient) -> int:
-    jobs = running_jobs(pool)
-    for job_id in jobs:
-        pool.post(f"/v1/jobs/{job_id}/cancel")
-    until = time.monotonic() + _DOWN_GRACE_S
-    while running_jobs(pool) and time.monotonic() < until:
-        time.sleep(5 * _POLL_S)
-    return len(jobs)
+def living_jobs(state_dir: Path) -> list[str]:
+    """Ids of jobs whose supervisor was started and has not yet said how the job ended."""
+    begun = {file.parent for file in state_dir.glob("jobs/*/*/pid")}
+    return sorted({folder.parent.name for folder in begun if not (folder / "exit.json").exists()})
+
+
+def _cancel_and_leave(settings: Settings, say: Callable[[str], None]) -> bool:
+    """Tell the pool to end all jobs and then itself, at which its ``up`` ends too; False if it does not answer."""
+    try:
+        answer = PoolClient(settings.run_dir, timeout_s=5.0).post("/v1/shutdown", {"jobs": "cancel"})
+    except (PoolUnreachable, PoolRefused) as error:
+        say(f"jobs could not be cancelled: {error}")
+        return False
+    say(f"jobs cancelled: {answer['n_cancelled']}")
+    return True
 
 
 def _cards(settings: Settings, say: Callable[[str], None]) -> str:
@@ -152,12 +153,7 @@ def _keep(settings: Settings, cards: str, say: Callable[[str], None], ready: Cal
 
 def _stop(keeper: Keeper, settings: Settings, say: Callable[[str], None]) -> None:
     """Stop what can be stopped; what holds jobs that go on stays and is taken over by the next ``up``."""
-    try:
-        going_on = running_jobs(PoolClient(settings.run_dir, timeout_s=3.0)) if keeper.alive("pool") else ["?"]
-    except (PoolUnreachable, PoolRefused):
-        going_on = ["?"]
-    if going_on == ["?"] and not any(settings.state_dir.glob("jobs/*/*/pid")):
-        going_on = []
+    going_on = living_jobs(settings.state_dir)
     if going_on:
         say(f"running jobs go on and stay held; `flexai up` finds them again ({', '.join(going_on[:10])})")
     keeper.stop(leave_holders=bool(going_on))
