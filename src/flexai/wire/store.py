@@ -8,12 +8,12 @@ import json
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from flexai.model import Grant, Job, MemberState, Node, Queue
-from flexai.scheduling.events import Event
+from flexai.scheduling.events import Event, JobSubmitted
 from flexai.wire.errors import BadInput
 
 
@@ -100,6 +100,8 @@ _EVENT_TYPES: dict[str, type] = {kind.__name__: kind for kind in get_args(LogEve
 
 def encode_event(event: LogEvent) -> tuple[str, str]:
     """An event to its kind and its JSON text."""
+    if type(event) is JobSubmitted:  # the commonest by far, and its job's text is at hand
+        return "JobSubmitted", f'{{"at_ms":{event.at_ms},"job":{encode_job(event.job)}}}'
     return type(event).__name__, dumps(_plain(event))
 
 
@@ -116,9 +118,21 @@ def decode_event(kind: str, text: str) -> LogEvent:
     return event
 
 
-def encode_value(value: Job | Queue | Node | tuple[Member, ...]) -> str:
+def encode_value(value: Queue | Node) -> str:
     """A value of the model to JSON text."""
     return dumps(_plain(value))
+
+
+@lru_cache(maxsize=1024)
+def encode_members(members: tuple[Member, ...]) -> str:
+    """The members of a job to JSON text; most of those that wait are alike."""
+    return dumps(_plain(members))
+
+
+@lru_cache(maxsize=4096)
+def encode_job(job: Job) -> str:
+    """A job to JSON text; remembered, since it is written with every change of where the job stands."""
+    return dumps(_plain(job))
 
 
 def decode_job(text: str) -> Job:
@@ -157,9 +171,12 @@ def to_plain(value: Any) -> Any:
     return _plain(value)
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+
+
 def dumps(plain: Any) -> str:
     """Compact JSON, ASCII only, so that any text of the outside world fits a database column."""
-    return json.dumps(plain, separators=(",", ":"))
+    return _ENCODER.encode(plain)
 
 
 def _decode(kind: Any, text: str) -> Any:
@@ -173,17 +190,22 @@ def _decode(kind: Any, text: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        kind: Any = type(value)
-        return {name: _plain(getattr(value, name)) for name in _names(kind)}
-    if isinstance(value, tuple | list):
+    kind: Any = type(value)
+    if kind in _SCALARS:
+        return value
+    if kind in (tuple, list):
         return [_plain(item) for item in value]
-    return value
+    names = _names(kind)
+    return value if names is None else {name: _plain(getattr(value, name)) for name in names}
+
+
+_SCALARS = frozenset({str, int, float, bool, type(None), dict})
 
 
 @cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+def _names(kind: Any) -> tuple[str, ...] | None:
+    """Fields of a dataclass; None for what is written as it is."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else None
 
 
 @cache

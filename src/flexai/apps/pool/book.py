@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from flexai.adapters.sqlite.rows import JobRow
 from flexai.model import Device, Job, JobState, Node, Queue
 from flexai.wire.api import DEFAULT_QUEUE, Submission
-from flexai.wire.store import Member, decode_job, decode_members, encode_value
+from flexai.wire.store import Member, decode_job, decode_members, encode_job, encode_members
 
 MemberKey = tuple[str, int]
 """(job id, member)."""
@@ -70,8 +70,8 @@ class JobRecord:
             ended_seq=self.ended_seq,
             exit_code=self.exit_code,
             cause=self.cause,
-            job=encode_value(self.job),
-            members=encode_value(tuple(self.members)),
+            job=encode_job(self.job),
+            members=encode_members(tuple(self.members)),
         )
 
 

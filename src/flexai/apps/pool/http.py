@@ -1,6 +1,5 @@
 """HTTP as the pool speaks it: JSON in and out, refusals with thing, value and remedy, bounded bodies."""
 
-import json
 import logging
 from typing import Any
 
@@ -13,6 +12,7 @@ from flexai.adapters.sqlite import StoreError, StoreFull
 from flexai.apps.pool.identity import Peer
 from flexai.wire.api import MAX_BODY_BYTES, decode_json
 from flexai.wire.errors import BadInput
+from flexai.wire.store import dumps
 
 log = logging.getLogger("flexai.pool.http")
 
@@ -37,7 +37,7 @@ class Refusal(Exception):
 
 def answer(content: Any, status: int = 200) -> Response:
     """A JSON response."""
-    return Response(json.dumps(content, separators=(",", ":")), status, media_type="application/json")
+    return Response(dumps(content), status, media_type="application/json")
 
 
 def refusal(status: int, code: str, message: str, thing: str, value: object, remedy: str) -> Response:

@@ -69,6 +69,7 @@ async def serve(settings: Settings, new_scheduler: Callable[[], DecisionCore]) -
     server = uvicorn.Server(
         uvicorn.Config(
             make_app(pool), http=PeerProtocol, lifespan="off", access_log=False, log_config=None, ws="none",
+            proxy_headers=False,
             timeout_keep_alive=75, timeout_graceful_shutdown=_LEAVE_S, server_header=False, date_header=False,
         )
     )  # fmt: skip

@@ -56,7 +56,8 @@ class Transitions:
         match event:
             case e.JobSubmitted(job=job):
                 if record := self._book.active.get(job.id):
-                    self._line(event.at_ms, record, "Submitted", {"state": record.state})
+                    # Its row was written with the entry itself.
+                    self._line(event.at_ms, record, "Submitted", {"state": record.state}, changed=False)
             case e.JobHeld() | e.JobReleased():
                 if record := self._book.active.get(event.job_id):
                     self._book.held(record, isinstance(event, e.JobHeld))
@@ -229,10 +230,12 @@ class Transitions:
         self.outcome.members.add((record.id, member))
         self._book.version += 1
 
-    def _line(self, at_ms: int, record: JobRecord | None, kind: str, body: dict[str, Any]) -> None:
+    def _line(
+        self, at_ms: int, record: JobRecord | None, kind: str, body: dict[str, Any], *, changed: bool = True
+    ) -> None:
         self.last_history += 1
         job_id, uid = (record.id, record.uid) if record else ("", -1)
-        if record:
+        if record and changed:
             self.outcome.jobs[record.id] = record
         self.outcome.rows["history", self.last_history] = rows.put_history(
             self.last_history, at_ms, job_id, uid, kind, dumps(body)
