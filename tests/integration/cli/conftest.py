@@ -62,7 +62,7 @@ def command(environment, tmp_path, monkeypatch, capsys):
     """The same within this process: much faster, for what needs no process of its own."""
     from flexai.apps.cli.entry import main
 
-    def call(*words, input=""):
+    def call(*words, input=""):  # noqa: A002  as subprocess names it
         with monkeypatch.context() as patch:
             for name in [name for name in os.environ if name.startswith(("FLEXAI_", "XDG_"))]:
                 patch.delenv(name)

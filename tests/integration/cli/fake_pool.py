@@ -20,7 +20,7 @@ CARD = {
 def job(job_id, state="queued", **fields):
     return {
         "id": job_id, "name": "train", "user": "ann", "queue": "team-a", "state": state, "position": 0,
-        "reason": {"code": "NotEnoughCompute", "message": "2 of 4 cards have 30% left.", "numbers": {"free_milli": 300}},
+        "reason": {"code": "NotEnoughCompute", "message": "2 of 4 cards have 30% left.", "numbers": {"n": 2}},
         "request": {"compute_milli": 300, "memory_bytes": 16 << 30, "n_devices": 1}, "grants": [],
         "submitted_at_ms": 1_700_000_000_000, "started_at_ms": None, "finished_at_ms": None, "exit_code": None,
         "cause": None, "command": ["python", "train.py"], **fields,
