@@ -35,13 +35,14 @@ static inline bool fx_gates_clear(void)
     return true;
 }
 
-/* The slow half: note the stream, wait at closed gates, keep to the window. Returns the card to account to, or -1. */
-int fx_gate_enter(CUstream stream, bool per_thread);
+/* The slow half: note the stream, wait at closed gates, keep to the window. Returns the card where it
+ * was counted, or -1. */
+int fx_gate_enter(CUstream stream, bool per_thread, uint64_t work);
 void fx_gate_note(CUstream stream, bool per_thread);
-void fx_gate_leave(int card, CUstream stream, bool per_thread, CUresult rc);
+void fx_gate_leave(int card, CUstream stream, bool per_thread, uint64_t work, CUresult rc);
 
-/* One launch: `call` is the driver's own, made exactly once. */
-#define FX_GATED(stream, per_thread, call)                                                                             \
+/* One launch: `call` is the driver's own, made exactly once; `work` tells kinds of work apart. */
+#define FX_GATED(stream, per_thread, work, call)                                                                          \
     uint64_t key_ = (uint64_t)(stream) << 1 | (per_thread);                                                            \
     __atomic_store_n(&fx_gates.slot->n_launches, __atomic_load_n(&fx_gates.slot->n_launches, __ATOMIC_RELAXED) + 1,    \
                      __ATOMIC_RELAXED);                                                                                \
@@ -50,9 +51,9 @@ void fx_gate_leave(int card, CUstream stream, bool per_thread, CUresult rc);
             fx_gate_note((stream), (per_thread));                                                                      \
         return (call);                                                                                                 \
     }                                                                                                                  \
-    int card_ = fx_gate_enter((stream), (per_thread));                                                                 \
+    int card_ = fx_gate_enter((stream), (per_thread), (work));                                                             \
     CUresult rc_ = (call);                                                                                             \
-    fx_gate_leave(card_, (stream), (per_thread), rc_);                                                                 \
+    fx_gate_leave(card_, (stream), (per_thread), (work), rc_);                                                         \
     return rc_
 
 void fx_gate_attach(void);

@@ -16,6 +16,9 @@ struct config {
 
 #define DIMS unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared
 #define DIM_VALUES gx, gy, gz, bx, by, bz, shared
+/* A function with its grid; a graph. Blocks are left out: a program rarely changes them alone. */
+#define KIND(f) ((uint64_t)(f) ^ ((uint64_t)gx * gy * gz << 20))
+
 typedef CUresult (*launch)(CUfunction, DIMS, CUstream, void **, void **);
 typedef CUresult (*launch_ex)(const struct config *, CUfunction, void **, void **);
 typedef CUresult (*cooperative)(CUfunction, DIMS, CUstream, void **);
@@ -37,61 +40,66 @@ FX_EXPORT CUresult cuStreamDestroy_v2(CUstream stream);
 FX_EXPORT CUresult cuModuleGetFunction(CUfunction *f, CUmodule module, const char *name);
 FX_EXPORT CUresult cuLibraryGetKernel(void **kernel, void *library, const char *name);
 
+static uint64_t config_kind(const struct config *config, CUfunction f)
+{
+    return config ? (uint64_t)f ^ (uint64_t)config->grid[0] * config->grid[1] * config->grid[2] << 20 : 0;
+}
+
 CUresult cuLaunchKernel(CUfunction f, DIMS, CUstream stream, void **params, void **extra)
 {
-    FX_GATED(stream, 0, FX_REAL(cuLaunchKernel, launch)(f, DIM_VALUES, stream, params, extra));
+    FX_GATED(stream, 0, KIND(f), FX_REAL(cuLaunchKernel, launch)(f, DIM_VALUES, stream, params, extra));
 }
 
 CUresult cuLaunchKernel_ptsz(CUfunction f, DIMS, CUstream stream, void **params, void **extra)
 {
-    FX_GATED(stream, 1, FX_REAL(cuLaunchKernel_ptsz, launch)(f, DIM_VALUES, stream, params, extra));
+    FX_GATED(stream, 1, KIND(f), FX_REAL(cuLaunchKernel_ptsz, launch)(f, DIM_VALUES, stream, params, extra));
 }
 
 CUresult cuLaunchKernelEx(const struct config *config, CUfunction f, void **params, void **extra)
 {
     CUstream stream = config ? config->stream : NULL;
-    FX_GATED(stream, 0, FX_REAL(cuLaunchKernelEx, launch_ex)(config, f, params, extra));
+    FX_GATED(stream, 0, config_kind(config, f), FX_REAL(cuLaunchKernelEx, launch_ex)(config, f, params, extra));
 }
 
 CUresult cuLaunchKernelEx_ptsz(const struct config *config, CUfunction f, void **params, void **extra)
 {
     CUstream stream = config ? config->stream : NULL;
-    FX_GATED(stream, 1, FX_REAL(cuLaunchKernelEx_ptsz, launch_ex)(config, f, params, extra));
+    FX_GATED(stream, 1, config_kind(config, f), FX_REAL(cuLaunchKernelEx_ptsz, launch_ex)(config, f, params, extra));
 }
 
 CUresult cuLaunchCooperativeKernel(CUfunction f, DIMS, CUstream stream, void **params)
 {
-    FX_GATED(stream, 0, FX_REAL(cuLaunchCooperativeKernel, cooperative)(f, DIM_VALUES, stream, params));
+    FX_GATED(stream, 0, KIND(f), FX_REAL(cuLaunchCooperativeKernel, cooperative)(f, DIM_VALUES, stream, params));
 }
 
 CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, DIMS, CUstream stream, void **params)
 {
-    FX_GATED(stream, 1, FX_REAL(cuLaunchCooperativeKernel_ptsz, cooperative)(f, DIM_VALUES, stream, params));
+    FX_GATED(stream, 1, KIND(f), FX_REAL(cuLaunchCooperativeKernel_ptsz, cooperative)(f, DIM_VALUES, stream, params));
 }
 
 CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream)
 {
-    FX_GATED(stream, 0, FX_REAL(cuGraphLaunch, graph)(exec, stream));
+    FX_GATED(stream, 0, (uint64_t)exec, FX_REAL(cuGraphLaunch, graph)(exec, stream));
 }
 
 CUresult cuGraphLaunch_ptsz(CUgraphExec exec, CUstream stream)
 {
-    FX_GATED(stream, 1, FX_REAL(cuGraphLaunch_ptsz, graph)(exec, stream));
+    FX_GATED(stream, 1, (uint64_t)exec, FX_REAL(cuGraphLaunch_ptsz, graph)(exec, stream));
 }
 
 CUresult cuLaunch(CUfunction f)
 {
-    FX_GATED((CUstream)NULL, 0, FX_REAL(cuLaunch, CUresult (*)(CUfunction))(f));
+    FX_GATED((CUstream)NULL, 0, (uint64_t)f, FX_REAL(cuLaunch, CUresult (*)(CUfunction))(f));
 }
 
 CUresult cuLaunchGrid(CUfunction f, int width, int height)
 {
-    FX_GATED((CUstream)NULL, 0, FX_REAL(cuLaunchGrid, CUresult (*)(CUfunction, int, int))(f, width, height));
+    FX_GATED((CUstream)NULL, 0, (uint64_t)f, FX_REAL(cuLaunchGrid, CUresult (*)(CUfunction, int, int))(f, width, height));
 }
 
 CUresult cuLaunchGridAsync(CUfunction f, int width, int height, CUstream stream)
 {
-    FX_GATED(stream, 0, FX_REAL(cuLaunchGridAsync, CUresult (*)(CUfunction, int, int, CUstream))(f, width, height,
+    FX_GATED(stream, 0, (uint64_t)f, FX_REAL(cuLaunchGridAsync, CUresult (*)(CUfunction, int, int, CUstream))(f, width, height,
                                                                                                   stream));
 }
 

@@ -143,6 +143,11 @@ bool fx_mark_record(struct fx_mark *mark, CUstream stream, bool per_thread)
     return recorded;
 }
 
+bool fx_mark_done(const struct fx_mark *mark)
+{
+    return FX_REAL(cuEventQuery, CUresult (*)(CUevent))(mark->event) == CUDA_SUCCESS;
+}
+
 bool fx_mark_wait(const struct fx_mark *mark)
 {
     return FX_REAL(cuEventSynchronize, CUresult (*)(CUevent))(mark->event) == CUDA_SUCCESS;

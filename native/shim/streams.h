@@ -8,9 +8,8 @@
 
 #define FX_MAX_MARKS 32
 
-/* An event in a stream behind the launch number `count`. */
+/* An event behind work in a stream. */
 struct fx_mark {
-    uint64_t count;
     CUevent event;
     CUcontext context;
 };
@@ -23,6 +22,7 @@ void fx_streams_forget(void);
 bool fx_streams_wait(int card);
 
 bool fx_mark_record(struct fx_mark *mark, CUstream stream, bool per_thread);
+bool fx_mark_done(const struct fx_mark *mark);
 bool fx_mark_wait(const struct fx_mark *mark);
 void fx_mark_free(struct fx_mark *mark);
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The smallest driver that can be capped: memory with owners in a file shared by processes, so that a test knows what the
- * "card" holds without asking the shim. No time, no streams: the simulated card has those.
+ * The smallest driver that can be capped and gated: memory with owners in a file shared by processes, so that a test
+ * knows what the "card" holds without asking the shim; launches that take gridDimX microseconds each, one after the other
+ * within the process. The simulated card has the rest.
  *
  * File (STUB_LEDGER): capacity_bytes, then slots of (pid, bytes); a dead process's bytes count as free.
  */
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define N_SLOTS 64
@@ -97,13 +99,59 @@ int cuMemFree_v2(uint64_t at)
     return 0;
 }
 
-int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
-                   void *stream, void **params, void **extra)
+/* What was launched ends one after the other. */
+static uint64_t busy_until;
+
+static uint64_t now_ns(void)
 {
-    (void)f, (void)gx, (void)gy, (void)gz, (void)bx, (void)by, (void)bz, (void)shared, (void)stream, (void)params, (void)extra;
-    n_launches++;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static int queue(unsigned us)
+{
+    if (us) {
+        uint64_t before = __atomic_load_n(&busy_until, __ATOMIC_SEQ_CST), end;
+        do {
+            uint64_t now = now_ns();
+            end = (before > now ? before : now) + us * 1000ull;
+        } while (!__atomic_compare_exchange_n(&busy_until, &before, end, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+    }
+    __atomic_add_fetch(&n_launches, 1, __ATOMIC_RELAXED);
     return 0;
 }
+
+static void sleep_until(uint64_t then)
+{
+    struct timespec at = {(time_t)(then / 1000000000u), (long)(then % 1000000000u)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL) == EINTR)
+        ;
+}
+
+#define DIMS unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared
+int cuLaunchKernel(void *f, DIMS, void *stream, void **params, void **extra)
+{
+    (void)f, (void)gy, (void)gz, (void)bx, (void)by, (void)bz, (void)shared, (void)stream, (void)params, (void)extra;
+    return queue(gx);
+}
+int cuLaunchKernel_ptsz(void *f, DIMS, void *stream, void **params, void **extra)
+{
+    (void)f, (void)gy, (void)gz, (void)bx, (void)by, (void)bz, (void)shared, (void)stream, (void)params, (void)extra;
+    return queue(gx);
+}
+int cuGraphLaunch(void *exec, void *stream) { (void)stream; return queue((unsigned)(uintptr_t)exec); }
+int cuEventCreate(uint64_t **event, unsigned flags) { (void)flags; *event = calloc(1, sizeof **event); return 0; }
+int cuEventDestroy_v2(uint64_t *event) { free(event); return 0; }
+int cuEventRecord(uint64_t *event, void *stream) { (void)stream; *event = __atomic_load_n(&busy_until, __ATOMIC_SEQ_CST); return 0; }
+int cuEventRecord_ptsz(uint64_t *event, void *stream) { return cuEventRecord(event, stream); }
+int cuEventSynchronize(uint64_t *event) { sleep_until(*event); return 0; }
+int cuEventQuery(uint64_t *event) { return *event > now_ns() ? 600 : 0; }
+int cuCtxSynchronize(void) { sleep_until(__atomic_load_n(&busy_until, __ATOMIC_SEQ_CST)); return 0; }
+int cuCtxPushCurrent_v2(void *at) { (void)at; return 0; }
+int cuCtxPopCurrent_v2(void **at) { *at = &context; return 0; }
+int cuStreamIsCapturing_ptsz(void *stream, int *status) { (void)stream; *status = 0; return 0; }
+int cuModuleGetFunction(void **f, void *module, const char *name) { (void)module; *f = (void *)name; return 0; }
 
 /* Two functions whose arguments all must survive the lazy binding: ten integers, and one float. */
 int cuMemcpy3DPeer(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f, uint64_t g, uint64_t h)
