@@ -12,12 +12,17 @@ class LedgerSlot:
 
     Attributes:
         pid: in the process's own namespace.
+        host_pid: in the agent's; 0 until it was introduced.
+        start_ticks: of the process; 0 when not known.
+        pid_ns: inode of its pid namespace; 0 when not known.
         heartbeat_ns: of its shim, CLOCK_MONOTONIC.
     """
 
     index: int
     pid: int
     host_pid: int
+    start_ticks: int
+    pid_ns: int
     heartbeat_ns: int
     charged_bytes: tuple[int, ...]
 
@@ -37,8 +42,8 @@ class Regions(Protocol):
     def introduce(self, name: str, slot: int, host_pid: int) -> None:
         """Write a process's pid of this namespace into its slot."""
 
-    def reap(self, name: str) -> int:
-        """Take back what dead processes charged; how many there were."""
+    def reap(self, name: str, dead: list[LedgerSlot]) -> int:
+        """Take back what these dead processes charged; how many slots were released."""
 
     def remove(self, name: str) -> None:
         """Remove the region."""

@@ -1,5 +1,6 @@
-"""Shared memory: the files through which agent, arbiter and tenant processes see each other.
+"""Shared memory of the node: the tenants' regions and the arbiter's figures, as files under the run directory."""
 
-What lives here: opening, creating, reading and reaping such files. What may never: the layout of their bytes
-(``flexai.wire``), decisions. Called by the agent and by measuring programs.
-"""
+from flexai.adapters.shm.region import RegionFiles
+from flexai.adapters.shm.usage import UsageFile
+
+__all__ = ["RegionFiles", "UsageFile"]

@@ -1,179 +1,125 @@
-"""The two files of a tenant's region, as the agent handles them.
+"""Tenants' regions: ``<run>/tenants/<member>/{policy,ledger}``.
 
-The ledger is never mapped here: a tenant may cut its file at any time, and a mapped page that is gone would kill the
-reader; its bytes are read. What must change atomically in it (the charge of a dead process) is done by the program
-``flexai-reap``, which may die of it alone.
+The policy belongs to us and is mapped; the ledger belongs to the tenant, who may cut it at any moment, so it is read
+and written by calls, never through a mapping, and reaped by a program of its own (``flexai-reap``).
 """
 
+import contextlib
 import mmap
 import os
-import struct
+import shutil
 import subprocess
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+import flexai_native
+
+from flexai.model import Grant
+from flexai.ports import LedgerSlot
 from flexai.wire import region
-from flexai.wire.region import Ledger, Limits, Slot
+from flexai.wire.errors import BadInput
+
+_REAP_WITHIN_S = 5.0
 
 
-class PolicyFile:
-    """The agent's hand on ``<dir>/policy``."""
+class RegionFiles:
+    """``ports.Regions`` over files in shared memory."""
 
-    def __init__(self, path: Path) -> None:
-        """Map an existing policy file.
+    def __init__(self, tenants_dir: Path) -> None:
+        self._dir = tenants_dir
+        self._dir.mkdir(parents=True, exist_ok=True, mode=0o755)
 
-        Raises:
-            BadInput: another magic, version or size.
-            OSError: it cannot be opened.
-        """
-        with path.open("r+b") as file:
-            head = file.read(region.HEAD.size)
-            region.check_policy(head, os.fstat(file.fileno()).st_size, str(path))
-            self._map = mmap.mmap(file.fileno(), region.POLICY_BYTES)
+    def directory(self, name: str) -> str:
+        """See ``ports.Regions``."""
+        return str(self._dir / name)
 
-    @classmethod
-    def create(cls, path: Path, tenant: str, cards: list[Limits]) -> Self:
-        """Make the file complete under another name, then move it in place.
+    def put(self, name: str, uid: int, gid: int, grants: tuple[Grant, ...]) -> str:
+        """See ``ports.Regions``.
 
         Raises:
-            BadInput: a value does not fit.
-            OSError: it cannot be written.
+            BadInput: the grants do not fit a region.
         """
-        image = bytearray(region.policy_image(tenant))
-        region.write_limits(image, cards)
-        _replace(path, bytes(image), 0o644)
-        return cls(path)
+        directory = self._dir / name
+        directory.mkdir(exist_ok=True, mode=0o755)
+        if not self._is_policy(directory / "policy", name):
+            _create(directory / "policy", region.policy_image(name), 0o644, None)
+        if not self._is_ledger(directory / "ledger"):
+            _create(directory / "ledger", region.ledger_image(), 0o600, (uid, gid))
+        limits = [
+            region.Limits(g.device, g.memory_bytes, g.compute_milli, g.limit_milli, g.tenant_class.value)
+            for g in grants
+        ]
+        with (directory / "policy").open("r+b") as file, mmap.mmap(file.fileno(), region.POLICY_BYTES) as policy:
+            region.write_limits(policy, limits)
+        return str(directory)
 
-    def write(self, cards: list[Limits]) -> None:
-        """Change the limits; a reader sees all of the change or nothing.
+    @staticmethod
+    def _is_policy(path: Path, name: str) -> bool:
+        try:
+            return region.read_limits(bytearray(path.read_bytes()))[0] == name
+        except (OSError, BadInput):
+            return False
 
-        Raises:
-            BadInput: a value does not fit.
-        """
-        region.write_limits(self._map, cards)
-
-    def read(self) -> tuple[str, list[Limits]]:
-        """The tenant and its limits."""
-        return region.read_limits(self._map)
-
-    def close(self) -> None:
-        """Let go of the mapping."""
-        self._map.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _replace(path: Path, image: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        os.fchmod(fd, mode)
-        if owner is not None:
-            os.fchown(fd, *owner)
-        written = 0
-        while written < len(image):
-            written += os.write(fd, image[written:])
-    finally:
-        os.close(fd)
-    part.rename(path)
-
-
-def create_ledger(path: Path, owner: tuple[int, int] | None = None) -> None:
-    """Make an empty ledger.
-
-    Args:
-        path: ``<dir>/ledger``.
-        owner: uid and gid whose processes charge themselves in it; None leaves it ours.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    _replace(path, region.ledger_image(), 0o600, owner)
-
-
-def read_ledger(path: Path) -> Ledger:
-    """Read ``<dir>/ledger``.
-
-    Raises:
-        BadInput: another magic, version or size.
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        return region.decode_ledger(file.read(region.LEDGER_BYTES + 1), str(path))
-
-
-def set_host_pid(path: Path, slot: int, host_pid: int) -> None:
-    """Write into a slot which pid its process has on the host; the arbiter reads it.
-
-    Raises:
-        BadInput: no such slot.
-        OSError: it cannot be written.
-    """
-    at = region.host_pid_at(slot)
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.pwrite(fd, struct.pack("<I", host_pid), at)
-    finally:
-        os.close(fd)
-
-
-def own_pid_ns() -> int:
-    """Inode of our pid namespace; 0 where it cannot be read."""
-    try:
-        return int(str(Path("/proc/self/ns/pid").readlink()).removeprefix("pid:[").removesuffix("]"))
-    except (OSError, ValueError):
-        return 0
-
-
-def dead_slots(ledger: Ledger, pid_ns: int) -> list[Slot]:
-    """Slots whose process is gone: by pid where it shares the namespace `pid_ns` (ours), by host pid elsewhere."""
-    return [slot for slot in ledger.slots if _gone(slot, pid_ns)]
-
-
-def _gone(slot: Slot, pid_ns: int) -> bool:
-    same = slot.pid_ns == pid_ns and pid_ns != 0
-    pid = slot.pid if same else slot.host_pid
-    if pid == 0:
-        return False  # nobody knows yet who that is
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()
-    except FileNotFoundError:
+    @staticmethod
+    def _is_ledger(path: Path) -> bool:
+        try:
+            region.decode_ledger(path.read_bytes())
+        except (OSError, BadInput):
+            return False
         return True
-    except OSError:
-        return False
-    state, n_threads, start_ticks = fields[0], int(fields[17]), int(fields[19])
-    if same and slot.start_ticks and slot.start_ticks != start_ticks:
-        return True
-    return state in "ZX" and n_threads <= 1  # a leader may end before its threads do
+
+    def slots(self, name: str) -> list[LedgerSlot]:
+        """See ``ports.Regions``; a ledger that its tenant spoilt has none."""
+        try:
+            ledger = region.decode_ledger((self._dir / name / "ledger").read_bytes())
+        except (OSError, BadInput):
+            return []
+        return [
+            LedgerSlot(s.index, s.pid, s.host_pid, s.start_ticks, s.pid_ns, s.heartbeat_ns, s.charged_bytes)
+            for s in ledger.slots
+        ]
+
+    def introduce(self, name: str, slot: int, host_pid: int) -> None:
+        """See ``ports.Regions``."""
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._dir / name / "ledger", os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.fstat(descriptor).st_size == region.LEDGER_BYTES:
+                    os.pwrite(descriptor, host_pid.to_bytes(4, "little"), region.host_pid_at(slot))
+            finally:
+                os.close(descriptor)
+
+    def reap(self, name: str, dead: list[LedgerSlot]) -> int:
+        """See ``ports.Regions``."""
+        if not dead:
+            return 0
+        argv = [str(flexai_native.program("flexai-reap")), self.directory(name)]
+        argv += [f"{slot.index}:{slot.pid}:{slot.start_ticks}" for slot in dead]
+        try:
+            done = subprocess.run(argv, capture_output=True, timeout=_REAP_WITHIN_S, check=False)
+            return int(done.stdout)
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            return 0
+
+    def remove(self, name: str) -> None:
+        """See ``ports.Regions``."""
+        shutil.rmtree(self._dir / name, ignore_errors=True)
+
+    def names(self) -> list[str]:
+        """See ``ports.Regions``."""
+        try:
+            return sorted(entry.name for entry in self._dir.iterdir() if entry.is_dir())
+        except OSError:
+            return []
 
 
-def reap(directory: Path, slots: list[Slot], program: Path, timeout_s: float = 5.0) -> int:
-    """Take back what dead processes charged.
-
-    Args:
-        directory: the tenant's.
-        slots: from `dead_slots`.
-        program: path of ``flexai-reap``.
-        timeout_s: for the program.
-
-    Returns:
-        How many were released.
-    """
-    if not slots:
-        return 0
-    wanted = [f"{slot.index}:{slot.pid}:{slot.start_ticks}" for slot in slots]
-    try:
-        done = subprocess.run(
-            [program, directory, *wanted], capture_output=True, text=True, timeout=timeout_s, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return 0
-    return int(done.stdout or 0) if done.returncode == 0 else 0
+def _create(path: Path, image: bytes, mode: int, owner: tuple[int, int] | None) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(image)
+        os.fchmod(file.fileno(), mode)
+        if owner is not None and os.geteuid() == 0:
+            os.fchown(file.fileno(), *owner)
+    temporary.replace(path)

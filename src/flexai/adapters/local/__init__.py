@@ -1,0 +1,1 @@
+"""This machine's processes, cgroups and files, from the agent's side."""
