@@ -1,6 +1,6 @@
 """The shared region of a tenant: what ``api/flexai_region.h`` says, for Python.
 
-Bytes and mapped memory only; the files are opened by ``flexai.adapters.shm.region``.
+Bytes and mapped memory only; the files are opened by ``flexai.adapters.shm``.
 """
 
 import struct

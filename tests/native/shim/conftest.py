@@ -1,5 +1,6 @@
 """A driver that can be capped, and tenant directories, for tests of the shim."""
 
+import mmap
 import os
 import struct
 import subprocess
@@ -7,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from flexai_native import library
+from flexai_native import library, program
 
-from flexai.adapters.shm.region import PolicyFile, create_ledger
-from flexai.wire.region import Limits
+from flexai.wire import region
+from flexai.wire.region import Ledger, Limits, Slot
 
 HERE = Path(__file__).parent
 UUID = "GPU-00112233-4455-6677-8899-aabbccddeeff"  # what stub_cuda.c says
@@ -33,8 +34,9 @@ class Tenant:
     def __init__(self, root: Path, stub: Path, cap: int, capacity: int) -> None:
         self.dir, self.card = root / "tenant", root / "card"
         self.dir.mkdir()
-        self.policy = PolicyFile.create(self.dir / "policy", "t1", [Limits(UUID, cap, 500, 500)])
-        create_ledger(self.dir / "ledger")
+        (self.dir / "policy").write_bytes(region.policy_image("t1"))
+        (self.dir / "ledger").write_bytes(region.ledger_image())
+        self.limit(cap)
         self.started: list[subprocess.Popen[str]] = []
         self.card.write_bytes(struct.pack("<Q", capacity) + bytes(64 * 16))
         self.env = {
@@ -45,6 +47,20 @@ class Tenant:
             "STUB_LEDGER": str(self.card),
             "PYTHONPATH": str(HERE),
         }
+
+    def limit(self, cap: int) -> None:
+        """Change the cap in place, as the agent does."""
+        with (self.dir / "policy").open("r+b") as file, mmap.mmap(file.fileno(), 0) as policy:
+            region.write_limits(policy, [Limits(UUID, cap, 500, 500)])
+
+    def ledger(self) -> Ledger:
+        """What the tenant's processes have charged."""
+        return region.decode_ledger((self.dir / "ledger").read_bytes())
+
+    def reap(self, slots: tuple[Slot, ...]) -> int:
+        """Have slots released, as the agent does."""
+        wanted = [f"{slot.index}:{slot.pid}:{slot.start_ticks}" for slot in slots]
+        return int(subprocess.check_output([program("flexai-reap"), self.dir, *wanted]))
 
     def held(self) -> int:
         """Bytes that the card says living processes hold."""
@@ -83,7 +99,6 @@ class Tenant:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
-        self.policy.close()
 
 
 @pytest.fixture

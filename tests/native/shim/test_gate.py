@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from flexai.adapters.shm.region import read_ledger
 from flexai.wire import region
 
 LEASE = 1
@@ -156,7 +155,7 @@ def test_a_process_with_collectives_is_never_held(tenant, arbiter):
     arbiter.beat()
     tell(one)
     assert said(one) == "through"
-    assert read_ledger(tenant.dir / "ledger").slots[0].flags & region.SLOT_COLLECTIVE
+    assert tenant.ledger().slots[0].flags & region.SLOT_COLLECTIVE
 
 
 def test_the_window_bounds_what_is_queued_and_the_work_goes_on(tenant, arbiter):

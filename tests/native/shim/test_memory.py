@@ -5,14 +5,8 @@ import signal
 import time
 from pathlib import Path
 
-from flexai_native import program
-
-from flexai.adapters.shm.region import dead_slots, own_pid_ns, read_ledger, reap
-from flexai.wire.region import Limits
-
 MIB = 1 << 20
 GIB = 1 << 30
-UUID = "GPU-00112233-4455-6677-8899-aabbccddeeff"
 
 
 def until(condition, timeout_s: float = 10.0) -> None:
@@ -36,18 +30,18 @@ def test_what_is_over_the_cap_is_refused_and_a_free_gives_it_back(tenant):
         "free(a); print(alloc(GIB) is not None, alloc(1 << 60))"
     )
     assert done.stdout.splitlines() == ["True None None", "True None"], done.stderr
-    ledger = read_ledger(tenant.dir / "ledger")
+    ledger = tenant.ledger()
     assert ledger.peak_bytes[0] == GIB
     assert ledger.n_refused[0] >= 3
 
 
 def test_a_refusal_of_the_driver_is_refunded(tenant):
-    tenant.policy.write([Limits(UUID, 100 * GIB, 500, 500)])
+    tenant.limit(100 * GIB)
     done = tenant.python(
         "check(cuda.cuInit(0)); print(alloc(5 * GIB), alloc(3 * GIB) is not None, mem_info()[1] // GIB)"
     )
     assert done.stdout == "None True 4\n", done.stderr
-    assert read_ledger(tenant.dir / "ledger").peak_bytes[0] >= 5 * GIB
+    assert tenant.ledger().peak_bytes[0] >= 5 * GIB
 
 
 def test_four_processes_at_random_never_hold_more_than_the_cap_and_can_hold_all_of_it(tenant):
@@ -87,9 +81,9 @@ print(n, flush=True); sys.stdin.readline()
                 ready.unregister(key.fileobj)
     assert most <= GIB
     assert most > GIB // 2  # the cap was met
-    assert read_ledger(tenant.dir / "ledger").n_refused[0] > 0
+    assert tenant.ledger().n_refused[0] > 0
     assert tenant.held() == 0
-    assert read_ledger(tenant.dir / "ledger").charged_bytes[0] == 0
+    assert tenant.ledger().charged_bytes[0] == 0
     for worker in workers:  # one after the other fills up: together they get the whole
         worker.stdin.write("go\n")
         worker.stdin.flush()
@@ -114,18 +108,15 @@ def test_a_killed_process_frees_its_charge_for_the_next(tenant):
 def test_the_agent_takes_back_what_a_dead_process_charged(tenant):
     one = tenant.start("check(cuda.cuInit(0)); alloc(512 * MIB); print('up', flush=True); input()")
     one.stdout.readline()
-    ledger = read_ledger(tenant.dir / "ledger")
+    ledger = tenant.ledger()
     assert ledger.charged_bytes[0] == 512 * MIB
     assert [slot.pid for slot in ledger.slots] == [one.pid]
-    assert dead_slots(ledger, own_pid_ns()) == []
     one.kill()
     one.wait()
-    dead = dead_slots(read_ledger(tenant.dir / "ledger"), own_pid_ns())
-    assert [slot.pid for slot in dead] == [one.pid]
-    assert reap(tenant.dir, dead, program("flexai-reap")) == 1
-    assert read_ledger(tenant.dir / "ledger").charged_bytes[0] == 0
-    assert read_ledger(tenant.dir / "ledger").slots == ()
-    assert reap(tenant.dir, dead, program("flexai-reap")) == 0
+    assert tenant.reap(ledger.slots) == 1
+    assert tenant.ledger().charged_bytes[0] == 0
+    assert tenant.ledger().slots == ()
+    assert tenant.reap(ledger.slots) == 0  # not twice: the slot may be another's by then
 
 
 def test_a_charge_that_died_half_way_is_put_right(tenant):
@@ -144,7 +135,7 @@ def test_exec_gives_back_what_the_image_before_held(tenant):
     )
     # The stub's own slot goes by pid and is taken anew as well.
     done = tenant.python(code)
-    assert len(read_ledger(tenant.dir / "ledger").slots) <= 1
+    assert len(tenant.ledger().slots) <= 1
     assert done.stdout == "True\n", done.stderr
 
 
@@ -169,9 +160,9 @@ def test_the_heartbeat_beats_and_launches_are_counted(tenant):
         "print('up', flush=True); input()"
     )
     one.stdout.readline()
-    first = read_ledger(tenant.dir / "ledger").slots[0]
+    first = tenant.ledger().slots[0]
     assert first.n_launches == 100
-    until(lambda: read_ledger(tenant.dir / "ledger").slots[0].heartbeat_ns > first.heartbeat_ns, 2.0)
+    until(lambda: tenant.ledger().slots[0].heartbeat_ns > first.heartbeat_ns, 2.0)
     one.communicate("\n", timeout=10)
 
 
@@ -198,12 +189,12 @@ def test_a_new_cap_counts_at_once(tenant):
         "input(); print(alloc(2 * MIB), mem_info())"
     )
     one.stdout.readline()
-    tenant.policy.write([Limits(UUID, 800 * MIB, 500, 500)])
+    tenant.limit(800 * MIB)
     assert one.communicate("\n", timeout=10)[0] == f"None (0, {800 * MIB})\n"
 
 
 def test_slots_of_many_short_processes_are_used_again(tenant):
     for _ in range(20):
         assert tenant.python("check(cuda.cuInit(0)); alloc(2 * MIB); print('ok')").stdout == "ok\n"
-    assert len(read_ledger(tenant.dir / "ledger").slots) <= 2
+    assert len(tenant.ledger().slots) <= 2
     assert Path(tenant.dir / "ledger").stat().st_size == 512 + 576 * 256

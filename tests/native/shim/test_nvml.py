@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 from flexai_native import library
 
-from flexai.adapters.shm.region import read_ledger
-
 GIB = 1 << 30
 UUID = "GPU-00112233-4455-6677-8899-aabbccddeeff"
 
@@ -74,7 +72,7 @@ def test_what_the_driver_holds_beyond_the_allocations_is_charged(managed):
         "check(cuda.cuInit(0)); alloc(100 * MIB); time.sleep(0.8); print(mem_info()[0] // MIB)"
     )
     assert managed.python(code).stdout == "424\n"
-    assert read_ledger(managed.dir / "ledger").charged_bytes[0] == 600 << 20
+    assert managed.ledger().charged_bytes[0] == 600 << 20
 
 
 def test_the_name_without_a_number_is_the_same_library(managed):
