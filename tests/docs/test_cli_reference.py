@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from flexai.apps.cli.commands import command_tree
+from flexai.apps.cli.commands.passed_on import APPS
 from flexai.apps.cli.job_options import options_of
 from flexai.apps.cli.reference import pages
 
@@ -21,8 +22,13 @@ def every_command(group):
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from ((f"{name} {inner}", one) for inner, one in every_command(command))
-        else:
+        elif name not in APPS:
             yield name, command
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_an_app_behind_a_command_writes_json(name):
+    assert "--json" in (REFERENCE / "cli.md").read_text().partition(f"## flexai {name}\n")[2].partition("\n## ")[0]
 
 
 def test_every_flag_of_every_command_is_mentioned():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flexai.apps.cli import exits
 from flexai.apps.cli.commands import command_tree
+from flexai.apps.cli.commands.passed_on import APPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +44,21 @@ def _commands(group: Any, path: str) -> Iterator[str]:
     for name, command in sorted(group.commands.items()):
         if hasattr(command, "commands"):
             yield from _commands(command, f"{path} {name}")
+        elif name in APPS:
+            yield _app(name)
         else:
             yield _command(command, f"{path} {name}")
+
+
+def _app(name: str) -> str:
+    """An app of its own: its help, as it prints it."""
+    module, about = APPS[name]
+    environment = {**os.environ, "COLUMNS": "110", "NO_COLOR": "1", "TERM": "dumb"}
+    told = subprocess.run(
+        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, env=environment, check=True
+    )
+    lines = "".join(f"    {line}".rstrip() + "\n" for line in told.stdout.strip().splitlines())
+    return f"\n## flexai {name}\n\n{about}\n\n{lines}"
 
 
 def _command(command: Any, path: str) -> str:

@@ -241,4 +241,6 @@ def _day(text: str, default: int) -> int:
 
 def main() -> None:
     """Run as ``python -m flexai.apps.simulator``."""
-    typer.run(simulate)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(simulate)
+    app(prog_name="flexai simulate")

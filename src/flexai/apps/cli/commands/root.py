@@ -11,7 +11,7 @@ import typer
 
 from flexai.adapters.pool_client import PoolRefused, PoolUnreachable
 from flexai.apps.cli import exits
-from flexai.apps.cli.commands import cards, inspect, jobs, lifecycle, queues
+from flexai.apps.cli.commands import cards, inspect, jobs, lifecycle, passed_on, queues
 from flexai.apps.cli.commands.job_commands import job_command
 from flexai.apps.cli.commands.top import top
 from flexai.apps.cli.up.lock import AlreadyUp
@@ -32,6 +32,8 @@ def command_tree() -> Any:
         for function in part.COMMANDS:
             app.command()(function)
     app.command("top")(top)
+    for name in passed_on.APPS:
+        app.command(name, context_settings=passed_on.SETTINGS)(passed_on.passed_on(name))
     app.add_typer(queues.app, name="queue")
     return typer.main.get_command(app)
 

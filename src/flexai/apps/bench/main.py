@@ -1,0 +1,114 @@
+"""``flexai bench NAME``: measure, show a table, write JSON, draw plots."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from flexai.apps.bench.frame import Run, header, run_case
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flexai.apps.bench.frame import Case, Row
+
+SUITES = {"pool": "flexai.apps.bench.pool"}
+GOAL_MISSED, BAD_INPUT = 6, 2
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help="Benchmark: " + ", ".join(SUITES) + ".")],
+    quick: Annotated[bool, typer.Option("--quick", help="Shorter and rougher.")] = False,
+    case: Annotated[str, typer.Option(help="Only cases whose name matches, as 'share*'.", metavar="PATTERN")] = "*",
+    json_file: Annotated[
+        str, typer.Option("--json", help="Write header and rows to this file; - prints them.", metavar="FILE")
+    ] = "",
+    plots: Annotated[str, typer.Option(help="Draw plots into this folder.", metavar="FOLDER")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 1,
+    list_cases: Annotated[bool, typer.Option("--list", help="Only list the cases.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 6 when a goal is missed.")] = False,
+) -> int:
+    """Measure the figures that FlexAI promises, on this machine."""
+    if name not in SUITES:
+        print(f"flexai bench: {name!r} is no benchmark. Choose one of: {', '.join(SUITES)}", file=sys.stderr)
+        return BAD_INPUT
+    suite = importlib.import_module(SUITES[name])
+    cases: list[Case] = [one for one in suite.CASES if fnmatch.fnmatch(one.name, case)]
+    if not cases:
+        known = ", ".join(one.name for one in suite.CASES)
+        print(f"flexai bench: --case {case!r} matches no case. Cases: {known}", file=sys.stderr)
+        return BAD_INPUT
+    if list_cases:
+        for one in cases:
+            print(f"{one.name:20} {one.about}")
+        return 0
+    to_terminal = json_file == "-"
+    cards, driver = suite.hardware()
+    head = header(name, cards, driver, seed)
+    rows = _measure(cases, quick, seed, quiet=to_terminal)
+    document = {**head, "quick": quick, "rows": [row.as_json() for row in rows]}
+    if to_terminal:
+        print(json.dumps(document, indent=2))
+    else:
+        _print(head, rows)
+        if json_file:
+            Path(json_file).write_text(json.dumps(document, indent=2) + "\n")
+    if plots:
+        from flexai.apps.bench.plots import draw  # noqa: PLC0415  matplotlib only when asked for
+
+        draw(name, rows, Path(plots))
+    return GOAL_MISSED if strict and any(row.met is False for row in rows) else 0
+
+
+def _measure(cases: Sequence[Case], quick: bool, seed: int, *, quiet: bool) -> list[Row]:
+    def say(line: str) -> None:
+        print(line, file=sys.stderr if quiet else sys.stdout, flush=True)
+
+    folder = Path(tempfile.mkdtemp(prefix="fxb"))
+    try:
+        return [row for one in cases for row in run_case(one, Run(quick, seed, say, folder))]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _print(head: dict[str, Any], rows: Sequence[Row]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    for key, value in head.items():
+        console.print(f"{key:10} {value}", markup=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("NAME", "CONDITIONS", "GOAL", "GOT", "UNIT", "MET"):
+        table.add_column(column, justify="right" if column in {"GOAL", "GOT"} else "left")
+    marks = {True: "[green]yes[/green]", False: "[red]no[/red]", None: ""}
+    for row in rows:
+        got = "-" if row.got != row.got else f"{row.got:.4g}"
+        table.add_row(row.name, row.conditions, str(row.goal or ""), got, row.unit, marks[row.met])
+    console.print(table)
+    for row in rows:
+        if row.note:
+            console.print(f"{row.name}, {row.conditions}: {row.note}", markup=False)
+
+
+def main() -> int:
+    """Run one benchmark and return the exit code."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(bench)
+    try:
+        return typer.main.get_command(app).main(prog_name="flexai bench", standalone_mode=False) or 0
+    except typer.TyperException as error:
+        print(f"flexai bench: {error.format_message()}", file=sys.stderr)
+        return BAD_INPUT
+    except typer.Exit as ending:
+        return ending.exit_code
+    except KeyboardInterrupt:
+        return 130

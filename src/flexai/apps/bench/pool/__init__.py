@@ -1,0 +1,11 @@
+"""``flexai bench pool``: the figures of a pool on one machine."""
+
+from flexai.apps.bench.frame import Case
+from flexai.apps.bench.pool import api, run_command
+
+CASES: tuple[Case, ...] = (*run_command.CASES, *api.CASES)
+
+
+def hardware() -> tuple[str, str]:
+    """Cards and driver of the header: simulated unless a case says otherwise."""
+    return "simulated", "simulated card of this repository"

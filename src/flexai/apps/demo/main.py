@@ -1,0 +1,121 @@
+"""``flexai demo``: the same morning twice, shown live, and the difference."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from flexai.adapters.pool_client import PoolRefused, PoolUnreachable
+from flexai.apps.demo.morning import PUBLISHED, SOURCE, draw_morning
+from flexai.apps.demo.outcome import SHARE_ERROR_MEANS, UTILISATION_MEANS
+from flexai.apps.demo.play import make_queues, play
+from flexai.apps.demo.stand import NotStarted, own_pool
+from flexai.apps.demo.tables import comparison, live_view, tenants, told
+
+if TYPE_CHECKING:
+    from flexai.apps.demo.outcome import PhaseOutcome
+
+FAILED, BAD_INPUT = 1, 2
+
+
+def demo(
+    json_file: Annotated[str, typer.Option("--json", help="Write all figures to this file.", metavar="FILE")] = "",
+    plot: Annotated[str, typer.Option(help="Write the picture to this file.", metavar="FILE")] = "demo.png",
+    n_jobs: Annotated[int, typer.Option("--jobs", help="How many jobs.", min=3, max=200)] = 24,
+    mix: Annotated[str, typer.Option(help="Published list of shares: " + " or ".join(PUBLISHED) + ".")] = "gpushare60",
+    simulate: Annotated[str, typer.Option(help="Simulate these cards, as h200:2.", metavar="CARDS")] = "",
+    scale: Annotated[float, typer.Option(help="Make all jobs so many times as long.", min=0.1, max=100.0)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of lengths, kernels and the order.")] = 7,
+) -> int:
+    """A mixed morning of jobs on a pool of this machine: first whole cards, then slices."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    if mix not in PUBLISHED:
+        print(f"flexai demo: --mix: {mix!r} is unknown. Use one of: {', '.join(PUBLISHED)}", file=sys.stderr)
+        return BAD_INPUT
+    began_s = time.monotonic()
+    jobs = draw_morning(random.Random(seed), n_jobs, mix, scale)  # noqa: S311  a demonstration, not a secret
+    bound = sum(job.is_card_bound for job in jobs)
+    try:
+        with own_pool(simulate) as (pool, said):
+            for line in said:
+                console.print(line, markup=False)
+            cards = pool.pages("/v1/devices")
+            make_queues(pool, len(cards))
+            console.print(
+                f"{n_jobs} jobs in three queues on {len(cards)} cards. Shares: {SOURCE}, list '{mix}'. {bound} of them "
+                f"are bound by the card itself and ask for a whole one (slicing does not help those); the others wait "
+                f"for input and ask for the fraction they can use.",
+                markup=False,
+                soft_wrap=True,
+            )
+            phases = []
+            for name, sliced in (("whole cards", False), ("slices", True)):
+                with Live(console=console, auto_refresh=False, transient=True) as live:
+                    phases.append(play(pool, name, jobs, sliced, lambda top: live.update(live_view(top), refresh=True)))
+    except (NotStarted, PoolUnreachable, PoolRefused) as error:
+        print(f"flexai demo: {error}", file=sys.stderr)
+        return FAILED
+    took_s = time.monotonic() - began_s
+    document = _document(phases, mix, seed, took_s, [card["source"] for card in cards])
+    _report(console, phases, took_s)
+    if json_file:
+        Path(json_file).write_text(json.dumps(document, indent=2) + "\n")
+    if plot:
+        from flexai.apps.demo.picture import draw  # noqa: PLC0415  matplotlib takes half a second
+
+        draw(phases, Path(plot), f"{n_jobs} jobs, {len(cards)} cards ({cards[0]['source']}), shares: openb {mix}")
+        console.print(f"wrote {plot}")
+    return FAILED if any(job.failed for phase in phases for job in phase.jobs) else 0
+
+
+def _document(phases: list[PhaseOutcome], mix: str, seed: int, took_s: float, sources: list[str]) -> dict[str, Any]:
+    whole, sliced = phases
+    return {
+        "whole": whole.as_json(),
+        "sliced": sliced.as_json(),
+        "tenants": [job.as_json() for job in sliced.jobs],
+        "max_share_error_points": round(max(job.share_error_points for job in sliced.jobs), 2),
+        "over_cap_bytes": max(job.over_cap_bytes for phase in phases for job in phase.jobs),
+        "n_cards": whole.n_cards,
+        "cards": sorted(set(sources)),
+        "distribution": f"{SOURCE}, list {mix}",
+        "seed": seed,
+        "took_s": round(took_s, 1),
+        "utilisation_means": UTILISATION_MEANS,
+        "share_error_means": SHARE_ERROR_MEANS,
+    }
+
+
+def _report(console: Console, phases: list[PhaseOutcome], took_s: float) -> None:
+    console.print(told(phases[0]))
+    console.print(tenants(phases[1]))
+    console.print(comparison(phases))
+    console.print(f"utilisation: {UTILISATION_MEANS}", markup=False, soft_wrap=True)
+    console.print(f"share error: {SHARE_ERROR_MEANS}", markup=False, soft_wrap=True)
+    failed = [f"{phase.name}: {job.name} ({job.failed})" for phase in phases for job in phase.jobs if job.failed]
+    if failed:
+        console.print(f"[red]failed: {', '.join(failed)}[/red]")
+    console.print(f"the demo took {took_s:.0f} s")
+
+
+def main() -> int:
+    """Run the demo and return the exit code."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(demo)
+    try:
+        return typer.main.get_command(app).main(prog_name="flexai demo", standalone_mode=False) or 0
+    except typer.TyperException as error:
+        print(f"flexai demo: {error.format_message()}", file=sys.stderr)
+        return BAD_INPUT
+    except typer.Exit as ending:
+        return ending.exit_code
+    except KeyboardInterrupt:
+        return 130
