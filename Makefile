@@ -21,8 +21,9 @@ $(STAMP): pyproject.toml native/pyproject.toml uv.lock $(NATIVE_SOURCES) | $(BIN
 
 install: $(STAMP)  ## everything the project needs, into .venv
 
-demo: $(STAMP)  ## a mixed morning of jobs, with whole cards and then with slices (demo.png, demo.json)
-	@$(BIN)/flexai demo --json demo.json --plot demo.png
+demo: $(STAMP)  ## a mixed morning of jobs, with whole cards and then with slices (.demo/demo.png, .demo/demo.json)
+	@mkdir -p .demo
+	@$(BIN)/flexai demo --json .demo/demo.json --plot .demo/demo.png
 
 test: $(STAMP)  ## the tests, with linters and import contracts
 	@$(BIN)/ruff check .

@@ -1,0 +1,188 @@
+"""`flexai up` keeps processes alive, and what a killed `up` left running is taken over, not started twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flexai.apps.cli.up.keeper import Keeper, start_ticks, stop_process
+from flexai.apps.cli.up.lock import AlreadyUp, lock_holder, take_lock
+from flexai.apps.cli.up.machine import accelerators
+from flexai.apps.cli.up.main import living_jobs
+from flexai.apps.cli.up.plan import Process, check_cards, processes
+from flexai.wire.errors import BadInput
+
+SLEEPS = "import time; time.sleep(600)"
+DIES = "raise SystemExit(3)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+)
+
+
+def part(name, program=SLEEPS, holds_jobs=False, socket=None):
+    return Process(name, (sys.executable, "-c", program), socket, holds_jobs)
+
+
+@pytest.fixture
+def keep(tmp_path):
+    made, said = [], []
+
+    def make(*parts):
+        keeper = Keeper(parts, tmp_path, said.append)
+        made.append(keeper)
+        return keeper
+
+    make.said = said
+    yield make
+    for keeper in made:
+        keeper.stop(leave_holders=False)
+
+
+def pid_of(tmp_path, name):
+    return json.loads((tmp_path / "up.json").read_text())[name]["pid"]
+
+
+def until(condition, timeout_s=10.0):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def start_all(keeper):
+    keeper.adopt()
+    for one in keeper.processes:
+        keeper.start(one)
+
+
+def test_a_process_that_is_killed_is_started_again_and_the_reason_is_said(keep, tmp_path):
+    keeper = keep(part("pool"))
+    start_all(keeper)
+    first = pid_of(tmp_path, "pool")
+    os.kill(first, signal.SIGKILL)
+    assert keeper.wait(5.0) == {"pool": "by SIGKILL"}
+    until(lambda: keeper.wait(0.05) == {} and keeper.alive("pool"))
+    assert pid_of(tmp_path, "pool") != first
+    assert any("SIGKILL" in line and "pool.log" in line for line in keep.said)
+
+
+def test_the_pause_before_a_restart_grows_with_each_early_death(keep, tmp_path):
+    keeper = keep(part("pool", DIES))
+    start_all(keeper)
+    n_ends, began = 0, time.monotonic()
+    while n_ends < 3:
+        n_ends += len(keeper.wait(1.0))
+    assert time.monotonic() - began > 0.2 + 0.4
+    pauses = [line.partition("again in ")[2].partition(" ")[0] for line in keep.said if "again in" in line]
+    assert pauses[:3] == ["0.2", "0.4", "0.8"]
+    assert all("exit code 3" in line for line in keep.said if "again in" in line)
+
+
+def test_what_a_killed_up_left_running_is_taken_over_and_still_watched(keep, tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from flexai.apps.cli.up.keeper import Keeper\n"
+        "from flexai.apps.cli.up.plan import Process\n"
+        f"part = Process('arbiter', ({sys.executable!r}, '-c', {SLEEPS!r}), None, True)\n"
+        f"keeper = Keeper((part,), Path({str(tmp_path)!r}), print); keeper.adopt(); keeper.start(part)\n"
+        "print('started', flush=True); sys.stdin.read()\n"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert killed.stdout.readline() == "started\n"
+    killed.kill()
+    killed.communicate()
+    left = pid_of(tmp_path, "arbiter")
+    keeper = keep(part("arbiter", holds_jobs=True))
+    assert keeper.adopt() == ["arbiter"]
+    keeper.start(keeper.processes[0])
+    assert pid_of(tmp_path, "arbiter") == left
+    os.kill(left, signal.SIGKILL)
+    assert keeper.wait(5.0) == {"arbiter": "of an earlier `up`"}
+    until(lambda: keeper.wait(0.05) == {} and keeper.alive("arbiter"))
+
+
+def test_a_process_of_an_earlier_up_with_other_words_is_replaced(keep, tmp_path):
+    first = keep(part("simcard", SLEEPS + " # h200:2"))
+    start_all(first)
+    old = pid_of(tmp_path, "simcard")
+    second = keep(part("simcard", SLEEPS + " # h200:4"))
+    assert second.adopt() == []
+    assert start_ticks(old) is None
+    assert any("replaced" in line for line in keep.said)
+    first.wait(1.0)
+
+
+def test_a_recorded_pid_that_now_belongs_to_someone_else_is_left_alone(keep, tmp_path):
+    (tmp_path / "up.json").write_text(json.dumps({"pool": {"pid": os.getpid(), "start_ticks": 1, "argv": []}}))
+    assert keep(part("pool")).adopt() == []
+    (tmp_path / "up.json").write_text("{broken")
+    assert keep(part("pool")).adopt() == []
+
+
+def test_holders_of_jobs_stay_when_jobs_go_on(keep, tmp_path):
+    keeper = keep(part("arbiter", holds_jobs=True), part("pool"))
+    start_all(keeper)
+    arbiter, pool = pid_of(tmp_path, "arbiter"), pid_of(tmp_path, "pool")
+    keeper.stop(leave_holders=True)
+    assert start_ticks(pool) is None
+    assert start_ticks(arbiter) is not None
+    assert list(json.loads((tmp_path / "up.json").read_text())) == ["arbiter"]
+
+
+def test_a_process_that_ignores_the_request_to_end_is_killed():
+    process = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    stop_process(process.pid, 0.2)
+    assert process.wait(5) == -signal.SIGKILL
+    process.stdout.close()
+
+
+def test_only_one_up_holds_a_state_and_a_dead_ones_lock_is_free(tmp_path):
+    assert lock_holder(tmp_path) is None
+    handle = take_lock(tmp_path, tmp_path)
+    with pytest.raises(AlreadyUp, match=rf"pid {os.getpid()}.*flexai status"):
+        take_lock(tmp_path, tmp_path)
+    assert lock_holder(tmp_path) == os.getpid()
+    os.close(handle)
+    assert lock_holder(tmp_path) is None
+    os.close(take_lock(tmp_path, tmp_path))
+
+
+def test_jobs_that_have_not_said_how_they_ended_are_alive(tmp_path):
+    for job, files in (("1", ["pid"]), ("2", ["pid", "exit.json"]), ("3_0", ["pid"]), ("4", ["log"])):
+        folder = tmp_path / "jobs" / job / "0"
+        folder.mkdir(parents=True)
+        for file in files:
+            (folder / file).touch()
+    assert living_jobs(tmp_path) == ["1", "3_0"]
+
+
+def test_simulated_pools_have_a_card_daemon_and_real_ones_have_not(tmp_path):
+    def names(cards):
+        return [one.name for one in processes(tmp_path, tmp_path, cards, "python", lambda name: Path("/bin") / name)]
+
+    assert names("h200:2") == ["simcard", "arbiter", "guardian", "agent", "pool"]
+    assert names("") == ["arbiter", "guardian", "agent", "pool"]
+
+
+@pytest.mark.parametrize("text", ["", "h200", "h200:", ":2", "h200:0", "h200:65", "h200:2,", "h200:-1", "h 200:1"])
+def test_wrong_lists_of_cards_are_refused_with_a_remedy(text):
+    with pytest.raises(BadInput, match="h200:2"):
+        check_cards(text)
+
+
+def test_cards_are_counted_on_the_bus_and_by_device_file_where_the_bus_is_hidden(tmp_path):
+    pci, dev = tmp_path / "pci", tmp_path / "dev"
+    dev.mkdir()
+    for name, vendor, kind in (("a", "0x10de", "0x030200"), ("b", "0x10de", "0x040300"), ("c", "0x19e5", "0x120000")):
+        (pci / name).mkdir(parents=True)
+        (pci / name / "vendor").write_text(vendor + "\n")
+        (pci / name / "class").write_text(kind + "\n")
+    assert accelerators(pci, dev) == {"nvidia": 1, "ascend": 1}
+    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+        (dev / name).touch()
+    assert accelerators(tmp_path / "none", dev) == {"nvidia": 2}
