@@ -234,3 +234,11 @@ async def test_the_api_describes_itself(new_rig):
             assert path in described["paths"]
         assert json.dumps(described)
         assert http.MAX_BODY_BYTES > 0
+
+
+async def test_more_memory_than_any_card_has_is_refused_at_once_with_what_there_is(new_rig):
+    async with new_rig() as rig:
+        body = {"command": ["true"], "compute_milli": 500, "memory_bytes": 1 << 50}
+        refused = await rig.client.post("/v1/jobs", json=body)
+        assert (refused.status_code, refused.json()["code"]) == (422, "TooLarge")
+        assert "GiB" in refused.json()["remedy"]

@@ -11,6 +11,7 @@ from flexai.apps.pool.service import Pool
 from flexai.model import Job, JobState
 from flexai.wire.agent_rpc import MAX_LINE_BYTES
 from flexai.wire.api import Submission, encode_submission
+from flexai.wire.quantity import format_size
 from flexai.wire.store import Member, dumps
 
 MAX_ACTIVE_JOBS = 200_000
@@ -78,6 +79,15 @@ def check(pool: Pool, peer: Peer, submission: Submission) -> None:
             403, "NotAllowed", f"User {peer.user} may not submit to queue {queue.name}.", "queue", queue.name,
             "Ask an operator to add you to its users, or use another queue",
         )  # fmt: skip
+    request = submission.request
+    cards = [card for _, card in pool.book.devices() if not request.models or card.model in request.models]
+    largest = max(cards, key=lambda card: card.memory_bytes, default=None)
+    if largest is not None and request.memory_bytes > largest.memory_bytes:
+        raise Refusal(
+            422, "TooLarge", f"{format_size(request.memory_bytes)} is more than any card has.", "memory_bytes",
+            request.memory_bytes,
+            f"Ask for at most {format_size(largest.memory_bytes)} ({largest.model}), or spread over --devices",
+        )  # fmt: skip
     tool = submission.command[0].rsplit("/", 1)[-1]
     if tool in _CONTAINER_TOOLS and (_CONTAINER_VERBS & {tool, *submission.command[1:]}):
         raise Refusal(
@@ -96,7 +106,7 @@ async def _dependencies(pool: Pool, peer: Peer, after: tuple[str, ...]) -> tuple
         known = [record for record in found if record is not None and peer.owns(record.uid)]
         if not known:
             raise Refusal(
-                404, "UnknownJob", f"There is no job {given} to wait for.", "after", given, "See `flexai jobs --all`"
+                404, "UnknownJob", f"There is no job {given} to wait for.", "after", given, "See `flexai jobs`"
             )  # fmt: skip
         for record in known:
             if record.state in {JobState.FAILED, JobState.CANCELLED}:

@@ -48,7 +48,7 @@ async def jobs_of(pool: Pool, request: Request, job_id: str) -> list[JobRecord]:
 
 def unknown(job_id: str) -> Refusal:
     """There is no such job."""
-    return Refusal(404, "UnknownJob", f"There is no job {job_id}.", "job", job_id, "See `flexai jobs --all`")
+    return Refusal(404, "UnknownJob", f"There is no job {job_id}.", "job", job_id, "See `flexai jobs`")
 
 
 def view(pool: Pool, record: JobRecord) -> dict[str, Any]:
