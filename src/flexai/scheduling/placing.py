@@ -76,8 +76,6 @@ def _try_line(state: State, line: Line) -> bool:
     """Start the line's first job if it can; else note what would let it be tried again."""
     record = line.head
     job = record.job
-    if job.id in state.big and state.reservation is not None:
-        return False
     if state.queues.over_limit(job.queue, record.asked_milli) or job.queue not in state.queues:
         state.deferred[line.key] = None
         return False

@@ -27,7 +27,7 @@ class SchedulerSettings:
     scorer: str = "fragmentation"
     order: str = "expected"
     reserve_cards: int = 16
-    reserve_after_ms: int = 43_200_000
+    reserve_after_ms: int = 604_800_000
     backfill_quantile: float = 0.9
     preempt: bool = True
     grace_ms: int = 30_000

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The simulated driver: the CUDA driver API's functions that it implements, over a session with flexai-simcard. Types and
+ * numbers are those of cuda.h 13.0, declared here by size.
+ *
+ * Device memory is address space of this process without pages until touched, so that copies and fills do what they say;
+ * kernels take time and compute nothing.
+ */
+#ifndef FLEXAI_SIM_H
+#define FLEXAI_SIM_H
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "session.h"
+
+#define SIM_API __attribute__((visibility("default")))
+#define CUDA_VERSION 13000
+
+typedef int CUresult;
+typedef int CUdevice;
+typedef uint64_t CUdeviceptr;
+typedef struct sim_context *CUcontext;
+typedef struct sim_stream *CUstream;
+typedef struct sim_event *CUevent;
+typedef struct sim_module *CUmodule;
+typedef struct sim_function *CUfunction;
+typedef struct sim_graph *CUgraph;
+typedef struct sim_node *CUgraphNode;
+typedef struct sim_graph *CUgraphExec;
+
+enum {
+    CUDA_SUCCESS = 0, CUDA_ERROR_INVALID_VALUE = 1, CUDA_ERROR_OUT_OF_MEMORY = 2, CUDA_ERROR_NOT_INITIALIZED = 3,
+    CUDA_ERROR_NO_DEVICE = 100, CUDA_ERROR_INVALID_DEVICE = 101, CUDA_ERROR_INVALID_CONTEXT = 201,
+    CUDA_ERROR_INVALID_HANDLE = 400, CUDA_ERROR_ILLEGAL_STATE = 401, CUDA_ERROR_NOT_FOUND = 500,
+    CUDA_ERROR_NOT_READY = 600, CUDA_ERROR_CONTEXT_IS_DESTROYED = 709, CUDA_ERROR_LAUNCH_FAILED = 719,
+    CUDA_ERROR_NOT_SUPPORTED = 801, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901, CUDA_ERROR_UNKNOWN = 999,
+};
+enum { CU_STREAM_NON_BLOCKING = 1 };
+#define CU_STREAM_LEGACY ((CUstream)1)
+#define CU_STREAM_PER_THREAD ((CUstream)2)
+
+struct sim_node {
+    struct sim_node *next;
+    uint32_t op;       /* enum sm_op */
+    uint64_t amount;
+    uint32_t flags;
+    uint32_t n_kernels;
+    struct sim_event *event;
+};
+
+struct sim_graph {
+    struct sim_node *first, **last;
+    size_t n;
+    uint64_t id;
+};
+
+struct sim_stream {
+    struct sim_stream *next;   /* of the context */
+    struct sim_context *context;
+    pthread_mutex_t lock;
+    struct sm_ring *ring;
+    int index;
+    unsigned flags;
+    int priority;
+    uint64_t seen_default;     /* how much of the context's default stream it has waited for */
+    uint64_t default_saw;      /* how much of it the default stream has waited for */
+    struct sim_graph *capture;
+    bool invalidated;
+};
+
+struct sim_event {
+    unsigned slot, flags;
+    uint64_t value;            /* of the latest record; 0 = never recorded */
+    int ring;
+    uint64_t seq;
+    bool captured;
+};
+
+struct sim_context {
+    struct sim_context *next;
+    int ordinal, card;
+    unsigned flags;
+    uint32_t id;               /* the card's name for it */
+    int n_retained;            /* primary: retains */
+    bool primary;
+    pthread_mutex_t lock;
+    struct sim_stream *streams;
+    struct sim_stream legacy;
+};
+
+struct sim_function {
+    struct sim_function *next;
+    struct sim_module *module;
+    char name[128];
+    bool is_work;              /* flexai_work(u64 iterations): 1 ns each */
+};
+
+struct sim_module {
+    struct sim_function *functions;
+};
+
+const struct session *sim_session(void);
+CUresult sim_error(int negative_errno);
+/* Current context of this thread, or NULL; its primary one is never made silently. */
+struct sim_context *sim_current(void);
+struct sim_stream *sim_stream(CUstream stream);
+CUresult sim_stream_open(struct sim_context *context, struct sim_stream *stream);
+void sim_stream_close(struct sim_stream *stream);
+/* Put work on a stream (or into the graph that it captures). `seq` may be NULL. */
+CUresult sim_push(struct sim_stream *stream, const struct sm_entry *entry, uint64_t *seq);
+CUresult sim_wait(int ring, uint64_t seq);
+CUresult sim_drain(struct sim_stream *stream);
+CUresult sim_drain_context(struct sim_context *context);
+bool sim_done(int ring, uint64_t seq);
+/* The stream's context, brought up to date; its sticky error if it has one. */
+CUresult sim_sticky(const struct sim_stream *stream);
+CUresult sim_copy(CUstream stream, void *to, const void *from, size_t bytes, uint32_t kind, bool synchronous);
+CUresult sim_take(int card, uint64_t bytes);
+void sim_give(int card, uint64_t bytes);
+CUresult sim_graph_add(struct sim_graph *graph, const struct sm_entry *entry, struct sim_event *event, CUgraphNode *node);
+struct sim_graph *sim_graph_new(void);
+void sim_graph_free(struct sim_graph *graph);
+void sim_memory_forget(struct sim_context *context);
+#endif

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef FLEXAI_SIMCARD_DAEMON_H
+#define FLEXAI_SIMCARD_DAEMON_H
+#include <sys/types.h>
+#include "simcard_model.h"
+#include "simcard_wire.h"
+
+/* A process with connections. */
+struct client {
+    struct client *next;
+    pid_t pid;
+    uint64_t start_ticks;
+    int n_connections;
+    int region_fd;
+    void *region;
+    struct sm_process *process;
+    struct sm_stream *stream[SC_MAX_RINGS];
+    uint32_t stream_context[SC_MAX_RINGS];
+    struct owned { struct owned *next; struct sm_group *group; } *groups;
+};
+
+struct connection {
+    struct connection *next;
+    int fd;
+    uid_t uid;
+    struct client *client;
+    struct sm_log *log;
+    int log_card;
+    bool dead;        /* to be freed by server_sweep: events of this round may still name it */
+    bool waiting;     /* a reply is owed by a callback */
+    uint64_t cookie;
+    struct sm_stream *watched;
+    bool wants_log;   /* the reply owed is that of a flush */
+};
+
+struct server {
+    struct sm_model *model;
+    int poll;
+    uint64_t next_cookie;
+    struct client *clients;
+    struct connection *connections;
+};
+
+void server_start(struct server *s);
+void server_accept(struct server *s, int listener);
+void server_read(struct server *s, struct connection *c);
+void server_sweep(struct server *s);
+void connection_reply(struct connection *c, int status, int64_t a, uint64_t v, const void *payload, size_t n, int fd);
+void connection_log(struct server *s, struct connection *c);
+
+/* What a request does; returns false when the reply comes later. */
+bool serve(struct server *s, struct connection *c, const struct sc_request *r);
+bool serve_owner(struct server *s, struct connection *c, const struct sc_request *r);
+
+int client_attach(struct server *s, struct client *client);
+void client_release(struct server *s, struct client *client);
+#endif
