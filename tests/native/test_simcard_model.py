@@ -11,7 +11,16 @@ SOURCES = [
     SIMCARD / "virtual" / "virtual.c",
     SIMCARD / "tests" / "model_test.c",
 ]
-FLAGS = "-std=c11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror".split()
+FLAGS = [
+    "-std=c11",
+    "-g",
+    "-O1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+]
 
 
 @pytest.fixture(scope="module")
