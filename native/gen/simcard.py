@@ -1,8 +1,8 @@
 """What the simulated driver does not implement, and how it answers cuGetProcAddress.
 
-``simcard.py SYMBOLS VERSIONS OUT_C OUT_S SOURCES...``: every function of the driver API (SYMBOLS, as for the shim) that no
-source defines (``SIM_API CUresult NAME(``) gets a body that answers CUDA_ERROR_NOT_SUPPORTED; the per-thread variant of
-one that is implemented jumps to it. So a program finds every symbol, and is told the truth by those that do nothing.
+``simcard.py SYMBOLS VERSIONS OUT_C OUT_S SOURCES...``: every function of the driver API (SYMBOLS, as for the shim) that
+no source defines (``SIM_API CUresult NAME(``) gets a body that answers CUDA_ERROR_NOT_SUPPORTED; the per-thread variant
+of one that is implemented jumps to it. So a program finds every symbol, and is told the truth by those that do nothing.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The simulated card's model: exact, deterministic, and as an H200 was measured to behave. Runs under ASan and UBSan."""
+"""The simulated card's model: exact, deterministic, as an H200 was measured to behave. Runs under ASan and UBSan."""
 
 import subprocess
 from pathlib import Path

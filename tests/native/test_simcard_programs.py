@@ -1,0 +1,196 @@
+"""Programs that nobody here wrote run on the simulated card: NVIDIA's bindings, nvidia-ml-py, nvitop."""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import flexai_native
+import pytest
+
+LIBRARIES = flexai_native.library("simcard/libcuda.so.1").parent
+WORKLOAD = flexai_native.program("flexai-workload")
+
+
+@pytest.fixture(scope="module")
+def cards():
+    """A daemon with two simulated H200s; answers the environment of a program that uses them."""
+    with tempfile.TemporaryDirectory(prefix="fx") as folder:
+        socket = Path(folder) / "s"
+        daemon = subprocess.Popen(
+            [flexai_native.program("flexai-simcard"), "--socket", socket, "--cards", "h200:2"],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert "2 simulated cards" in daemon.stdout.readline()
+        yield dict(os.environ, FLEXAI_SIMCARD=str(socket), LD_LIBRARY_PATH=str(LIBRARIES))
+        daemon.terminate()
+        daemon.wait()
+        daemon.stdout.close()
+
+
+def python(cards, code):
+    return subprocess.run(
+        [sys.executable, "-c", code], env=cards, capture_output=True, text=True, timeout=60, check=True
+    )
+
+
+def work(cards, *arguments):
+    done = subprocess.run([WORKLOAD, *arguments], env=cards, capture_output=True, text=True, timeout=60, check=True)
+    return json.loads(done.stdout)
+
+
+def test_cuda_bindings_allocate_copy_launch_time_and_replay_a_graph(cards):
+    code = """
+import ctypes
+from cuda.bindings import driver as d
+def ok(result):
+    assert result[0] == d.CUresult.CUDA_SUCCESS, result
+    return result[1] if len(result) == 2 else result[1:]
+ok(d.cuInit(0)); assert ok(d.cuDeviceGetCount()) == 2
+device = ok(d.cuDeviceGet(1)); assert b"H200" in ok(d.cuDeviceGetName(64, device))
+context = ok(d.cuDevicePrimaryCtxRetain(device)); ok(d.cuCtxSetCurrent(context))
+free, total = ok(d.cuMemGetInfo())
+a = ok(d.cuMemAlloc(1 << 20)); assert free - ok(d.cuMemGetInfo())[0] == 1 << 20
+data = (ctypes.c_char * 1024)(*(b"flexai" * 170 + b"abcd")); out = (ctypes.c_char * 1024)()
+ok(d.cuMemcpyHtoD(a, ctypes.addressof(data), 1024)); ok(d.cuMemcpyDtoH(ctypes.addressof(out), a, 1024))
+assert bytes(out) == bytes(data)
+module = ok(d.cuModuleLoadData(b"any image")); f = ok(d.cuModuleGetFunction(module, b"flexai_work"))
+stream = ok(d.cuStreamCreate(0)); start, end = ok(d.cuEventCreate(0)), ok(d.cuEventCreate(0))
+def launch(n):
+    ok(d.cuLaunchKernel(f, 1, 1, 1, 1, 1, 1, 0, stream, ((n,), (ctypes.c_uint64,)), 0))
+ok(d.cuEventRecord(start, stream)); launch(5_000_000); ok(d.cuEventRecord(end, stream))
+assert d.cuEventQuery(end)[0] == d.CUresult.CUDA_ERROR_NOT_READY
+ok(d.cuEventSynchronize(end)); assert 4.9 < ok(d.cuEventElapsedTime(start, end)) < 5.4
+ok(d.cuStreamBeginCapture(stream, d.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED))
+for _ in range(4): launch(1_000_000)
+graph = ok(d.cuStreamEndCapture(stream)); exe = ok(d.cuGraphInstantiate(graph, 0))
+ok(d.cuEventRecord(start, stream)); ok(d.cuGraphLaunch(exe, stream)); ok(d.cuEventRecord(end, stream))
+ok(d.cuStreamSynchronize(stream)); assert 3.9 < ok(d.cuEventElapsedTime(start, end)) < 4.4
+assert d.cuTexObjectDestroy(0)[0] == d.CUresult.CUDA_ERROR_NOT_SUPPORTED
+print("done")
+"""
+    assert python(cards, code).stdout == "done\n"
+
+
+def test_nvidia_ml_py_sees_cards_memory_and_processes(cards):
+    keeper = subprocess.Popen([WORKLOAD, "flood", "--memory", str(2**30), "--seconds", "20"], env=cards)
+    try:
+        code = f"""
+import pynvml as n, time
+n.nvmlInit(); assert n.nvmlDeviceGetCount() == 2
+card = n.nvmlDeviceGetHandleByIndex(0); assert n.nvmlDeviceGetUUID(card).startswith("GPU-")
+for _ in range(100):
+    found = {{p.pid: p.usedGpuMemory for p in n.nvmlDeviceGetComputeRunningProcesses(card)}}
+    if found.get({keeper.pid}, 0) > 2**30: break
+    time.sleep(0.05)
+assert found[{keeper.pid}] > 2**30, found
+time.sleep(1.2); assert n.nvmlDeviceGetUtilizationRates(card).gpu > 80
+assert n.nvmlDeviceGetMemoryInfo(card).used >= found[{keeper.pid}]
+print(n.nvmlDeviceGetName(card))
+"""
+        assert python(cards, code).stdout == "NVIDIA H200 (simulated)\n"
+    finally:
+        keeper.kill()
+        keeper.wait()
+
+
+def test_nvitop_shows_the_cards_once(cards):
+    done = subprocess.run(
+        [Path(sys.executable).with_name("nvitop"), "--once", "--no-unicode"],
+        env=cards, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "H200" in done.stdout
+
+
+def test_a_killed_process_leaves_nothing_on_the_card(cards):
+    victim = subprocess.Popen([WORKLOAD, "flood", "--memory", str(4 * 2**30), "--seconds", "60"], env=cards)
+    code = """
+import pynvml as n
+n.nvmlInit(); print(n.nvmlDeviceGetMemoryInfo(n.nvmlDeviceGetHandleByIndex(0)).used)
+"""
+    for _ in range(100):
+        if int(python(cards, code).stdout) > 4 * 2**30:
+            break
+        time.sleep(0.05)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    time.sleep(0.05)
+    assert int(python(cards, code).stdout) == 0
+
+
+def test_two_floods_share_the_card_by_turns_and_pay_for_switching(cards):
+    both = [
+        subprocess.Popen([WORKLOAD, "flood", "--seconds", "2"], env=cards, stdout=subprocess.PIPE, text=True)
+        for _ in "ab"
+    ]
+    parts = [json.loads(one.communicate()[0]) for one in both]
+    rates = [part["card_seconds"] / part["seconds"] for part in parts]
+    assert abs(rates[0] - rates[1]) < 0.03
+    assert 0.85 < sum(rates) < 0.97
+
+
+def test_a_lone_flood_has_the_whole_card_although_the_machine_is_busy(cards):
+    spinners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        part = work(cards, "flood", "--seconds", "2", "--kernel-us", "2000", "--depth", "64")
+    finally:
+        for spinner in spinners:
+            spinner.kill()
+            spinner.wait()
+    assert part["card_seconds"] / part["seconds"] > 0.98
+
+
+def test_a_program_that_asks_for_more_memory_than_there_is_is_refused(cards):
+    done = subprocess.run(
+        [WORKLOAD, "flood", "--memory", str(200 * 2**30)], env=cards, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 12
+    assert "out of memory" in done.stderr
+
+
+def test_without_a_card_the_driver_says_there_is_none(cards):
+    bare = {name: value for name, value in cards.items() if name != "FLEXAI_SIMCARD"}
+    done = subprocess.run([WORKLOAD, "flood"], env=bare, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no CUDA-capable device" in done.stderr
+
+
+def test_a_malformed_request_closes_its_connection_and_nothing_else(cards):
+    import socket
+
+    for message in (b"", b"x", b"\0" * 296, b"SCRD" + b"\xff" * 292, b"y" * 100_000):
+        one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        one.settimeout(5)
+        one.connect(cards["FLEXAI_SIMCARD"])
+        with contextlib.suppress(OSError):
+            one.send(message or b"\0")
+            assert one.recv(100) == b""
+        one.close()
+    assert work(cards, "flood", "--iterations", "3")["iterations"] == 3
+
+
+def test_control_is_for_the_owner_alone(cards):
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become somebody else")
+    code = f"""
+import os, socket, struct
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.connect({cards["FLEXAI_SIMCARD"]!r})
+s.send(struct.pack("<IIIiiIQQ64I", 0x44524353, 1, 67, 0, 0, 0, 0, 0, *[0] * 64))
+print(struct.unpack_from("<IIi", s.recv(100))[2])
+"""
+    Path(cards["FLEXAI_SIMCARD"]).parent.chmod(0o711)
+    assert python(cards, code).stdout == "-1\n"
+
+
+def test_the_libraries_need_no_more_than_libc(cards):
+    del cards
+    for name in ("libcuda.so.1", "libnvidia-ml.so.1"):
+        ctypes.CDLL(str(LIBRARIES / name))
