@@ -98,10 +98,10 @@ def _submission(job: MorningJob, sliced: bool, card_bytes: int) -> dict[str, Any
 
 def workload(job: MorningJob, holds_bytes: int) -> list[str]:
     """The command of a job: a fixed number of kernels, back to back or as its input comes."""
-    kind = ["flood"] if job.is_card_bound else ["server", "--rate", f"{job.rate_hz:.3f}", "--steady"]
+    kind = ["flood"] if job.is_card_bound else ["latency", "--period-us", f"{1e6 / job.rate_hz:.3f}"]
     return [
         str(program("flexai-workload")), *kind, "--kernel-us", str(job.kernel_us), "--iterations", str(job.n_kernels),
-        "--hold-bytes", str(holds_bytes), "--json",
+        "--memory", str(holds_bytes),
     ]  # fmt: skip
 
 

@@ -142,6 +142,8 @@ def _keep(settings: Settings, cards: str, say: Callable[[str], None], ready: Cal
         if not _await_ready(keeper, part, settings, asked, say):
             keeper.stop(leave_holders=bool(adopted))
             return exits.INTERRUPTED if asked else exits.NOT_READY
+    for note in _notes(settings):
+        say(f"note: {note}")
     say(f"ready: {settings.run_dir / 'pool.sock'}  (`flexai status`, `flexai down`; logs in {settings.state_dir}/logs)")
     ready()
     while not asked:
@@ -149,6 +151,14 @@ def _keep(settings: Settings, cards: str, say: Callable[[str], None], ready: Cal
             break  # it was told to shut down
     _stop(keeper, settings, say)
     return exits.OK
+
+
+def _notes(settings: Settings) -> list[str]:
+    """What the agent says about this machine: what is not possible without privileges, which backend a card fell to."""
+    try:
+        return [str(note) for note in PoolClient(settings.run_dir, timeout_s=2.0).get("/v1/status")["agent"]["notes"]]
+    except (PoolUnreachable, PoolRefused):
+        return []
 
 
 def _stop(keeper: Keeper, settings: Settings, say: Callable[[str], None]) -> None:
@@ -163,10 +173,12 @@ def _await_ready(
     keeper: Keeper, part: Process, settings: Settings, asked: list[int], say: Callable[[str], None]
 ) -> bool:
     """Wait until the process answers; it may die and be started again meanwhile."""
-    until = time.monotonic() + settings.ready_timeout_s
+    began = time.monotonic()
+    until = began + settings.ready_timeout_s
     n_ends = 0
     while not asked:
         if keeper.alive(part.name) and _answers(part, settings):
+            say(f"{part.name:9}ready after {time.monotonic() - began:.1f} s")
             return True
         n_ends += part.name in keeper.wait(_POLL_S)
         if n_ends >= 3 or time.monotonic() > until:
@@ -184,10 +196,10 @@ def _answers(part: Process, settings: Settings) -> bool:
         return True
     if part.name == "pool":
         try:
-            PoolClient(settings.run_dir, timeout_s=2.0).get("/v1/status")
+            status = PoolClient(settings.run_dir, timeout_s=2.0).get("/v1/status")
         except (PoolUnreachable, PoolRefused):
             return False
-        return True
+        return bool(status["agent"]["connected"])
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(part.socket))
