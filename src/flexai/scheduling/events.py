@@ -133,11 +133,16 @@ class MemberFinished:
 
 @dataclass(frozen=True, slots=True)
 class GrantsFound:
-    """After a restart: these grants exist on the nodes and are held; they are truth, not wishes."""
+    """After a restart: these grants exist on the nodes and are held; they are truth, not wishes.
+
+    ``evicted`` names the members that were being stopped to be queued again. A job that its user gave up before the
+    restart is given up again (``JobCancelled``) after this.
+    """
 
     at_ms: int
     job: Job
     grants: tuple[Grant, ...]
+    evicted: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

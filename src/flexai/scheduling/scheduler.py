@@ -107,7 +107,7 @@ class Scheduler:
             case MemberFinished():
                 self._finished(event)
             case GrantsFound():
-                self._found(event.job, event.grants)
+                self._found(event)
             case UsageMeasured():
                 state.measured_milli = {(job, member, uuid): milli for job, member, uuid, milli in event.used}
             case Tick():
@@ -185,6 +185,12 @@ class Scheduler:
         if record is None or record.cancelled:
             return
         record.cancelled = True
+        if job_id in state.found:  # its processes may live on a node that is not back yet
+            for index in sorted({grant.member for grant in state.found[job_id]}):
+                record.members[index].evicting, record.members[index].requeue = True, False
+                state.out.append(Evict(job_id, index, state.settings.grace_ms, requeue=False, cause="cancelled"))
+            state.set_state(record, JobState.STOPPING, "cancelled")
+            return
         if not record.is_placed:
             if record.state is JobState.QUEUED and not record.waits_on:
                 state.leave(record)
@@ -251,7 +257,7 @@ class Scheduler:
         if record is None or event.member >= len(record.members):
             return
         member = record.members[event.member]
-        if member.hold is None:
+        if member.hold is None and not self._forget_found(event):
             return
         state.free(record, member)
         requeued = member.evicting and member.requeue and event.exit_code != 0 and not record.cancelled
@@ -259,7 +265,7 @@ class Scheduler:
         member.state = MemberState.WAITING if requeued else MemberState.FINISHED
         if not requeued and event.exit_code and not record.exit_code:
             record.exit_code, record.cause = event.exit_code, event.cause
-        if record.is_placed:
+        if record.is_placed or event.job_id in state.found:
             # A gang that lost a member cannot go on: the others are stopped, and all start again or none.
             if not requeued and event.exit_code and record.job.min_member == record.job.n_members > 1:
                 evicting.stop_rest(state, record, "another member failed")
@@ -314,17 +320,29 @@ class Scheduler:
                 state.wait(waiting)
                 self._mark_big(waiting)
 
-    def _found(self, job: Job, grants: tuple[Grant, ...]) -> None:
-        state = self._state
+    def _found(self, event: GrantsFound) -> None:
+        state, job, grants = self._state, event.job, event.grants
         if job.id in state.jobs:
             return
         record = self._record(job)
+        for index in event.evicted:
+            record.members[index].evicting = record.members[index].requeue = True
         record.state, record.started_at_ms = JobState.RUNNING, state.now_ms
         state.note_running(record, runs=True)
         if all(grant.node in state.books.row_of and grant.device in state.books.place_of for grant in grants):
             self._take_found(record, list(grants))
         else:
             state.found[job.id] = list(grants)
+
+    def _forget_found(self, event: MemberFinished) -> bool:
+        """A member found after a restart ended before its node came back; whether it was one of those."""
+        found = self._state.found.get(event.job_id, [])
+        left = [grant for grant in found if grant.member != event.member]
+        if left:
+            self._state.found[event.job_id] = left
+        else:
+            self._state.found.pop(event.job_id, None)
+        return len(left) < len(found)
 
     def _take_found(self, record: JobRecord, grants: list[Grant]) -> None:
         """Book grants that exist: they are truth, even on a card that is cordoned."""

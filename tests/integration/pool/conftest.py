@@ -16,11 +16,9 @@ import pytest
 
 from flexai.apps.bench.scripted_agent import GIB, ScriptedAgent
 from flexai.apps.pool import main, service
+from flexai.scheduling import Scheduler
 
-HERE = Path(__file__).parent
 _TO_CLOSE = []
-sys.path.insert(0, str(HERE))
-from fifo_pool import Fifo  # noqa: E402
 
 
 def job(**fields) -> dict[str, Any]:
@@ -34,7 +32,7 @@ class Rig:
     settings: service.Settings
     pool: service.Pool | None = None
     client: httpx.AsyncClient | None = None
-    scheduler: Any = Fifo
+    scheduler: Any = Scheduler
     _task: asyncio.Task[int] | None = None
 
     async def start(self):
@@ -69,6 +67,14 @@ class Rig:
 
     async def _connected(self):
         return (await self.get("/v1/status"))["agent"]["connected"]
+
+    async def empty(self):
+        """The agent holds nothing more."""
+
+        async def nothing():
+            return not self.agent.tenants
+
+        await until(nothing)
 
     async def stop(self):
         await self.client.aclose()
@@ -135,15 +141,17 @@ class PoolProcess:
     environment: dict[str, str] | None = None
     process: subprocess.Popen[bytes] | None = None
     client: httpx.AsyncClient | None = None
+    with_agent: bool = True
 
-    async def start(self):
-        command = [sys.executable, HERE / "fifo_pool.py", "--run-dir", self.run_dir, "--state-dir", self.state_dir]
+    async def start(self, *, with_agent=True):
+        command = [sys.executable, "-m", "flexai.apps.pool", "--run-dir", self.run_dir, "--state-dir", self.state_dir]
         environment = {**os.environ, **(self.environment or {})}
         with (self.run_dir / "pool.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stderr=log)  # noqa: ASYNC220  # returns at once
         transport = httpx.AsyncHTTPTransport(uds=str(self.run_dir / "pool.sock"))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://pool", timeout=20)
         _TO_CLOSE.append(self.client.aclose)
+        self.with_agent = with_agent
         await until(self._answers)
 
     async def open_agent(self, **fields):
@@ -155,7 +163,7 @@ class PoolProcess:
     async def _answers(self):
         assert self.process.poll() is None, (self.run_dir / "pool.log").read_text()
         try:
-            return (await self.client.get("/v1/status")).json()["agent"]["connected"]
+            return (await self.client.get("/v1/status")).json()["agent"]["connected"] or not self.with_agent
         except httpx.TransportError:
             return False
 

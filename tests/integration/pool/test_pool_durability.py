@@ -9,9 +9,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import job
+
+from flexai.apps.bench.scripted_agent import GIB
 
 HERE = Path(__file__).parent
+
+
+def job(**fields):
+    return {"command": ["true"], "cwd": "/tmp", "compute_milli": 500, "memory_bytes": GIB} | fields
 
 
 @pytest.fixture(scope="session")
@@ -125,7 +130,7 @@ async def test_a_second_pool_on_the_same_state_says_which_process_has_it(pool_pr
     pool = pool_process()
     await pool.open_agent()
     await pool.start()
-    command = [sys.executable, HERE / "fifo_pool.py", "--run-dir", pool.run_dir, "--state-dir", pool.state_dir]
+    command = [sys.executable, "-m", "flexai.apps.pool", "--run-dir", pool.run_dir, "--state-dir", pool.state_dir]
     second = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
     assert second.returncode == 2
     assert f"'pid {pool.process.pid}' is in use by another pool" in second.stderr
@@ -152,3 +157,57 @@ async def test_a_live_caller_of_run_comes_back_to_the_pool_and_gets_its_grant(po
         said = [line async for line in response.aiter_lines()]
     assert '"granted"' in said[-1]
     assert f"/tenants/{job_id}.0" in said[-1]
+
+
+async def test_a_job_that_was_being_cancelled_when_the_pool_died_ends_as_cancelled(pool_process):
+    pool = pool_process()
+    agent = await pool.open_agent(deaf=True)
+    await pool.start()
+    (job_id,) = (await pool.client.post("/v1/jobs", json=job())).json()["ids"]
+    await pool.shows(f"/v1/jobs/{job_id}", lambda view: view["state"] == "running")
+    assert (await pool.client.post(f"/v1/jobs/{job_id}/cancel")).status_code == 200
+    await pool.shows(f"/v1/jobs/{job_id}", lambda view: view["state"] == "stopping")
+    await pool.kill()
+    await pool.start()
+    assert (await pool.get(f"/v1/jobs/{job_id}"))["state"] == "stopping"
+    agent.end(job_id, exit_code=None, signal=15)
+    await pool.shows(f"/v1/jobs/{job_id}", lambda view: view["state"] == "cancelled")
+
+
+async def test_a_job_that_was_being_evicted_when_the_pool_died_goes_back_to_its_queue(pool_process):
+    pool = pool_process()
+    agent = await pool.open_agent(deaf=True)
+    await pool.start()
+    (job_id,) = (await pool.client.post("/v1/jobs", json=job())).json()["ids"]
+    await pool.shows(f"/v1/jobs/{job_id}", lambda view: view["state"] == "running")
+    for card in (0, 1):
+        assert (await pool.client.post(f"/v1/devices/{card}/drain")).status_code == 200
+    await pool.shows(f"/v1/jobs/{job_id}", lambda view: view["state"] == "stopping")
+    await pool.kill()
+    await pool.start()
+    agent.end(job_id, exit_code=None, signal=15)
+    await pool.shows(f"/v1/jobs/{job_id}", lambda view: view["state"] == "queued")
+    assert (await pool.client.post("/v1/devices/1/uncordon")).status_code == 200
+    await pool.shows(f"/v1/jobs/{job_id}", lambda view: view["state"] == "running")
+    assert agent.starts == [f"{job_id}.0.1", f"{job_id}.0.2"]
+
+
+async def test_a_job_cancelled_while_its_agent_is_away_holds_its_card_until_it_is_gone(pool_process):
+    pool = pool_process()
+    agent = await pool.open_agent()
+    await pool.start()
+    first, second = [
+        (await pool.client.post("/v1/jobs", json=job(compute_milli=1000, memory_bytes=0, n_members=2))).json()["ids"][0]
+        for _ in range(2)
+    ]
+    await pool.shows(f"/v1/jobs/{first}", lambda view: view["state"] == "running")
+    await pool.kill()
+    await agent.close()
+    await pool.start(with_agent=False)
+    assert (await pool.client.post(f"/v1/jobs/{first}/cancel")).status_code == 200
+    await pool.shows(f"/v1/jobs/{first}", lambda view: view["state"] == "stopping")
+    await agent.open()
+    await pool.shows(f"/v1/jobs/{first}", lambda view: view["state"] == "cancelled")
+    await pool.shows(f"/v1/jobs/{second}", lambda view: view["state"] == "running")
+    order = [(call["op"], call["job_id"]) for call in agent.calls if call["op"] in {"signal", "start"}]
+    assert order.index(("signal", first)) < order.index(("start", second))

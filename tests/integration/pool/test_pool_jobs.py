@@ -109,8 +109,8 @@ async def test_a_run_whose_caller_is_gone_before_it_began_is_cancelled(new_rig):
         rig.pool.runs.gone_s = 0.1
         job_id = await rig.submit(kind="run")
         view = await rig.in_state(job_id, "cancelled")
-        assert "caller" in (view["cause"] or "") or view["state"] == "cancelled"
-        assert rig.agent.tenants == {}
+        assert "caller" in view["cause"]
+        await rig.empty()
 
 
 async def test_a_job_that_the_agent_cannot_start_fails_and_says_why(new_rig):
@@ -119,7 +119,7 @@ async def test_a_job_that_the_agent_cannot_start_fails_and_says_why(new_rig):
         view = await rig.in_state(job_id, "failed")
         assert view["exit_code"] == 126
         assert view["cause"].startswith("cannot start")
-        assert rig.agent.tenants == {}
+        await rig.empty()
 
 
 async def test_jobs_wait_while_the_agent_is_away_and_go_on_when_it_is_back(new_rig):

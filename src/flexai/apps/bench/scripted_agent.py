@@ -33,6 +33,7 @@ class ScriptedAgent:
     Attributes:
         node: what ``hello`` says.
         run_s: a started member ends by itself after this long; None for never.
+        deaf: signals are taken and change nothing.
         refuse: operation to error code, for those it will not do.
         calls: every request, in order.
         starts: tokens of starts that were carried out.
@@ -42,6 +43,7 @@ class ScriptedAgent:
     path: Path
     node: dict[str, Any] = field(default_factory=plain_node)
     run_s: float | None = None
+    deaf: bool = False
     refuse: dict[str, str] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
     starts: list[str] = field(default_factory=list)
@@ -120,7 +122,7 @@ class ScriptedAgent:
                 return {"env": {"FLEXAI_TENANT_DIR": f"/tenants/{key[0]}.{key[1]}"}, "cgroup": None, "tenant_dir": "/"}
             case "start" | "attach":
                 return self._start(request, self.tenants[key])
-            case "signal":
+            case "signal" if not self.deaf:
                 self._after(0.0, lambda: self.end(*key, exit_code=None, signal=request["signal"]))
             case "unprepare":
                 self.tenants.pop(key, None)

@@ -44,18 +44,18 @@ class AgentLink:
         return self.agent.is_connected
 
     async def connected(self) -> None:
-        """The agent is there: learn what it holds, then tell the scheduler of its node.
+        """The agent is there: tell the scheduler of its node, and the driver of what it holds.
 
-        The order matters: nothing may be placed before it is known what runs.
+        Nothing is started before the driver has seen what runs; what the book says runs keeps its place till then.
         """
         self._driver().agent_lost()
         hello = await self.agent.call("hello", _GREETING_TIMEOUT_S)
         node = node_from_plain(hello.get("node"), "the agent's node")
         await self.agent.call("subscribe", _GREETING_TIMEOUT_S, from_seq=0)
         tenants = (await self.agent.call("tenants", _GREETING_TIMEOUT_S)).get("tenants", [])
-        await self._driver().synchronize(tenants)
         self.hello, self.node = hello, node
         await self._core.post_surely(NodePut(self._core.clock(), node))
+        await self._driver().synchronize(tenants)
 
     def event(self, message: dict[str, Any]) -> None:
         """One event of the agent; those of a member are taken in order, one at a time."""

@@ -157,8 +157,9 @@ class Book:
         record.job = replace(record.job, held=held)
 
     def resized(self, record: JobRecord, compute_milli: int, limit_milli: int) -> None:
-        """A user asked for other shares of a job that waits; one that runs changes by its grants alone."""
-        if not record.holds_grants:
+        """A user changed what a job asks for: at once while it waits, with its grants once it runs."""
+        held = [grant for member in record.members for grant in member.grants]
+        if all(grant.compute_milli == compute_milli for grant in held):
             request = replace(record.job.request, compute_milli=compute_milli, limit_milli=limit_milli)
             record.job = replace(record.job, request=request)
 

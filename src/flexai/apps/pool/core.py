@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from flexai.adapters.sqlite import Entry, Journal, Statement, StoreError, rows
@@ -23,7 +23,10 @@ from flexai.scheduling.events import (
     DeviceChanged,
     Event,
     GrantsFound,
+    JobCancelled,
+    JobResizeAsked,
     JobSubmitted,
+    MemberStarted,
     NodePut,
     QueuePut,
     Tick,
@@ -111,12 +114,14 @@ class Core:
         told: list[Event] = [QueuePut(now_ms, queue) for queue in parents_first(self.book.queues)]
         told += [DeviceChanged(now_ms, uuid, cordoned=True) for uuid in sorted(self.book.cordoned)]
         active = list(self.book.active.values())
+        for record in active:
+            if record.holds_grants:
+                told += _found(now_ms, record)
         told += [
-            GrantsFound(now_ms, record.job, tuple(grant for member in record.members for grant in member.grants))
+            JobSubmitted(now_ms, replace(record.job, after=tuple(a for a in record.job.after if a in self.book.active)))
             for record in active
-            if record.holds_grants
+            if not record.holds_grants
         ]
-        told += [JobSubmitted(now_ms, record.job) for record in active if not record.holds_grants]
         for event in told:
             # These are known already and decide nothing, but for a job that can never start.
             final = [c for c in self._guarded(event) if isinstance(c, SetJobState) and c.state.is_final]
@@ -262,6 +267,10 @@ class Core:
         if not isinstance(event, Tick):
             self.decision_us.append(int((time.perf_counter() - began) * 1e6))
         self.transitions.commands(seq, event.at_ms, commands)
+        if isinstance(event, JobResizeAsked):
+            self.transitions.resized(event)
+        elif isinstance(event, MemberStarted):
+            self.transitions.started(event.job_id)
 
     def _step(self, event: Event) -> Sequence[Command]:
         try:
@@ -288,6 +297,16 @@ class Core:
         watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watchers.setdefault(job_id, []).append(watcher)
         return watcher
+
+
+def _found(now_ms: int, record: JobRecord) -> list[Event]:
+    """What a new scheduler is told of a job that holds grants, and was perhaps being stopped."""
+    grants = tuple(grant for member in record.members for grant in member.grants)
+    stops = {number: member.stop for number, member in enumerate(record.members) if member.grants and member.stop}
+    evicted = tuple(number for number, stop in stops.items() if stop.requeue)
+    found = GrantsFound(now_ms, record.job, grants, evicted)
+    given_up = any(not stop.requeue and stop.cause.startswith("cancelled") for stop in stops.values())
+    return [found, JobCancelled(now_ms, record.id)] if given_up else [found]
 
 
 def parents_first(queues: dict[str, Queue]) -> list[Queue]:

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import importlib
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ from flexai.apps.pool.core import DecisionCore
 from flexai.apps.pool.identity import PeerProtocol
 from flexai.apps.pool.lock import take_lock
 from flexai.apps.pool.service import Settings, open_pool
+from flexai.scheduling import Scheduler
 from flexai.wire.errors import BadInput
 
 log = logging.getLogger("flexai.pool")
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
         settings = settings_of(argv)
-        return uvloop.run(serve(settings, _new_scheduler))
+        return uvloop.run(serve(settings, Scheduler))
     except BadInput as error:
         print(f"flexai pool: {error}", file=sys.stderr)
         return 2
@@ -117,8 +117,3 @@ def listen(path: Path) -> socket.socket:
         raise BadInput(str(path), str(error), "cannot be listened on", "Choose another --run-dir") from None
     listener.setblocking(False)
     return listener
-
-
-def _new_scheduler() -> DecisionCore:
-    scheduler: DecisionCore = importlib.import_module("flexai.scheduling").Scheduler()
-    return scheduler

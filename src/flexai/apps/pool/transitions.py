@@ -65,8 +65,8 @@ class Transitions:
             case e.JobCancelled() | e.JobResizeAsked():
                 if record := self._book.active.get(event.job_id):
                     self._line(event.at_ms, record, _ASKED[type(event)], extra)
-                    if isinstance(event, e.JobResizeAsked):
-                        self._book.resized(record, event.compute_milli, event.limit_milli)
+                    if isinstance(event, e.JobCancelled):
+                        record.cause = str(extra.get("cause") or "")
             case w.ClientFinished() | w.PauseAsked() | w.ParkAsked() | w.StopAsked():
                 if record := self._book.active.get(event.job_id):
                     self._asked(record, event)
@@ -143,13 +143,28 @@ class Transitions:
         )  # fmt: skip
         # The first failure is the one to show; a requeued job starts clean.
         if event.exit_code != 0 and not record.exit_code:
-            record.exit_code, record.cause = event.exit_code, event.cause
+            record.exit_code, record.cause = event.exit_code, record.cause or event.cause
         elif record.exit_code is None:
             record.exit_code = event.exit_code
         key = "usage end", record.id, event.member, record.members[event.member].run
         self.outcome.rows[key] = rows.close_usage(record.id, event.member, event.at_ms)
         body = {"member": event.member, "exit_code": event.exit_code, "cause": event.cause}
         self._line(event.at_ms, record, "Finished", body)
+
+    def started(self, job_id: str) -> None:
+        """The scheduler has heard of a start; after a restart it took what holds grants for running already."""
+        record = self._book.active.get(job_id)
+        if record is None or record.state is not JobState.STARTING:
+            return
+        if not any(member.state is MemberState.STARTING for member in record.members):
+            self._book.set_state(record, JobState.RUNNING)
+            self.outcome.jobs[record.id] = record
+
+    def resized(self, event: e.JobResizeAsked) -> None:
+        """The scheduler has decided on a wish for other shares."""
+        if record := self._book.active.get(event.job_id):
+            self._book.resized(record, event.compute_milli, event.limit_milli)
+            self.outcome.jobs[record.id] = record
 
     def _asked(self, record: JobRecord, event: w.PoolEvent) -> None:
         for number, member in enumerate(record.members):
@@ -196,13 +211,14 @@ class Transitions:
         match command.state:
             case JobState.QUEUED | JobState.HELD:
                 record.started_at_ms = record.exit_code = None
-                record.cause = command.cause
+                record.cause = ""
                 record.members = [
                     replace(member, state=MemberState.WAITING) if not member.grants else member
                     for member in record.members
                 ]
             case JobState.SUCCEEDED | JobState.FAILED | JobState.CANCELLED:
                 record.finished_at_ms, record.ended_seq = at_ms, seq
+                self._give_back(at_ms, record)
                 record.cause = record.cause or command.cause
                 self._book.end(record)
                 self.outcome.ended.append(record)
@@ -214,6 +230,16 @@ class Transitions:
         if record.ended_seq is not None:
             body["exit_code"] = record.exit_code
         self._line(at_ms, record, "State", body)
+
+    def _give_back(self, at_ms: int, record: JobRecord) -> None:
+        """A job that is over holds nothing, even if nobody saw its processes end."""
+        for number, member in enumerate(record.members):
+            if member.grants:
+                record.members[number] = replace(member, grants=(), state=MemberState.FINISHED)
+                self.outcome.rows["usage end", record.id, number, member.run] = rows.close_usage(
+                    record.id, number, at_ms
+                )
+                self.outcome.members.add((record.id, number))
 
     def _device(self, event: e.DeviceChanged) -> None:
         if event.cordoned:
