@@ -13,11 +13,11 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from flexai.adapters.pool_client import PoolRefused, PoolUnreachable
+from flexai.adapters.own_pool import NotStarted, own_pool
+from flexai.adapters.pool_client import PoolClient, PoolRefused, PoolUnreachable
 from flexai.apps.demo.morning import PUBLISHED, SOURCE, draw_morning
 from flexai.apps.demo.outcome import SHARE_ERROR_MEANS, UTILISATION_MEANS
 from flexai.apps.demo.play import make_queues, play
-from flexai.apps.demo.stand import NotStarted, own_pool
 from flexai.apps.demo.tables import comparison, live_view, tenants, told
 
 if TYPE_CHECKING:
@@ -44,9 +44,10 @@ def demo(
     jobs = draw_morning(random.Random(seed), n_jobs, mix, scale)  # noqa: S311  a demonstration, not a secret
     bound = sum(job.is_card_bound for job in jobs)
     try:
-        with own_pool(simulate) as (pool, said):
-            for line in said:
-                console.print(line, markup=False)
+        with own_pool(simulate) as stand:
+            for line in stand.said:
+                console.print(line, markup=False, soft_wrap=True)
+            pool = PoolClient(stand.run_dir)
             cards = pool.pages("/v1/devices")
             make_queues(pool, len(cards))
             console.print(

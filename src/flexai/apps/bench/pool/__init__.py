@@ -1,9 +1,9 @@
 """``flexai bench pool``: the figures of a pool on one machine."""
 
 from flexai.apps.bench.frame import Case
-from flexai.apps.bench.pool import api, run_command
+from flexai.apps.bench.pool import api, run_command, shares
 
-CASES: tuple[Case, ...] = (*run_command.CASES, *api.CASES)
+CASES: tuple[Case, ...] = (*shares.CASES, *run_command.CASES, *api.CASES)
 
 
 def hardware() -> tuple[str, str]:
