@@ -54,6 +54,11 @@ class Scheduler:
         """To look at, not to change."""
         return self._state
 
+    @property
+    def n_waiting(self) -> int:
+        """Jobs that could start if there were room (held and dependent ones apart)."""
+        return sum(len(line.jobs) for line in self._state.lines.values())
+
     def step(self, event: Event) -> list[Command]:
         """Take one event; answer what to do."""
         state = self._state
