@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flexai.cluster.topology import Topology
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -69,6 +71,7 @@ class Books:
     model: Ints = field(default_factory=lambda: _zeros(0, 0))
     link_group: Ints = field(default_factory=lambda: _zeros(0, 0))
     n_columns: Ints = field(default_factory=lambda: _zeros(0))
+    topology: Topology = field(default_factory=Topology)
     names: list[str] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
     row_of: dict[str, int] = field(default_factory=dict)
@@ -92,6 +95,7 @@ class Books:
         if node.name not in self.nodes and self.cpu_total[row]:
             self.cpu_milli[row] += GONE_CPU_MILLI
         self.nodes[node.name] = node
+        self.topology.put(row, node.topology)
         self.cpu_milli[row] += node.cpu_milli - self.cpu_total[row]
         self.ram_bytes[row] += node.ram_bytes - self.ram_total[row]
         self.cpu_total[row], self.ram_total[row] = node.cpu_milli, node.ram_bytes
@@ -211,15 +215,10 @@ class Books:
                 per_card = np.minimum(per_card, 1)
             elif shape.memory_bytes:
                 per_card = np.minimum(per_card, self.free_memory[rows] // shape.memory_bytes)
-            # Cards of one member differ: m members of n cards need n*m slots, of which no card gives more than m.
             slots = np.where(ok, per_card, 0)
-            if shape.n_devices == 1:
-                most = np.minimum(most, slots.sum(axis=1))
-            else:
-                most = np.minimum(
-                    most, (slots > 0).sum(axis=1) // shape.n_devices * np.maximum(slots.max(axis=1, initial=1), 1)
-                )
-                most = np.minimum(most, slots.sum(axis=1) // shape.n_devices)
+            most = np.minimum(most, slots.sum(axis=1) // shape.n_devices)
+            if shape.n_devices > 1:
+                most = _of_different_cards(slots, most, shape.n_devices)
         return np.maximum(most, 0)
 
     def hold_for(self, shape: Shape, row: int, columns: tuple[int, ...], compute_milli: int | None = None) -> Hold:
@@ -299,3 +298,17 @@ class Books:
             new = np.full((rows, columns), -CLOSED if name == "free_milli" else 0, dtype=np.int64)
             new[: old.shape[0], : old.shape[1]] = old
             setattr(self, name, new)
+
+
+def _of_different_cards(slots: Ints, most: Ints, n_devices: int) -> Ints:
+    """How many members, at most ``most``, have all their cards different.
+
+    m members fit if the cards, each giving at most m of its slots, have room for ``m * n_devices``. What is left over
+    is concave in m and 0 at m = 0, so the largest m is found by halving.
+    """
+    low, high = np.zeros_like(most), np.maximum(most, 0)
+    while (low < high).any():
+        middle = (low + high + 1) // 2
+        fits = np.minimum(slots, middle[:, None]).sum(axis=1) >= middle * n_devices
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
+    return low

@@ -7,11 +7,13 @@ job still fits at the shadow time beside them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flexai.cluster import group_sums
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from flexai.cluster import Books, Hold, Shape
 
@@ -20,52 +22,91 @@ NEVER_MS = 2**62
 
 @dataclass(slots=True)
 class Reservation:
-    """Held for ``job_id``; ``future`` are the books as they should be at the shadow time, before it starts."""
+    """Held for ``job_id``; ``future`` are the books as they should be at the shadow time, before it starts.
+
+    Attributes:
+        over: holds that are over by then: ``future`` does not count them any more. By identity.
+        made_at_ms: when the ends were predicted.
+        has_news: something ended since the job was last tried.
+    """
 
     job_id: str
     shape: Shape
     n_members: int
+    level: str
     shadow_ms: int
     future: Books
+    made_at_ms: int = 0
+    has_news: bool = False
+    over: dict[int, Hold] = field(default_factory=dict)
 
     def lets_pass(self, holds: Iterable[Hold], ends_ms: int) -> bool:
         """Whether members with these holds, likely over at ``ends_ms``, may start now. If so they are booked."""
-        if ends_ms <= self.shadow_ms:
-            return True
         taken = list(holds)
+        if ends_ms <= self.shadow_ms:
+            self.over.update((id(hold), hold) for hold in taken)
+            return True
         for hold in taken:
             self.future.take(hold)
-        if fits_together(self.future, self.shape, self.n_members):
+        if fits_together(self.future, self.shape, self.n_members, self.level):
             return True
         for hold in taken:
             self.future.give(hold)
         return False
 
+    def ended(self, hold: Hold) -> None:
+        """Say that a hold ended now: it is free at the shadow time too."""
+        if self.over.pop(id(hold), None) is None:
+            self.future.give(hold)
 
-def fits_together(books: Books, shape: Shape, n_members: int) -> bool:
-    """Whether ``n_members`` of ``shape`` would fit at the same time."""
-    if n_members == 1:
+
+def fits_together(books: Books, shape: Shape, n_members: int, level: str = "") -> bool:
+    """Whether ``n_members`` of ``shape`` would fit at the same time, inside one group of ``level`` if one is given."""
+    if level and level not in books.topology:
+        return False
+    if n_members == 1 and not level:
         return bool(books.fits(shape).any())
-    return int(books.n_fit(shape).sum()) >= n_members
+    fit = books.n_fit(shape)
+    if not level:
+        return int(fit.sum()) >= n_members
+    return bool((group_sums(books.topology.groups(level, len(fit)), fit) >= n_members).any())
 
 
 def reserve(
-    job_id: str, shape: Shape, n_members: int, now: Books, now_ms: int, ends: Iterable[tuple[int, Hold]]
+    job_id: str,
+    shape: Shape,
+    n_members: int,
+    now: Books,
+    now_ms: int,
+    ends: Iterable[tuple[int, Hold]],
+    level: str = "",
 ) -> Reservation:
     """Find the shadow time: let what runs end in order of its predicted end until the job fits.
 
-    ``ends`` are (predicted end in ms, hold) of every member that runs.
+    ``ends`` are (predicted end in ms, hold) of every member that runs. More free never fits less, so the first end
+    after which the job fits is found by halving.
     """
-    future = now.copy()
-    asked = shape.asked_milli * n_members
-    free = int(future.free_milli[future.free_milli > 0].sum())
-    shadow_ms = now_ms
-    for end_ms, hold in sorted(ends, key=lambda pair: pair[0]):
-        if free >= asked and fits_together(future, shape, n_members):
-            return Reservation(job_id, shape, n_members, shadow_ms, future)
-        future.give(hold)
-        free += hold.compute_milli * len(hold.columns)
-        shadow_ms = max(now_ms, end_ms)
-    if fits_together(future, shape, n_members):
-        return Reservation(job_id, shape, n_members, shadow_ms, future)
-    return Reservation(job_id, shape, n_members, NEVER_MS, future)
+    order: Sequence[tuple[int, Hold]] = sorted(ends, key=lambda pair: pair[0])
+    future, given = now.copy(), 0
+
+    def give_up_to(count: int) -> None:
+        nonlocal given
+        for at in range(given, count):
+            future.give(order[at][1])
+        for at in range(given - 1, count - 1, -1):
+            future.take(order[at][1])
+        given = count
+
+    low, high = 0, len(order) + 1
+    while low < high:
+        middle = (low + high) // 2
+        give_up_to(min(middle, len(order)))
+        if middle > len(order) or fits_together(future, shape, n_members, level):
+            high = middle
+        else:
+            low = middle + 1
+    give_up_to(min(low, len(order)))
+    never = low > len(order)
+    shadow_ms = NEVER_MS if never else max([now_ms, *(end_ms for end_ms, _ in order[:low])])
+    over = {id(hold): hold for _, hold in order[: min(low, len(order))]}
+    return Reservation(job_id, shape, n_members, level, shadow_ms, future, now_ms, over=over)

@@ -1,21 +1,25 @@
-"""Whom to evict so that a member fits: per node the cheapest set, by work lost.
+"""Whom to evict so that members fit: a cheap set of victims, by work lost.
 
 The cost of a victim is the card time it would repeat. On one node victims are taken cheapest per freed compute first
-until the member fits, then those that turn out not to be needed are spared, dearest first. Nodes are then taken in
-order of their cost. On small instances this is within a tenth of the exact optimum (tested against
-``cheapest_reference``).
+until one more member fits, then those not needed are spared, dearest first; where few could go, every set is tried
+instead. The node on which the next member costs least is taken, again and again, until enough members have a place: a
+victim that also holds something elsewhere is paid for once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import heapq
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from flexai.cluster import Books, Hold
+    from flexai.cluster import Books, Hold, Shape
+
+EXACT_UP_TO = 7
+"""So many possible victims on a node, and every set of them is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,54 +35,190 @@ class Victim:
         return sum(hold.compute_milli * len(hold.columns) for hold in self.holds if hold.row == row)
 
 
-def cheapest_on(books: Books, row: int, victims: Sequence[Victim], fits: Callable[[], bool]) -> list[Victim] | None:
-    """A cheap set of victims on ``row`` after whose end a member fits there; None if all do not suffice.
+@dataclass(slots=True)
+class RowTrial:
+    """One node's free resources as plain numbers, to give and take on trial; ``n_fit`` says what ``Books.n_fit`` says.
 
-    The books are as before when this returns. ``fits`` says whether the member fits on the row now.
+    On a single node plain Python is ten times quicker than arrays.
     """
-    order = sorted(victims, key=lambda each: (each.lost / max(1, each.freed_milli(row)), each.job_id))
+
+    shape: Shape
+    row: int
+    cpu_milli: int
+    ram_bytes: int
+    free_milli: list[int]
+    free_memory: list[int]
+    granted_memory: list[int]
+    usable: list[bool]
+
+    @staticmethod
+    def of(books: Books, row: int, shape: Shape) -> RowTrial:
+        """Copy a row."""
+        n = int(books.n_columns[row])
+        usable = [shape.models == -1 or bool((shape.models >> model) & 1) for model in books.model[row, :n].tolist()]
+        if shape.partition:
+            able = books.partitions.get(shape.partition, set())
+            usable = [ok and (row, column) in able for column, ok in enumerate(usable)]
+        return RowTrial(
+            shape, row, int(books.cpu_milli[row]), int(books.ram_bytes[row]), books.free_milli[row, :n].tolist(),
+            books.free_memory[row, :n].tolist(), books.granted_memory[row, :n].tolist(), usable,
+        )  # fmt: skip
+
+    def move(self, victim: Victim, sign: int) -> None:
+        """Let a victim go (1) or come back (-1)."""
+        for hold in victim.holds:
+            if hold.row != self.row:
+                continue
+            self.cpu_milli += sign * hold.cpu_milli
+            self.ram_bytes += sign * hold.ram_bytes
+            for column, memory in zip(hold.columns, hold.memory_bytes, strict=True):
+                self.free_milli[column] += sign * hold.compute_milli
+                self.free_memory[column] += sign * memory
+                self.granted_memory[column] -= sign * memory
+
+    def n_fit(self) -> int:
+        """How many members the node could take together."""
+        shape = self.shape
+        most = 10**9
+        if shape.cpu_milli:
+            most = min(most, self.cpu_milli // shape.cpu_milli)
+        if shape.ram_bytes:
+            most = min(most, self.ram_bytes // shape.ram_bytes)
+        if most <= 0 or self.cpu_milli < 0 or self.ram_bytes < 0:
+            return 0
+        if not shape.n_devices:
+            return most
+        slots = [self._slots(column) for column in range(len(self.usable))]
+        if shape.n_devices == 1:
+            return min(most, sum(slots))
+        # The cards of one member differ: m members fit if the cards, each for at most m of them, have room for m * n.
+        members = min(most, sum(slots) // shape.n_devices)
+        while members > 0 and sum(min(slot, members) for slot in slots) < members * shape.n_devices:
+            members -= 1
+        return members
+
+    def _slots(self, column: int) -> int:
+        shape, free = self.shape, self.free_milli[column]
+        if not self.usable[column] or free < shape.compute_milli:
+            return 0
+        if shape.whole:
+            return int(self.granted_memory[column] == 0)
+        if self.free_memory[column] < shape.memory_bytes:
+            return 0
+        slots = free // max(shape.compute_milli, 1)
+        return min(slots, self.free_memory[column] // shape.memory_bytes) if shape.memory_bytes else slots
+
+
+def cheapest_on(trial: RowTrial, victims: Sequence[Victim]) -> list[Victim] | None:
+    """A cheap set of victims after whose end one more member fits on the node; None if all do not suffice.
+
+    The trial is as before when this returns.
+    """
+    wanted = trial.n_fit() + 1
+    order = sorted(victims, key=lambda each: (each.lost / max(1, each.freed_milli(trial.row)), each.job_id))
     taken: list[Victim] = []
     for victim in order:
-        if fits():
-            break
-        _give(books, victim, row)
+        trial.move(victim, 1)
         taken.append(victim)
-    found = fits()
+        if trial.n_fit() >= wanted:
+            break
+    found = trial.n_fit() >= wanted
     if found:
         for victim in sorted(taken, key=lambda each: (-each.lost, each.job_id)):
-            _take(books, victim, row)
-            if fits():
+            trial.move(victim, -1)
+            if trial.n_fit() >= wanted:
                 taken.remove(victim)
             else:
-                _give(books, victim, row)
+                trial.move(victim, 1)
     for victim in taken:
-        _take(books, victim, row)
-    return taken if found else None
+        trial.move(victim, -1)
+    if not found:
+        return None
+    if 1 < len(taken) < len(victims) <= EXACT_UP_TO:  # when all must go, each alone being needed, no other set would do
+        return cheapest_reference(trial, victims)
+    return taken
 
 
-def cheapest_reference(
-    books: Books, row: int, victims: Sequence[Victim], fits: Callable[[], bool]
-) -> list[Victim] | None:
-    """The exact optimum by trying every set; for tests on small instances."""
-    best: list[Victim] | None = None
+def cheapest_reference(trial: RowTrial, victims: Sequence[Victim]) -> list[Victim] | None:
+    """The exact optimum on one node by trying every set, smallest sets first."""
+    wanted = trial.n_fit() + 1
+    best: tuple[int, list[Victim]] | None = None
     for n in range(len(victims) + 1):
         for some in combinations(victims, n):
+            lost = sum(victim.lost for victim in some)
+            if best is not None and lost >= best[0]:
+                continue
             for victim in some:
-                _give(books, victim, row)
-            if fits() and (best is None or sum(v.lost for v in some) < sum(v.lost for v in best)):
-                best = list(some)
+                trial.move(victim, 1)
+            if trial.n_fit() >= wanted:
+                best = (lost, list(some))
             for victim in some:
-                _take(books, victim, row)
-    return best
+                trial.move(victim, -1)
+    return None if best is None else best[1]
 
 
-def _give(books: Books, victim: Victim, row: int) -> None:
-    for hold in victim.holds:
-        if hold.row == row:
-            books.give(hold)
+@dataclass(slots=True)
+class _Search:
+    """Nodes by what the next member would cost there."""
+
+    victims_on: Mapping[int, Sequence[Victim]]
+    allowed: Callable[[Iterable[Victim]], bool]
+    trials: dict[int, RowTrial]
+    chosen: dict[str, Victim] = field(default_factory=dict)
+    heap: list[tuple[int, int, int]] = field(default_factory=list)
+    offers: dict[int, list[Victim]] = field(default_factory=dict)
+    n_chosen_at: dict[int, int] = field(default_factory=dict)
+
+    def offer(self, row: int) -> None:
+        """Compute what one more member costs on a node, and put it in its place."""
+        trial = self.trials[row]
+        left = [victim for victim in self.victims_on[row] if victim.job_id not in self.chosen]
+        some = cheapest_on(trial, left)
+        if some is not None:
+            self.offers[row] = some
+            self.n_chosen_at[row] = len(self.chosen)
+            heapq.heappush(self.heap, (sum(victim.lost for victim in some), row, len(self.chosen)))
+
+    def accept(self, row: int) -> None:
+        """Evict what was offered, wherever it holds something."""
+        for victim in self.offers[row]:
+            self.chosen[victim.job_id] = victim
+            for other in {hold.row for hold in victim.holds}:
+                if other in self.trials:
+                    self.trials[other].move(victim, 1)
 
 
-def _take(books: Books, victim: Victim, row: int) -> None:
-    for hold in victim.holds:
-        if hold.row == row:
-            books.take(hold)
+def cheapest_set(
+    books: Books,
+    shape: Shape,
+    needed: int,
+    victims_on: Mapping[int, Sequence[Victim]],
+    allowed: Callable[[Iterable[Victim]], bool],
+) -> list[Victim] | None:
+    """Victims after whose end ``needed`` members fit on these nodes together; None if there are none.
+
+    ``allowed`` says whether a set of victims may go together (quotas); nodes are those of ``victims_on`` and whatever
+    fits elsewhere is the caller's to subtract from ``needed``.
+    """
+    trials = {row: RowTrial.of(books, row, shape) for row in victims_on}
+    before = {row: trial.n_fit() for row, trial in trials.items()}
+    search = _Search(victims_on, allowed, trials)
+    for row in victims_on:
+        search.offer(row)
+    gained = 0
+    while search.heap and gained < needed:
+        _, row, n_chosen = heapq.heappop(search.heap)
+        if n_chosen != search.n_chosen_at[row]:
+            continue  # a later offer of this node stands further down
+        some = search.offers[row]
+        if any(victim.job_id in search.chosen for victim in some):
+            search.offer(row)  # part of it is paid for already
+            continue
+        if not allowed([*search.chosen.values(), *some]):
+            continue
+        touched = {hold.row for victim in some for hold in victim.holds} & trials.keys()
+        search.accept(row)
+        gained = gained + sum(trials[other].n_fit() - before[other] for other in touched)
+        before.update({other: trials[other].n_fit() for other in touched})
+        search.offer(row)
+    return list(search.chosen.values()) if gained >= needed and search.chosen else None

@@ -1,9 +1,10 @@
-"""Evictions: for a queue's quota across queues (reclaim), for priority inside a queue (preempt), and on command.
+"""Evictions: for a queue's entitlement across queues (reclaim), for priority inside a queue (preempt), on command.
 
-A queue that holds less than its quota may take back from queues that hold more than theirs, never leaving a victim's
-queue below its own quota: the claimant is then at most at its quota and the victim at least at its, so the two can
-never take turns. Inside a queue a job may evict jobs of lower priority. Only preemptible jobs that have run their
-minimum run time are victims; they end gracefully and keep their place. What is freed is reserved for the claimant.
+A queue that holds less than it is entitled to (its quota; its fair share with ``reclaim="fair_share"``) may take back
+from queues that hold more than theirs, never leaving a victim's queue below its own: the claimant is then at most at
+its entitlement and the victim at least at its, so the two can never take turns. Inside a queue a job may evict jobs of
+lower priority. Only preemptible jobs that have run their minimum run time are victims; they end gracefully and keep
+their place. What is freed is reserved for the claimant.
 """
 
 from __future__ import annotations
@@ -12,34 +13,42 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flexai.cluster import group_sums
 from flexai.model import JobState
-from flexai.policy.victims import Victim, cheapest_on
+from flexai.policy.victims import Victim, cheapest_set
 from flexai.scheduling.commands import Evict
-from flexai.scheduling.placing import need_rank
+from flexai.scheduling.placing import need_rank, shares_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
     from flexai.scheduling.records import JobRecord, Line
     from flexai.scheduling.state import State
 
-STEPS = 2_000
-"""Search budget of a step that brings none: nodes looked at."""
+STEPS = 20_000
+"""Search budget of a step that brings none: nodes looked at for victims."""
+MAX_GROUPS = 4
+"""So many groups of a required level are searched for victims, those that lack least first."""
 
 
 def run(state: State, lines: list[Line], steps: int) -> None:
     """Evict for whoever of these is owed most, one claimant at a time, within the budget of nodes looked at."""
     if not state.settings.preempt or not lines or not state.running:
         return
-    lines = [line for line in lines if _may_claim(state, line)]
+    lines = [line for line in lines if line.key.shape.n_devices]
+    shares = shares_of(state) if state.settings.reclaim == "fair_share" and lines else {}
+    lines = [line for line in lines if _may_claim(state, line, shares)]
     lines.sort(key=lambda line: (need_rank(state, {}, line.key.queue)[0], -line.key.priority, line.head.job.seq))
     for line in lines:
         record = line.head
-        if record.job.id in state.claims and any(name in state.running for name in state.claims[record.job.id]):
+        if any(name in state.running for name in state.claims.get(record.job.id, ())):
             continue
-        steps -= len(state.books.names)
-        victims = _victims_for(state, record)
-        chosen = _choose(state, record, victims) if victims else None
+        chosen, looked_at = choose(state, record, shares, steps)
+        steps -= looked_at
         if chosen:
-            verb = "reclaimed" if _below_quota(state, record) else "preempted"
+            verb = "reclaimed" if is_entitled(state, record, shares) else "preempted"
             state.claims[record.job.id] = tuple(victim.job_id for victim in chosen)
             for victim in chosen:
                 cause = f"{verb} for job {record.job.id} of queue {record.job.queue}"
@@ -52,114 +61,129 @@ def run(state: State, lines: list[Line], steps: int) -> None:
 
 def evict_job(state: State, record: JobRecord, cause: str) -> None:
     """Stop all members; the job keeps its place in the queue."""
-    for index, member in enumerate(record.members):
-        if member.hold is not None and not member.evicting:
-            member.evicting, member.requeue = True, True
-            state.out.append(Evict(record.job.id, index, state.settings.grace_ms, requeue=True, cause=cause))
-    state.set_state(record, JobState.STOPPING, cause)
+    _stop(state, record, cause, requeue=True)
 
 
 def stop_rest(state: State, record: JobRecord, cause: str) -> None:
     """Stop the members that still run, for good."""
+    _stop(state, record, cause, requeue=False)
+
+
+def _stop(state: State, record: JobRecord, cause: str, *, requeue: bool) -> None:
     for index, member in enumerate(record.members):
         if member.hold is not None and not member.evicting:
-            member.evicting, member.requeue = True, False
-            state.out.append(Evict(record.job.id, index, state.settings.grace_ms, requeue=False, cause=cause))
+            member.evicting, member.requeue = True, requeue
+            state.out.append(Evict(record.job.id, index, state.settings.grace_ms, requeue=requeue, cause=cause))
+    record.stops_at_ms = state.now_ms + state.settings.grace_ms
     state.set_state(record, JobState.STOPPING, cause)
 
 
-def _may_claim(state: State, line: Line) -> bool:
+def _may_claim(state: State, line: Line, shares: dict[str, int]) -> bool:
     record = line.head
     if state.now_ms - record.job.submitted_at_ms < state.settings.preempt_delay_ms:
         return False
     if state.queues.over_limit(record.job.queue, record.asked_milli):
         return False
     least = min(state.evictable.get(line.key.queue, ()), default=2**31)
-    return _below_quota(state, record) or line.key.priority > least
+    return is_entitled(state, record, shares) or line.key.priority > least
 
 
-def _below_quota(state: State, record: JobRecord) -> bool:
-    """Whether its queue, with the job, would still be within its quota."""
-    if record.job.queue not in state.queues:
+def entitled_milli(state: State, queue: str, shares: dict[str, int]) -> int:
+    """What a queue may hold without giving it back: its quota, or its fair share where that is larger."""
+    return max(state.queues[queue].queue.quota_milli, shares.get(queue, 0))
+
+
+def is_entitled(state: State, record: JobRecord, shares: dict[str, int]) -> bool:
+    """Whether its queue, with the job, would still be within what it is entitled to."""
+    name = record.job.queue
+    if name not in state.queues:
         return False
-    queue = state.queues[record.job.queue]
-    return queue.used_milli + record.asked_milli <= queue.queue.quota_milli
+    return state.queues[name].used_milli + record.asked_milli <= entitled_milli(state, name, shares)
 
 
-def _victims_for(state: State, record: JobRecord) -> dict[int, list[Victim]]:
-    """Who may be evicted for the job, by node."""
-    reclaim = _below_quota(state, record)
-    spare: dict[str, int] = {}
-    out: dict[int, list[Victim]] = {}
-    for job_id in state.running:
+def choose(
+    state: State, record: JobRecord, shares: dict[str, int], steps: int
+) -> tuple[list[Victim] | None, int]:  # fmt: skip
+    """The victims for a job, and how many nodes were looked at. First the bound: would it fit with everybody gone?"""
+    books, shape, needed = state.books, record.shape, record.job.min_member
+    n = len(books.names)
+    most = state.evictable_holds.if_all_left(books).n_fit(shape)[:n]
+    if int(most.sum()) < needed:
+        return None, 1
+    now = books.n_fit(shape)[:n]
+    looked_at = 1
+    for rows, missing in _regions(state, record, most, now):
+        on: dict[int, list[Victim]] = {}
+        for row in rows[most[rows] > now[rows]].tolist():
+            victims = _victims_on(state, record, row, shares)
+            looked_at += 1
+            if victims:
+                on[row] = victims
+            if looked_at >= steps:
+                break
+        chosen = cheapest_set(
+            books, shape, missing, on, lambda some: _leaves_enough(state, record, some, shares)
+        )  # fmt: skip
+        if chosen is not None or looked_at >= steps:
+            return chosen, looked_at
+    return None, looked_at
+
+
+def _regions(
+    state: State, record: JobRecord, most: NDArray[np.int64], now: NDArray[np.int64]
+) -> list[tuple[NDArray[np.int64], int]]:
+    """Rows to look for victims in, and how many members are missing there: groups of a required level, or everywhere.
+
+    A region that lacks nothing waits for its turn, not for victims.
+    """
+    needed, level = record.job.min_member, record.job.required_level
+    if not level:
+        missing = needed - int(now.sum())
+        return [(np.flatnonzero(most > 0), missing)] if missing > 0 else []
+    if level not in state.books.topology:
+        return []
+    groups = state.books.topology.groups(level, len(most))
+    could, can = group_sums(groups, most), group_sums(groups, now)
+    if (can >= needed).any():
+        return []
+    able = np.flatnonzero(could >= needed)
+    best = sorted((needed - int(can[group]), group) for group in able.tolist())[:MAX_GROUPS]
+    return [(np.flatnonzero((groups == group) & (most > 0)), missing) for missing, group in best]
+
+
+def _victims_on(state: State, record: JobRecord, row: int, shares: dict[str, int]) -> list[Victim]:
+    """Who may be evicted for the job on one node."""
+    out = []
+    reclaim = is_entitled(state, record, shares)
+    for job_id in state.evictable_holds.holders.get(row, ()):
         other = state.jobs[job_id]
         job = other.job
-        if not job.preemptible or other.state is JobState.STOPPING:
+        if other.state is JobState.STOPPING or state.now_ms - other.started_at_ms < job.min_runtime_ms:
             continue
-        if state.now_ms - other.started_at_ms < job.min_runtime_ms:
-            continue
-        same = job.queue == record.job.queue
-        if same and job.priority >= record.job.priority:
-            continue
-        if not same:
-            if not reclaim or job.queue not in state.queues:
+        if job.queue == record.job.queue:
+            if job.priority >= record.job.priority:
                 continue
-            queue = state.queues[job.queue]
-            left = spare.setdefault(job.queue, queue.used_milli - queue.queue.quota_milli)
-            if left < other.held_milli:
+        elif not reclaim:
+            continue
+        elif job.queue in state.queues:
+            over = state.queues[job.queue].used_milli - entitled_milli(state, job.queue, shares)
+            if over < other.held_milli:
                 continue
         holds = tuple(member.hold for member in other.members if member.hold is not None)
         lost = max(0, state.now_ms - other.started_at_ms) * other.held_milli
-        victim = Victim(job_id, holds, lost + 1)
-        for row in {hold.row for hold in holds}:
-            out.setdefault(row, []).append(victim)
+        out.append(Victim(job_id, holds, lost + 1))
     return out
 
 
-def _choose(state: State, record: JobRecord, by_row: dict[int, list[Victim]]) -> list[Victim] | None:
-    """The cheapest nodes until all members have a place, each member where it costs least."""
-    books, shape = state.books, record.shape
-    gained = set(books.gained)
-    n_free = int(books.n_fit(shape).sum())
-    needed = record.job.min_member - n_free
-    costs: list[tuple[int, int, list[Victim]]] = []
-    for row in sorted(by_row):
-        at = np.array([row], dtype=np.int64)
-        before = int(books.n_fit(shape, at)[0])
-
-        def fits(at: np.ndarray[tuple[int], np.dtype[np.int64]] = at, before: int = before) -> bool:
-            return int(books.n_fit(shape, at)[0]) > before
-
-        some = cheapest_on(books, row, by_row[row], fits)
-        if some is not None:
-            costs.append((sum(victim.lost for victim in some), row, some))
-    books.gained = gained
-    chosen: dict[str, Victim] = {}
-    spare: dict[str, int] = {}
-    for _, _, some in sorted(costs, key=lambda entry: entry[:2]):
-        if needed <= 0:
-            break
-        if _allowed(state, record, some, chosen, spare):
-            needed -= 1
-            chosen.update({victim.job_id: victim for victim in some})
-    return list(chosen.values()) if needed <= 0 and chosen else None
-
-
-def _allowed(
-    state: State, record: JobRecord, some: list[Victim], chosen: dict[str, Victim], spare: dict[str, int]
-) -> bool:
-    """Whether these victims, on top of those chosen, leave every victim's queue its quota."""
+def _leaves_enough(state: State, record: JobRecord, some: Iterable[Victim], shares: dict[str, int]) -> bool:
+    """Whether these victims together leave every victim's queue, and its parents, what they are entitled to."""
     taken: dict[str, int] = {}
+    own = {each.queue.name for each in state.queues.path(record.job.queue)}
     for victim in some:
         other = state.jobs[victim.job_id]
-        if victim.job_id not in chosen and other.job.queue != record.job.queue:
-            taken[other.job.queue] = taken.get(other.job.queue, 0) + other.held_milli
-    for name, milli in taken.items():
-        queue = state.queues[name]
-        left = spare.get(name, queue.used_milli - queue.queue.quota_milli)
-        if left < milli:
-            return False
-    for name, milli in taken.items():
-        queue = state.queues[name]
-        spare[name] = spare.get(name, queue.used_milli - queue.queue.quota_milli) - milli
-    return True
+        for each in state.queues.path(other.job.queue):
+            if each.queue.name not in own:
+                taken[each.queue.name] = taken.get(each.queue.name, 0) + other.held_milli
+    return all(
+        state.queues[name].used_milli - milli >= entitled_milli(state, name, shares) for name, milli in taken.items()
+    )

@@ -12,20 +12,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flexai.cluster import Hold, Plan
+from flexai.cluster import Hold, Plan, group_sums
 from flexai.model import JobState
 from flexai.policy.fair_share import Claim, fair_shares
-from flexai.policy.reservation import reserve
+from flexai.policy.reservation import NEVER_MS, reserve
 from flexai.scheduling.records import line_key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-    from flexai.cluster import QueueTree
+    from flexai.cluster import QueueTree, Shape
     from flexai.cluster.queue_tree import QueueState
     from flexai.scheduling.records import JobRecord, Line, LineKey
     from flexai.scheduling.state import State
 
+PREDICTED_FOR_MS = 60_000
+"""Ends of what runs are predicted again after so long; in between a reservation follows what ends."""
 EXPECTED_FOR_MS = 60_000
 """An expected run time is computed again after so long, or when its burst changes."""
 
@@ -33,6 +37,7 @@ EXPECTED_FOR_MS = 60_000
 def run_round(state: State) -> None:
     """Start what can start."""
     _unblock(state)
+    state.refused.clear()
     _start_big(state)
     if not state.ready:
         return
@@ -48,7 +53,7 @@ def run_round(state: State) -> None:
         heap = heaps[queue]
         _, key = heap.pop(0)
         line = state.lines.get(key)
-        if line is not None and key.shape not in state.blocked and _try_line(state, line) and key in state.lines:
+        if line is not None and key.need not in state.blocked and _try_line(state, line) and key in state.lines:
             bisect.insort(heap, (_rank(state, line), key), key=lambda entry: entry[0])
         if not heap:
             del heaps[queue]
@@ -61,15 +66,22 @@ def _unblock(state: State) -> None:
         return
     rows = np.array(sorted(gained), dtype=np.int64)
     gained.clear()
-    for shape in list(state.blocked):
-        if state.books.fits(shape, rows).any():
-            del state.blocked[shape]
-            for key in state.by_shape[shape]:
-                state.ready[key] = None
+    fits: dict[Shape, bool] = {}
+    for need in list(state.blocked):
+        shape = need[0]
+        if shape not in fits:
+            fits[shape] = bool(state.books.fits(shape, rows).any())
+        if fits[shape]:
+            del state.blocked[need]
+            state.ready.update(state.by_need[need])
     # What waited behind a reservation, or at a queue's limit, may pass now that something ended.
     state.ready.update(state.deferred)
     state.deferred.clear()
-    state.reservation = None
+    held_for = state.reservation
+    if held_for is not None:
+        held_for.has_news = True
+        if state.now_ms - held_for.made_at_ms >= PREDICTED_FOR_MS or state.now_ms >= held_for.shadow_ms:
+            state.reservation = None
 
 
 def _try_line(state: State, line: Line) -> bool:
@@ -82,14 +94,21 @@ def _try_line(state: State, line: Line) -> bool:
     if state.queues.over_user_limit(job.queue, job.user, record.asked_milli):
         state.deferred[line.key] = None
         return False
+    held_for = state.reservation
+    ends_ms = 0
+    if held_for is not None and held_for.job_id != job.id:
+        ends_ms = _ends_ms(state, record)
+        if ends_ms >= state.refused.get(line.key.need, NEVER_MS):
+            state.deferred[line.key] = None
+            return False
     plan = Plan(state.books)
     holds = place_members(state, record, plan)
     if holds is None:
-        state.blocked[line.key.shape] = None
+        state.blocked[line.key.need] = None
         return False
-    held_for = state.reservation
-    if held_for is not None and held_for.job_id != job.id and not held_for.lets_pass(holds, _ends_ms(state, record)):
+    if held_for is not None and held_for.job_id != job.id and not held_for.lets_pass(holds, ends_ms):
         plan.undo()
+        state.refused[line.key.need] = ends_ms
         state.deferred[line.key] = None
         return False
     plan.keep()
@@ -121,9 +140,6 @@ def place_members(state: State, record: JobRecord, plan: Plan) -> list[Hold] | N
         plan.take(hold)
         return [hold]
     for within in _groups(state, record):
-        fit = state.books.n_fit(shape)
-        if int(fit.sum() if within is None else fit[within].sum()) < job.min_member:
-            continue
         mark = plan.mark()
         holds: list[Hold] = []
         while len(holds) < job.n_members and (place := state.placement.best(shape, within)) is not None:
@@ -136,47 +152,67 @@ def place_members(state: State, record: JobRecord, plan: Plan) -> list[Hold] | N
     return None
 
 
-def _groups(state: State, record: JobRecord) -> list[NDArray[np.bool_] | None]:
-    """Row masks to try in turn: one group of the level asked for at a time, tightest first; None is everywhere."""
-    job = record.job
-    level = job.required_level or job.preferred_level
-    if not level:
-        return [None]
-    n_names = len(state.books.names)
-    groups: dict[str, NDArray[np.bool_]] = {}
-    for name, node in state.books.nodes.items():
-        for place in node.topology:
-            if place.level == level:
-                groups.setdefault(place.name, np.zeros(n_names, dtype=np.bool_))[state.books.row_of[name]] = True
-    fit = state.books.n_fit(record.shape)
-    able = sorted((int(fit[mask].sum()), name) for name, mask in groups.items() if fit[mask].sum() >= job.n_members)
-    masks: list[NDArray[np.bool_] | None] = [groups[name] for _, name in able]
-    return masks if job.required_level else [*masks, None]
+def _groups(state: State, record: JobRecord) -> Iterator[NDArray[np.bool_] | None]:
+    """Row masks to try in turn, tightest first; None is everywhere. Only such as could hold enough members.
+
+    Members of a gang talk to each other, so it goes into one group of the highest bandwidth that takes all of it (of
+    these the one that is then fullest), unless another level is preferred: then that is the tightest tried.
+    """
+    job, books = record.job, state.books
+    fit = books.n_fit(record.shape)
+    if int(fit.sum()) < job.min_member:
+        return
+    if job.required_level:
+        levels = books.topology.at_least(job.required_level)
+    else:
+        levels = books.topology.tightest_first()
+        if job.preferred_level in levels:
+            levels = levels[levels.index(job.preferred_level) :]
+    for level in levels:
+        groups = books.topology.groups(level, len(fit))
+        room = group_sums(groups, fit)
+        for wanted in dict.fromkeys((job.n_members, job.min_member)):
+            able = np.flatnonzero(room >= wanted)
+            if len(able):
+                yield groups == able[room[able].argmin()]
+                break
+    if not job.required_level:
+        yield None
 
 
 def _start_big(state: State) -> None:
     """The oldest large job that waits starts, or gets the reservation."""
     while state.big:
         record = state.jobs[next(iter(state.big))]
-        if state.reservation is not None and state.reservation.job_id == record.job.id:
+        held_for = state.reservation
+        if held_for is not None and held_for.job_id == record.job.id and not held_for.has_news:
             return
-        state.reservation = None
         line = state.lines[line_key(record)]
         at_limit = state.queues.over_limit(record.job.queue, record.asked_milli) is not None
         if at_limit or line.head is not record:
+            state.reservation = None
             return
-        if record.shape not in state.blocked and _try_line(state, line):
+        if line.key.need not in state.blocked and _try_line(state, line):
+            state.reservation = None
             continue
-        ends = [
-            (ends_at(state, state.jobs[job_id]), member.hold)
-            for job_id in state.running
-            for member in state.jobs[job_id].members
-            if member.hold is not None
-        ]
+        if held_for is not None and held_for.job_id == record.job.id and state.reservation is not None:
+            held_for.has_news = False
+            return
         state.reservation = reserve(
-            record.job.id, record.shape, record.job.min_member, state.books, state.now_ms, ends
+            record.job.id, record.shape, record.job.min_member, state.books, state.now_ms, _ends(state),
+            record.job.required_level,
         )  # fmt: skip
         return
+
+
+def _ends(state: State) -> Iterator[tuple[int, Hold]]:
+    """When what runs will likely be over, hold by hold."""
+    for job_id in state.running:
+        record = state.jobs[job_id]
+        end_ms = ends_at(state, record)
+        for member in record.members:
+            if member.hold is not None:
+                yield end_ms, member.hold
 
 
 def hold_of(
@@ -188,6 +224,8 @@ def hold_of(
 
 def ends_at(state: State, record: JobRecord) -> int:
     """When a running job will likely be over (median of those that ran as long)."""
+    if record.state is JobState.STOPPING:
+        return max(state.now_ms, record.stops_at_ms)
     ran_ms = state.now_ms - record.started_at_ms
     left_ms = state.run_times.remaining_ms(record.burst, ran_ms, 0.5)
     if record.job.time_limit_ms:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from flexai.policy.run_time import Burst
 
 
+Need = tuple["Shape", int, str]
+"""Members of a shape that must fit together, and the level whose one group must take them."""
+
+
 @dataclass(slots=True)
 class MemberRecord:
     """One member: what it holds and how it stands."""
@@ -37,6 +41,7 @@ class JobRecord:
     state: JobState
     members: list[MemberRecord]
     started_at_ms: int = -1
+    stops_at_ms: int = -1
     ran_ms: int = 0
     n_evictions: int = 0
     exit_code: int = 0
@@ -80,6 +85,11 @@ class LineKey:
     burst: Burst
     required_level: str
     preferred_level: str
+
+    @property
+    def need(self) -> Need:
+        """What has to be free at once for a job of the line to start."""
+        return self.shape, self.min_member, self.required_level
 
 
 @dataclass(slots=True)

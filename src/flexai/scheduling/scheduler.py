@@ -84,6 +84,8 @@ class Scheduler:
 
     def _book(self, event: Event) -> None:
         state = self._state
+        if isinstance(event, NodePut | NodeGone | DeviceChanged | ForeignUsage):
+            state.reservation = None
         match event:
             case NodePut():
                 self._put_node(event)
@@ -239,10 +241,12 @@ class Scheduler:
             hold = member.hold
             assert hold is not None
             state.books.give(hold)
-            member.hold = replace(hold, compute_milli=event.compute_milli)
-            state.books.take(member.hold)
-            state.queues.add(record.job.queue, record.job.user, growth * len(hold.columns), state.now_ms)
-            member.grants = state.grants_of(record, index, member.hold)
+            state.unhold(record, member)
+            resized = replace(hold, compute_milli=event.compute_milli)
+            state.books.take(resized)
+            state.hold(record, member, resized)
+            state.reservation = None
+            member.grants = state.grants_of(record, index, resized)
             state.out.append(Resize(record.job.id, index, member.grants, "its user asked"))
 
     def _started(self, event: MemberStarted) -> None:
@@ -367,9 +371,8 @@ class Scheduler:
                 shape.ram_bytes,
             )  # fmt: skip
             state.books.take(hold)
-            milli = hold.compute_milli * len(hold.columns)
-            state.queues.add(record.job.queue, record.job.user, milli, state.now_ms)
-            member.state, member.hold, member.grants = MemberState.RUNNING, hold, tuple(held)
+            state.hold(record, member, hold)
+            member.state, member.grants = MemberState.RUNNING, tuple(held)
         state.run_times.started(record.burst, record.job.id, state.now_ms)
 
     def _evict_from(self, uuids: set[str], cause: str) -> None:

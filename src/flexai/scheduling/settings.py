@@ -15,7 +15,8 @@ class SchedulerSettings:
         reserve_cards: jobs of so many cards, or of a quarter of a small pool, get a reservation as soon as they wait.
         reserve_after_ms: any job that has waited so long gets one too.
         backfill_quantile: a job passes a reservation if this quantile of its class ends before it.
-        preempt: evict for higher priority in a queue, and for a queue's quota across queues.
+        preempt: evict for higher priority in a queue, and for a queue's entitlement across queues.
+        reclaim: what a queue is entitled to: its ``quota``, or its ``fair_share`` where that is larger.
         grace_ms: between SIGTERM and SIGKILL of an evicted member.
         preempt_delay_ms: a job waits so long before anyone is evicted for it.
         fair_k_milli: k of ``policy.fair_share``, in thousandths; 0 is the classic rule.
@@ -30,6 +31,7 @@ class SchedulerSettings:
     reserve_after_ms: int = 604_800_000
     backfill_quantile: float = 0.9
     preempt: bool = True
+    reclaim: str = "quota"
     grace_ms: int = 30_000
     preempt_delay_ms: int = 0
     fair_k_milli: int = 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flexai.cluster import Books, QueueTree, Shape
+from flexai.cluster import Books, Evictable, QueueTree, Shape
 from flexai.model import Grant, JobState, MemberState, SliceRequest
 from flexai.policy.fragmentation import Mix
 from flexai.policy.placement import SCORERS, Placement
 from flexai.policy.run_time import RunTimes
 from flexai.scheduling.commands import SetJobState, Start
-from flexai.scheduling.records import JobRecord, Line, LineKey, MemberRecord, line_key
+from flexai.scheduling.records import JobRecord, Line, LineKey, MemberRecord, Need, line_key
 
 if TYPE_CHECKING:
     from flexai.cluster import Hold
@@ -31,19 +31,21 @@ class State:
     settings: SchedulerSettings
     books: Books = field(default_factory=Books)
     queues: QueueTree = field(default_factory=QueueTree)
+    evictable_holds: Evictable = field(default_factory=Evictable)
     mix: Mix = field(default_factory=Mix)
     placement: Placement = field(init=False)
     run_times: RunTimes = field(default_factory=RunTimes)
     jobs: dict[str, JobRecord] = field(default_factory=dict)
     lines: dict[LineKey, Line] = field(default_factory=dict)
-    by_shape: dict[Shape, dict[LineKey, None]] = field(default_factory=dict)
-    blocked: dict[Shape, None] = field(default_factory=dict)
+    by_need: dict[Need, dict[LineKey, None]] = field(default_factory=dict)
+    blocked: dict[Need, None] = field(default_factory=dict)
     ready: dict[LineKey, None] = field(default_factory=dict)
     deferred: dict[LineKey, None] = field(default_factory=dict)
     big: dict[str, None] = field(default_factory=dict)
     running: dict[str, None] = field(default_factory=dict)
     evictable: dict[str, dict[int, int]] = field(default_factory=dict)
     reservation: Reservation | None = None
+    refused: dict[Need, int] = field(default_factory=dict)
     waiting_milli: dict[str, int] = field(default_factory=dict)
     dependants: dict[str, list[str]] = field(default_factory=dict)
     ended: dict[str, bool] = field(default_factory=dict)
@@ -71,11 +73,11 @@ class State:
         line = self.lines.get(key)
         if line is None:
             line = self.lines[key] = Line(key)
-            self.by_shape.setdefault(key.shape, {})[key] = None
+            self.by_need.setdefault(key.need, {})[key] = None
         line.add(record)
         queue = record.job.queue
         self.waiting_milli[queue] = self.waiting_milli.get(queue, 0) + record.asked_milli
-        if key.shape not in self.blocked:
+        if key.need not in self.blocked:
             self.ready[key] = None
 
     def leave(self, record: JobRecord) -> None:
@@ -89,20 +91,37 @@ class State:
             del self.lines[key]
             for index in (self.ready, self.deferred):
                 index.pop(key, None)
-            shapes = self.by_shape[key.shape]
-            del shapes[key]
-            if not shapes:
-                del self.by_shape[key.shape]
-                self.blocked.pop(key.shape, None)
+            alike = self.by_need[key.need]
+            del alike[key]
+            if not alike:
+                del self.by_need[key.need]
+                self.blocked.pop(key.need, None)
 
     def start(self, record: JobRecord, member: int, hold: Hold, cause: str, *, lent: bool = False) -> None:
         """Book and command the start of one member; the hold is in the books already."""
         grants = self.grants_of(record, member, hold)
         one = record.members[member]
-        one.state, one.hold, one.grants, one.lent = MemberState.STARTING, hold, grants, lent
+        one.state, one.grants, one.lent = MemberState.STARTING, grants, lent
+        self.hold(record, one, hold)
+        self.out.append(Start(record.job.id, member, grants, cause))
+
+    def hold(self, record: JobRecord, member: MemberRecord, hold: Hold) -> None:
+        """Note what a member holds from now on; it is in the books already."""
+        member.hold = hold
+        if record.job.preemptible:
+            self.evictable_holds.add(self.books, record.job.id, hold)
         milli = hold.compute_milli * len(hold.columns)
         self.queues.add(record.job.queue, record.job.user, milli, self.now_ms)
-        self.out.append(Start(record.job.id, member, grants, cause))
+
+    def unhold(self, record: JobRecord, member: MemberRecord) -> Hold | None:
+        """Note that it holds nothing any more; the books are the caller's."""
+        hold, member.hold = member.hold, None
+        if hold is not None:
+            if record.job.preemptible:
+                self.evictable_holds.remove(record.job.id, hold)
+            milli = hold.compute_milli * len(hold.columns)
+            self.queues.add(record.job.queue, record.job.user, -milli, self.now_ms)
+        return hold
 
     def grants_of(self, record: JobRecord, member: int, hold: Hold) -> tuple[Grant, ...]:
         """The hold in the words of the model."""
@@ -118,13 +137,13 @@ class State:
 
     def free(self, record: JobRecord, member: MemberRecord) -> None:
         """Take back what a member held."""
-        hold = member.hold
+        hold = self.unhold(record, member)
         if hold is None:
             return
         self.books.give(hold)
-        milli = hold.compute_milli * len(hold.columns)
-        self.queues.add(record.job.queue, record.job.user, -milli, self.now_ms)
-        member.hold, member.grants, member.lent, member.parked = None, (), False, False
+        if self.reservation is not None:
+            self.reservation.ended(hold)
+        member.grants, member.lent, member.parked = (), False, False
 
     def set_state(self, record: JobRecord, state: JobState, cause: str) -> None:
         """Change a job's visible state."""

@@ -19,7 +19,7 @@ from flexai.scheduling.commands import Evict, Start
 from flexai.scheduling.events import JobSubmitted, MemberFinished, MemberStarted, NodePut, QueuePut, Tick
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from flexai.scheduling.commands import Command
     from flexai.scheduling.events import Event
@@ -36,7 +36,7 @@ class Measured:
     name: str
     got: float
     unit: str
-    conditions: dict[str, float] = field(default_factory=dict)
+    conditions: Mapping[str, float] = field(default_factory=dict)
 
 
 def replicated(nodes: Sequence[Node], n_cards: int) -> list[Node]:
@@ -220,7 +220,7 @@ def _mixed_job(seq: int, queue: str, at_ms: int) -> Job:
     )  # fmt: skip
     return Job(
         f"j{seq}", f"user{seq % 40}", queue, kinds[(seq * 2_654_435_761 >> 7) % len(kinds)],
-        cpu_milli=1000, priority=seq % 2, submitted_at_ms=at_ms, seq=seq,
+        cpu_milli=1000, submitted_at_ms=at_ms, seq=seq,
     )  # fmt: skip
 
 
