@@ -1,0 +1,93 @@
+"""The frame of benchmarks: goals are judged, failures are rows, the document says where it comes from."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from flexai.apps.bench import main as bench_main
+from flexai.apps.bench.frame import Case, Row, Run, at_least, at_most, header, quantile, run_case
+from flexai.apps.bench.main import SUITES
+
+
+def fails(_):
+    raise OSError("no card")
+
+
+def run(tmp_path):
+    return Run(True, 1, lambda _: None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("goal", "got", "met"),
+    [(at_most(10), 10, True), (at_most(10), 10.1, False), (at_least(99), 99, True), (at_least(99), 98.9, False),
+     (at_most(10), math.nan, False), (at_least(10), math.nan, False), (None, 5, None)],
+)  # fmt: skip
+def test_a_goal_is_met_or_not_and_no_figure_never_meets_one(goal, got, met):
+    assert Row("n", "c", goal, got, "ms").met is met
+
+
+def test_a_case_that_fails_is_a_row_that_says_so(tmp_path):
+    (row,) = run_case(Case("memory", "about", fails), run(tmp_path))
+    assert math.isnan(row.got)
+    assert "OSError: no card" in row.note
+    assert json.loads(json.dumps(row.as_json()))["got"] is None
+
+
+def test_the_header_names_machine_cards_driver_commit_command_date_and_seed():
+    head = header("pool", "simulated", "none", 7)
+    assert set(head) == {"benchmark", "machine", "cards", "driver", "commit", "command", "date", "seed"}
+    assert all(head.values())
+
+
+def test_a_quantile_is_a_sample_that_was_measured():
+    assert quantile([3, 1, 2], 0.5) == 2
+    assert quantile(range(100), 0.99) == 98
+    assert quantile([5], 0.99) == 5
+    assert math.isnan(quantile([], 0.5))
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_case_of_every_benchmark_has_a_name_of_its_own_and_says_what_it_measures(name):
+    listed = subprocess.run(
+        [sys.executable, "-m", "flexai.apps.bench", name, "--list"], capture_output=True, text=True, check=True
+    )
+    names = [line.split()[0] for line in listed.stdout.splitlines()]
+    assert len(set(names)) == len(names) > 0
+    assert all(len(line.split()) > 3 for line in listed.stdout.splitlines())
+
+
+def test_a_document_has_the_rows_and_a_missed_goal_can_be_an_exit_code(tmp_path, monkeypatch, capsys):
+    class Suite:
+        CASES = (
+            Case("fast", "is fast", lambda _: [Row("fast", "always", at_most(1), 2.0, "ms", samples=(1.0, 2.0))]),
+            Case("other", "is not asked for", fails),
+        )
+
+        @staticmethod
+        def hardware():
+            return "simulated", "none"
+
+    monkeypatch.setattr(bench_main.importlib, "import_module", lambda _: Suite)
+    file = tmp_path / "rows.json"
+    options = {"json_file": str(file), "plots": str(tmp_path / "plots"), "seed": 3, "list_cases": False, "quick": True}
+    assert bench_main.bench("pool", case="f*", strict=True, **options) == 6
+    document = json.loads(file.read_text())
+    assert [(row["name"], row["goal"], row["met"]) for row in document["rows"]] == [("fast", "<= 1", False)]
+    assert document["seed"] == 3
+    assert (tmp_path / "plots/pool.png").stat().st_size > 1000
+    assert "fast" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [(["nothing"], "'nothing' is no benchmark"), (["pool", "--case", "x"], "'x'")]
+)
+def test_an_unknown_benchmark_or_case_is_named_with_what_there_is(words, says):
+    result = subprocess.run(
+        [sys.executable, "-m", "flexai.apps.bench", *words], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert "pool" in result.stderr or "submissions" in result.stderr
