@@ -70,7 +70,8 @@ def test_a_document_has_the_rows_and_a_missed_goal_can_be_an_exit_code(tmp_path,
         def hardware():
             return "simulated", "none"
 
-    monkeypatch.setattr(bench_main.importlib, "import_module", lambda _: Suite)
+    monkeypatch.setitem(sys.modules, "suite_of_this_test", Suite)
+    monkeypatch.setitem(SUITES, "pool", "suite_of_this_test")
     file = tmp_path / "rows.json"
     options = {"json_file": str(file), "plots": str(tmp_path / "plots"), "seed": 3, "list_cases": False, "quick": True}
     assert bench_main.bench("pool", case="f*", strict=True, **options) == 6
