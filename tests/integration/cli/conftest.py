@@ -11,10 +11,17 @@ from pathlib import Path
 
 import pytest
 
-_SPEC = importlib.util.spec_from_file_location("fake_pool", Path(__file__).with_name("fake_pool.py"))
-fake_pool = importlib.util.module_from_spec(_SPEC)
-sys.modules["fake_pool"] = fake_pool
-_SPEC.loader.exec_module(fake_pool)
+
+def _beside(name):
+    """A module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_beside("terminal")
+fake_pool = _beside("fake_pool")
 FLEXAI = str(Path(sys.executable).with_name("flexai"))
 
 

@@ -1,19 +1,15 @@
 """`flexai run` is the command's parent as a shell would be: terminal, signals, exit code, directory, environment."""
 
-import fcntl
 import json
 import os
-import pty
 import signal
-import struct
 import subprocess
 import sys
-import termios
-import threading
 import time
 from pathlib import Path
 
 import pytest
+from terminal import Terminal, until
 
 FLEXAI = str(Path(sys.executable).with_name("flexai"))
 
@@ -108,7 +104,7 @@ def test_a_pool_that_restarts_while_the_command_runs_is_told_the_end(pool, envir
     process = subprocess.Popen(
         [FLEXAI, "run", "--", "sh", "-c", f"while [ ! -e {gate} ]; do sleep 0.05; done; exit 4"], env=environment
     )
-    _until(lambda: pool.asked_for("/v1/jobs/7/attach"))
+    until(lambda: pool.asked_for("/v1/jobs/7/attach"))
     pool.close()
     gate.touch()
     time.sleep(0.3)
@@ -192,50 +188,6 @@ def test_a_script_without_a_line_that_names_its_interpreter_is_reported_as_the_k
     assert pool.asked_for("/v1/jobs/7/finish") == [{"exit_code": 126}]
 
 
-class Terminal:
-    """A command in a terminal of its own, as its foreground job."""
-
-    def __init__(self, words, environment):
-        self.pid, self.handle = pty.fork()
-        if self.pid == 0:
-            os.execve(words[0], words, environment)  # noqa: S606
-        self.screen = b""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self):
-        while True:
-            try:
-                chunk = os.read(self.handle, 4096)
-            except OSError:
-                return
-            if not chunk:
-                return
-            self.screen += chunk
-
-    def until(self, text, timeout_s=20):
-        _until(lambda: text in self.screen, timeout_s, lambda: self.screen)
-
-    def type(self, keys):
-        os.write(self.handle, keys)
-
-    def resize(self, rows, columns):
-        fcntl.ioctl(self.handle, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def wait(self):
-        _, status = os.waitpid(self.pid, 0)
-        self._reader.join(5)
-        os.close(self.handle)
-        return os.waitstatus_to_exitcode(status)
-
-
-def _until(condition, timeout_s=20, tell=lambda: None):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, tell()
-        time.sleep(0.02)
-
-
 def test_ctrl_c_in_a_terminal_reaches_the_command_once_and_its_answer_is_the_exit_code(pool, environment):
     program = (
         "import signal, sys, time\n"
@@ -306,7 +258,7 @@ def test_ctrl_z_stops_both_and_they_go_on_together(pool, environment):
     os.kill(terminal.pid, 0)
     for pid in (terminal.pid, body["pid"]):
         os.kill(pid, signal.SIGSTOP)
-    _until(lambda: " T " in Path(f"/proc/{terminal.pid}/stat").read_text())
+    until(lambda: " T " in Path(f"/proc/{terminal.pid}/stat").read_text())
     os.killpg(os.getpgid(terminal.pid), signal.SIGCONT)
     terminal.type(b"\n")
     terminal.until(b"went on")

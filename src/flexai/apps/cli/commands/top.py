@@ -34,11 +34,10 @@ from flexai.apps.cli.commands.shown import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
 
-BAR_COLUMNS = 20
 MAX_WAITING_SHOWN = 15
 _AWAY_FOR_S = 300.0
 
@@ -56,33 +55,33 @@ def top(
         return
     shown = console()
     if once or not sys.stdout.isatty():
-        shown.print(picture(pool.get("/v1/top")))
+        shown.print(picture(pool.get("/v1/top"), shown.width))
         return
     answer = pool.get("/v1/top")
-    with _keys() as pressed, Live(picture(answer), console=shown, screen=True, auto_refresh=False) as live:
+    with _keys() as pressed, Live(picture(answer, shown.width), console=shown, screen=True, auto_refresh=False) as live:
         while pressed(every) not in {"q", "Q"}:
-            live.update(_next_picture(pool), refresh=True)
+            live.update(_next_picture(pool, shown.width), refresh=True)
 
 
-def _next_picture(pool: PoolClient) -> RenderableType:
+def _next_picture(pool: PoolClient, width: int) -> RenderableType:
     try:
-        return picture(pool.get("/v1/top", timeout_s=5.0))
+        return picture(pool.get("/v1/top", timeout_s=5.0), width)
     except PoolUnreachable as error:
         return Text(f"the pool is away: {error.problem}; waiting for it", style="yellow")
 
 
-def picture(answer: Mapping[str, Any]) -> RenderableType:
-    """All of ``GET /v1/top`` as one renderable."""
+def picture(answer: Mapping[str, Any], width: int) -> RenderableType:
+    """All of ``GET /v1/top`` as one renderable; a narrow screen shows fewer columns."""
     cards = answer.get("devices") or []
     parts: list[RenderableType] = [Text.from_markup(_headline(answer, cards))]
-    parts.append(_cards_table(cards))
+    parts.append(_cards_table(cards, width))
     slices = [(card, entry) for card in cards for entry in card.get("slices") or ()]
     if slices:
-        parts.append(_slices_table(slices))
+        parts.append(_slices_table(slices, width))
     waiting = [job for job in answer.get("jobs") or () if job["state"] in {"queued", "held"}]
     if waiting:
         n_hidden = answer.get("n_jobs", 0) - len(answer["jobs"])
-        parts.append(_waiting_table(waiting, n_hidden))
+        parts.append(_waiting_table(waiting, n_hidden, width))
     return Group(*parts)
 
 
@@ -105,76 +104,89 @@ def bar_milli(card: Mapping[str, Any]) -> int:
     return min(1000, sum(entry.get("got_milli_1s") or 0 for entry in card.get("slices") or ()))
 
 
-def bar(milli: float) -> str:
-    """A bar of 20 columns."""
-    full = round(max(0.0, min(1000.0, milli)) * BAR_COLUMNS / 1000)
-    return "█" * full + "░" * (BAR_COLUMNS - full)
+def bar(milli: float, columns: int) -> str:
+    """A bar so many columns wide."""
+    full = round(max(0.0, min(1000.0, milli)) * columns / 1000)
+    return "█" * full + "░" * (columns - full)
 
 
-def _cards_table(cards: list[dict[str, Any]]) -> RenderableType:
-    def row(card: dict[str, Any]) -> tuple[object, ...]:
-        used = sum(entry.get("used_bytes") or 0 for entry in card.get("slices") or ())
-        used += card.get("foreign_memory_bytes") or 0
-        got = bar_milli(card)
-        return (
-            card["index"], card["model"], health(card), card.get("backend"), f"{bar(got)} {got / 10:3.0f}%",
-            share(card.get("compute_granted_milli", 0)),
-            f"{bar(1000 * used / max(1, card['memory_bytes']))} {size(used)} / {size(card['memory_bytes'])}",
-            size(card.get("memory_granted_bytes", 0)), note(card),
-        )  # fmt: skip
-
-    columns = ("CARD", "MODEL", "HEALTH", "BACKEND", "COMPUTE", "GRANTED>", "MEMORY USED", "GRANTED>", "NOTE<")
-    return table_of(columns, map(row, cards))
+Column = tuple[str, int, "Callable[[Any], object]"]
+"""Title, the narrowest screen that shows it, and its cell."""
 
 
-def _slices_table(slices: list[tuple[dict[str, Any], dict[str, Any]]]) -> RenderableType:
-    def row(card: dict[str, Any], entry: dict[str, Any]) -> tuple[object, ...]:
-        got = entry.get("got_milli_10s")
-        got = entry.get("got_milli_1s") if got is None else got
-        asked_milli = entry.get("asked_milli", entry.get("compute_milli"))
-        return (
-            card["index"], entry["job_id"], escape(str(entry.get("name") or "")), entry.get("user"),
-            entry.get("class", entry.get("tenant_class")), share(asked_milli), share(entry.get("limit_milli")),
-            f"{bar(got or 0)} {share(got)}", _flow(entry), size(entry.get("used_bytes") or 0),
-            size(entry.get("memory_bytes")), "stopped" if entry.get("stopped") else "",
-        )  # fmt: skip
-
-    columns = (
-        "CARD",
-        "JOB",
-        "NAME",
-        "USER",
-        "CLASS",
-        "ASKED>",
-        "LIMIT>",
-        "GOT (10 s)",
-        "BORROWED>",
-        "MEMORY>",
-        "CAP>",
-        "",
-    )
-    return table_of(columns, [row(card, entry) for card, entry in slices])
+def _table(columns: Sequence[Column], items: Sequence[Any], width: int) -> RenderableType:
+    shown = [column for column in columns if column[1] <= width]
+    return table_of([title for title, _, _ in shown], [[cell(item) for _, _, cell in shown] for item in items])
 
 
-def _flow(entry: Mapping[str, Any]) -> str:
-    borrowed = entry.get("borrowed_milli")
-    return share(borrowed) if borrowed else ""
+def _cards_table(cards: list[dict[str, Any]], width: int) -> RenderableType:
+    n_bar = _bar_columns(width)
 
+    def used(card: dict[str, Any]) -> int:
+        held = sum(entry.get("used_bytes") or 0 for entry in card.get("slices") or ())
+        return int(held + (card.get("foreign_memory_bytes") or 0))
 
-def _waiting_table(waiting: list[dict[str, Any]], n_hidden: int) -> RenderableType:
-    now_ms = time.time() * 1000
-    rows = [
-        (
-            job["id"], escape(str(job.get("name") or "")), job.get("user"), job.get("queue"), asked(job),
-            size(job.get("request", {}).get("memory_bytes") or None), duration(now_ms - job["submitted_at_ms"]),
-            escape(reason_text(job)),
-        )
-        for job in waiting[:MAX_WAITING_SHOWN]
+    columns: list[Column] = [
+        ("CARD", 0, lambda card: card["index"]),
+        ("MODEL", 0, lambda card: card["model"]),
+        ("HEALTH", 100, health),
+        ("BACKEND", 100, lambda card: card.get("backend")),
+        ("COMPUTE", 0, lambda card: f"{bar(bar_milli(card), n_bar)} {bar_milli(card) / 10:3.0f}%"),
+        ("GRANTED>", 0, lambda card: share(card.get("compute_granted_milli", 0)) or "0%"),
+        ("MEMORY USED", 0, lambda card: f"{bar(1000 * used(card) / max(1, card['memory_bytes']), n_bar)} "
+                                        f"{size(used(card))} / {size(card['memory_bytes'])}"),
+        ("GRANTED>", 100, lambda card: size(card.get("memory_granted_bytes", 0))),
+        ("NOTE<", 130, lambda card: escape(note(card))),
     ]  # fmt: skip
-    n_more = len(waiting) - len(rows) + n_hidden
+    return _table(columns, cards, width)
+
+
+def _slices_table(slices: list[tuple[dict[str, Any], dict[str, Any]]], width: int) -> RenderableType:
+    n_bar = _bar_columns(width)
+    columns: list[Column] = [
+        ("CARD", 0, lambda one: one[0]["index"]),
+        ("JOB", 0, lambda one: one[1]["job_id"] or "other"),
+        ("NAME", 0, lambda one: escape(str(one[1].get("name") or ""))),
+        ("USER", 100, lambda one: one[1].get("user")),
+        ("CLASS", 130, lambda one: one[1].get("tenant_class")),
+        ("ASKED>", 0, lambda one: share(one[1].get("asked_milli"))),
+        ("LIMIT>", 100, lambda one: share(one[1].get("limit_milli"))),
+        ("GOT (10 s)", 0, lambda one: f"{bar(_got(one[1]), n_bar)} {share(_got(one[1])) or '0%'}"),
+        ("BORROWED>", 130, lambda one: share(one[1].get("borrowed_milli") or None)),
+        ("MEMORY>", 0, lambda one: size(one[1].get("used_bytes") or 0)),
+        ("CAP>", 0, lambda one: size(one[1].get("memory_bytes") or one[0]["memory_bytes"])),
+        ("", 100, lambda one: "stopped" if one[1].get("stopped") else ""),
+    ]
+    return _table(columns, slices, width)
+
+
+def _got(entry: Mapping[str, Any]) -> int:
+    """Delivered over 10 s; over 1 s while it has not run so long."""
+    got = entry.get("got_milli_10s")
+    return int((entry.get("got_milli_1s") if got is None else got) or 0)
+
+
+def _waiting_table(waiting: list[dict[str, Any]], n_hidden: int, width: int) -> RenderableType:
+    now_ms = time.time() * 1000
+    items: list[dict[str, Any]] = waiting[:MAX_WAITING_SHOWN]
+    n_more = len(waiting) - len(items) + n_hidden
     if n_more > 0:
-        rows.append(("", f"and {n_more} more", "", "", "", "", "", ""))
-    return table_of(("WAITS", "NAME", "USER", "QUEUE", "SHARE>", "MEMORY>", "FOR>", "WHY<"), rows)
+        items = [*items, {"name": f"and {n_more} more"}]
+    columns: list[Column] = [
+        ("WAITS", 0, lambda job: job.get("id")),
+        ("NAME", 0, lambda job: escape(str(job.get("name") or ""))),
+        ("USER", 130, lambda job: job.get("user")),
+        ("QUEUE", 100, lambda job: job.get("queue")),
+        ("SHARE>", 0, lambda job: asked(job) if "request" in job else ""),
+        ("MEMORY>", 100, lambda job: size(job.get("request", {}).get("memory_bytes") or None)),
+        ("FOR>", 0, lambda job: duration(now_ms - job["submitted_at_ms"]) if "submitted_at_ms" in job else ""),
+        ("WHY<", 0, lambda job: escape(reason_text(job))),
+    ]
+    return _table(columns, items, width)
+
+
+def _bar_columns(width: int) -> int:
+    return 20 if width >= 130 else 10 if width >= 100 else 5
 
 
 @contextmanager
