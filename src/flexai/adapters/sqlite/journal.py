@@ -65,10 +65,10 @@ class Journal:
         """Begin to write."""
         self._thread.start()
 
-    def append(self, entry: Entry) -> None:
-        """Queue an entry for the next commit."""
+    def append(self, *entries: Entry) -> None:
+        """Queue entries for the next commit: all of them in one."""
         with self._changed:
-            self._entries.append(entry)
+            self._entries.extend(entries)
             self._changed.notify()
 
     def derive(

@@ -38,6 +38,7 @@ log = logging.getLogger("flexai.pool")
 _SLICE_S = 0.005
 """The loop goes back to its clients after deciding for this long."""
 _RETRY_S = 1.0
+_MANY = 100
 
 
 class DecisionCore(Protocol):
@@ -79,6 +80,7 @@ class Core:
         self.transitions = Transitions(book, meta.get("history", 0))
         self.agent_is_away: Callable[[], bool] = lambda: False
         self.on_durable: list[Callable[[Outcome], None]] = []
+        self.tick_us = 0
         self.decision_us: deque[int] = deque(maxlen=20_000)
         self._journal: Journal | None = None
         self._seq = last_seq
@@ -148,7 +150,7 @@ class Core:
             StoreError: it could not be written, and has not happened.
         """
         applied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._append(_Pending(event, extra or {}, applied=applied), ())
+        self._append(_Pending(event, extra or {}, applied=applied))
         await applied
 
     async def post_surely(self, event: LogEvent, extra: dict[str, Any] | None = None) -> None:
@@ -161,28 +163,34 @@ class Core:
                 await asyncio.sleep(_RETRY_S)
 
     async def submit(self, records: Sequence[JobRecord], statements: tuple[Statement, ...]) -> None:
-        """Acknowledge jobs: returns when they are durable; the decisions follow.
+        """Acknowledge jobs: returns when they are durable, in one transaction; the decisions follow.
 
         Raises:
             StoreError: they could not be written; none of them exists.
         """
         loop = asyncio.get_running_loop()
+        # Writing out a large array takes long; a thread does it, so that decisions go on.
+        written = _written(records) if len(records) < _MANY else await loop.run_in_executor(None, _written, records)
         committed: asyncio.Future[None] = loop.create_future()
-        last = records[-1]
-        for record in records:
+        entries = []
+        for record, (kind, body, statement) in zip(records, written, strict=True):
+            self._seq += 1
             pending = _Pending(JobSubmitted(record.job.submitted_at_ms, record.job), added=record)
-            if record is last:
+            if record is records[-1]:
                 pending.committed = committed
-            self._append(pending, (*statements, rows.put_job(record.row())))
+            entries.append(Entry(self._seq, record.job.submitted_at_ms, kind, body, (*statements, statement), pending))
             statements = ()
+        self._attached().append(*entries)
         await committed
 
-    def _append(self, pending: _Pending, statements: tuple[Statement, ...]) -> None:
-        if self._journal is None:
-            raise RuntimeError("nothing happens before the journal is attached")
+    def _append(self, pending: _Pending) -> None:
         self._seq += 1
         kind, body = encode_event(pending.event)
-        self._journal.append(Entry(self._seq, pending.event.at_ms, kind, body, statements, pending))
+        self._attached().append(Entry(self._seq, pending.event.at_ms, kind, body, (), pending))
+
+    def _attached(self) -> Journal:
+        assert self._journal is not None, "nothing happens before the journal is attached"
+        return self._journal
 
     def on_commit(self, entries: Sequence[Entry], error: StoreError | None) -> None:
         """The journal's report; called in the loop, in order."""
@@ -232,11 +240,6 @@ class Core:
         self._journal.derive(changed, self._applied_seq, lambda: self._durable(outcome), urgent=bool(outcome.members))
 
     @property
-    def next_seq(self) -> int:
-        """The log entry that the next event becomes; a job's ``seq`` is that of its submission."""
-        return self._seq + 1
-
-    @property
     def applied_seq(self) -> int:
         """The last log entry that the book shows."""
         return self._applied_seq
@@ -264,8 +267,10 @@ class Core:
             return
         began = time.perf_counter()
         commands = self._step(event)
-        if not isinstance(event, Tick):
-            self.decision_us.append(int((time.perf_counter() - began) * 1e6))
+        took_us = int((time.perf_counter() - began) * 1e6)
+        self.decision_us.append(took_us)
+        if isinstance(event, Tick):
+            self.tick_us = took_us
         self.transitions.commands(seq, event.at_ms, commands)
         if isinstance(event, JobResizeAsked):
             self.transitions.resized(event)
@@ -297,6 +302,14 @@ class Core:
         watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watchers.setdefault(job_id, []).append(watcher)
         return watcher
+
+
+def _written(records: Sequence[JobRecord]) -> list[tuple[str, str, Statement]]:
+    """(kind, body, row) of the log entries that acknowledge jobs."""
+    return [
+        (*encode_event(JobSubmitted(record.job.submitted_at_ms, record.job)), rows.put_job(record.row()))
+        for record in records
+    ]
 
 
 def _found(now_ms: int, record: JobRecord) -> list[Event]:

@@ -109,6 +109,15 @@ def number(request: Request, name: str, low: int, high: int, default: int) -> in
     return sign * int(digits)
 
 
+def page_limit(request: Request, default: int, largest: int) -> int:
+    """How many items a page may hold: what was asked for, up to ``largest``; the cursor leads to the rest.
+
+    Raises:
+        BadInput: not a whole number above 0.
+    """
+    return min(number(request, "limit", 1, 2**31, default), largest)
+
+
 def install_errors(app: FastAPI) -> None:
     """Turn every failure into the pool's error body."""
 

@@ -1,5 +1,6 @@
 """Submissions: who may, what is refused at the door, and how one becomes jobs."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +17,9 @@ from flexai.wire.store import Member, dumps
 
 MAX_ACTIVE_JOBS = 200_000
 _MAX_START_BYTES = MAX_LINE_BYTES - (64 << 10)
+# A job's place in the order of acknowledgement: that of its submission, then that of its element.
+_SEQS_PER_SUBMISSION = 1 << 20
+_MANY = 100
 _CONTAINER_TOOLS = frozenset({"docker", "podman", "nerdctl", "ctr", "docker-compose"})
 _CONTAINER_VERBS = frozenset({"run", "exec", "start", "create", "compose", "up", "restart", "docker-compose"})
 
@@ -46,7 +50,10 @@ async def admit(pool: Pool, peer: Peer, submissions: Sequence[Submission]) -> li
                 f"Keep them under {_MAX_START_BYTES} bytes together; put the rest in a file",
             )  # fmt: skip
         statements.append(rows.put_submission(number, peer.uid, peer.gid, peer.user, body))
-        records += _records(peer, submission, number, dependencies, now_ms, pool.core.next_seq + len(records))
+        if len(submission.array) < _MANY:
+            records += _records(peer, submission, number, dependencies, now_ms)
+        else:
+            records += await asyncio.to_thread(_records, peer, submission, number, dependencies, now_ms)
     if len(pool.book.active) + len(records) > MAX_ACTIVE_JOBS:
         raise Refusal(
             503, "TooManyJobs", f"The pool holds {len(pool.book.active)} jobs that have not ended.", "jobs",
@@ -125,7 +132,6 @@ def _records(
     number: int,
     after: tuple[str, ...],
     now_ms: int,
-    first_seq: int,
 ) -> list[JobRecord]:
     # The environment stays in the store: 10,000 jobs with 4 KiB of it each need not be in memory.
     slim = replace(submission, env={})
@@ -143,7 +149,7 @@ def _records(
             priority=submission.priority,
             preemptible=submission.preemptible,
             submitted_at_ms=now_ms,
-            seq=first_seq + len(records),
+            seq=number * _SEQS_PER_SUBMISSION + len(records),
             time_limit_ms=submission.time_limit_ms,
             after=after,
             held=submission.held,

@@ -6,7 +6,7 @@ from itertools import islice
 from fastapi import Request
 
 from flexai.apps.pool.book import JobRecord
-from flexai.apps.pool.http import number
+from flexai.apps.pool.http import page_limit
 from flexai.apps.pool.identity import Peer
 from flexai.apps.pool.service import Pool
 from flexai.apps.pool.views import shown_state
@@ -23,7 +23,7 @@ async def list_jobs(pool: Pool, peer: Peer, request: Request) -> tuple[list[JobR
     Raises:
         BadInput: an unknown state, or a cursor that is not ours.
     """
-    limit = number(request, "limit", 1, _MAX_LIMIT, _DEFAULT_LIMIT)
+    limit = page_limit(request, _DEFAULT_LIMIT, _MAX_LIMIT)
     states = _states(request)
     user, queue = request.query_params.get("user", ""), request.query_params.get("queue", "")
     part, at = _cursor(request.query_params.get("cursor", ""))
@@ -59,7 +59,8 @@ async def list_jobs(pool: Pool, peer: Peer, request: Request) -> tuple[list[JobR
 
 
 def _active_after(pool: Pool, seq: int) -> Iterator[JobRecord]:
-    return (record for record in pool.book.active.values() if record.job.seq > seq)
+    later = (record for record in pool.book.active.values() if record.job.seq > seq)
+    return iter(sorted(later, key=lambda record: record.job.seq))
 
 
 def _states(request: Request) -> frozenset[JobState]:

@@ -102,7 +102,7 @@ def router(pool: Pool) -> APIRouter:
     async def wait(request: Request, job_id: str) -> Response:
         """The job once it is final, or as it is when the time is up."""
         record = await job_of(pool, request, job_id)
-        timeout_s = number(request, "timeout_ms", 0, _WAIT_MAX_MS, _WAIT_DEFAULT_MS) / 1e3
+        timeout_s = min(number(request, "timeout_ms", 0, 2**62, _WAIT_DEFAULT_MS), _WAIT_MAX_MS) / 1e3
         try:
             async with asyncio.timeout(timeout_s):
                 while not record.state.is_final:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from flexai.apps.pool.explain import explain
-from flexai.apps.pool.http import Refusal, answer, number, peer_of_request
+from flexai.apps.pool.http import Refusal, answer, number, page_limit, peer_of_request
 from flexai.apps.pool.identity import Peer
 from flexai.apps.pool.output import read_output
 from flexai.apps.pool.routes_jobs import job_of, jobs_of, view
@@ -123,7 +123,7 @@ async def history_lines(
 
 
 async def _page(pool: Pool, request: Request, job_ids: list[str] | None) -> dict[str, Any]:
-    limit = number(request, "limit", 1, _MAX_LIMIT, _DEFAULT_LIMIT)
+    limit = page_limit(request, _DEFAULT_LIMIT, _MAX_LIMIT)
     after = number(request, "cursor", 0, _MAX, 0)
     lines = await history_lines(pool, peer_of_request(request), after=after, limit=limit + 1, job_ids=job_ids)
     more = len(lines) > limit

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from flexai.apps.pool import devices
+from flexai.apps.pool import devices, doctor
 from flexai.apps.pool.http import answer, body_of, fields_of, operator_only, peer_of_request
 from flexai.apps.pool.routes_jobs import views
 from flexai.apps.pool.service import Pool
@@ -52,10 +52,9 @@ def router(pool: Pool) -> APIRouter:
         )
 
     @routes.get("/doctor")
-    async def doctor() -> Response:
-        """What the agent finds wrong on this machine."""
-        reply = await pool.link.agent.call("doctor", 30.0)
-        return answer({"checks": reply.get("checks", [])})
+    async def all_checks() -> Response:
+        """What is wrong with the pool, and what the agent finds wrong on this machine."""
+        return answer({"checks": await doctor.checks(pool)})
 
     @routes.post("/shutdown")
     async def shutdown(request: Request) -> Response:

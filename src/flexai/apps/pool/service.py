@@ -27,6 +27,8 @@ from flexai.wire.store import decode_queue_row
 log = logging.getLogger("flexai.pool")
 
 _TICK_S = 1.0
+_TICK_BUDGET_US = 10_000
+_LEAST_STEPS, _MOST_STEPS = 200, 10_000
 _LEAVE_S = 30.0
 
 
@@ -118,11 +120,15 @@ class Pool:
         self.reader.close()
 
     async def ticks(self) -> None:
-        """Tell the scheduler of time while anything waits for it."""
+        """Tell the scheduler of time while anything waits for it, with as much to search as it can in its time."""
+        n_steps = _LEAST_STEPS
         while True:
             await asyncio.sleep(_TICK_S)
             if self.book.nodes and any(r.state is JobState.QUEUED for r in self.book.active.values()):
-                await self.core.post_surely(Tick(self.core.clock()))
+                n_steps = max(
+                    _LEAST_STEPS, min(_MOST_STEPS, int(n_steps * _TICK_BUDGET_US / max(self.core.tick_us, 1)))
+                )
+                await self.core.post_surely(Tick(self.core.clock(), n_steps))
 
     async def announce(self, last_history: int) -> None:
         """Wake those who follow the history."""
