@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Who had the card, by the context-switch log, and what that costs them.
+ *
+ * Contract of the log: any END closes the engine's open interval; the END of a freed channel may carry no pid or be
+ * missing; a context alone on the card emits nothing, whether it works or not.
+ */
+#include "state.h"
+
+#define WINDOW_NS (200 * MS) /* over which borrowing is judged */
+
+void ac_charge(struct ac_card *c, int tenant, uint64_t ns)
+{
+    c->usage.busy_ns += ns;
+    if (tenant < 0) {
+        c->usage.outside_ns += ns;
+        return;
+    }
+    struct tenant *t = &c->tenant[tenant];
+    t->usage.held_ns += ns;
+    t->vt += (int64_t)ns * 1000 / weight_of(t);
+    t->tokens_ns -= (int64_t)ns;
+    t->priority_ns -= (int64_t)ns;
+    if (tenant == c->primary)
+        c->turn_held += ns;
+}
+
+static void refund(struct ac_card *c, int tenant, uint64_t ns)
+{
+    struct tenant *t = &c->tenant[tenant];
+    c->usage.busy_ns -= ns;
+    t->usage.held_ns -= ns;
+    t->vt -= (int64_t)ns * 1000 / weight_of(t);
+    t->tokens_ns += (int64_t)ns;
+    t->priority_ns += (int64_t)ns;
+}
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+void ac_accrue(struct ac_card *c, uint64_t now)
+{
+    uint64_t past = now > c->accrued_at ? now - c->accrued_at : 0;
+    bool window_over = now - c->window_at >= WINDOW_NS;
+    c->accrued_at = now;
+    for (int i = 0; i < c->n_tenants; i++) {
+        struct tenant *t = &c->tenant[i];
+        if (!t->used)
+            continue;
+        int64_t high = tokens_high(c, t);
+        int64_t cap = (int64_t)(60 * MS) / 1000 * t->limit_milli;
+        t->tokens_ns = least(t->tokens_ns + (int64_t)(past / 1000 * t->limit_milli + past % 1000 * t->limit_milli / 1000),
+                             cap > 2 * high ? cap : 2 * high);
+        int64_t priority_cap = (int64_t)(200 * MS) / 1000 * t->request_milli;
+        t->priority_ns = least(t->priority_ns + (int64_t)(past / 1000 * t->request_milli), priority_cap);
+        t->spent = t->spent ? t->priority_ns < priority_cap / 10 : t->priority_ns < 0;
+        if (t->wants) {
+            t->usage.wanted_ns += past;
+            if (c->backend == FX_BACKEND_LEASE ? !t->open : t->runnable_since == AC_NEVER)
+                t->usage.stopped_ns += past;
+        }
+        if (window_over) {
+            uint64_t had = t->usage.held_ns > t->window_held ? t->usage.held_ns - t->window_held : 0;
+            uint64_t part = (now - c->window_at) / 1000 * t->request_milli;
+            if (had > part)
+                t->usage.borrowed_ns += had - part;
+            t->window_held = t->usage.held_ns;
+        }
+    }
+    if (window_over)
+        c->window_at = now;
+}
+
+/* An owner comes back: what it did not ask for while idle is not owed to it. */
+void ac_wakes(struct ac_card *c, struct tenant *t)
+{
+    if (t->wants)
+        return;
+    int64_t lowest = INT64_MAX;
+    for (int i = 0; i < c->n_tenants; i++) {
+        const struct tenant *o = &c->tenant[i];
+        if (o != t && o->used && o->wants && !o->suspended && !o->throttled && o->vt < lowest)
+            lowest = o->vt;
+    }
+    if (lowest != INT64_MAX) {
+        int64_t credit = (int64_t)c->set.turn_ns * 1000 / weight_of(t) / 2;
+        if (t->vt < lowest - credit)
+            t->vt = lowest - credit;
+    }
+    t->wants = true;
+    c->reconsider = true;
+}
+
+static struct group *find_group(struct ac_card *c, uint32_t pid, uint32_t context)
+{
+    struct group *unnamed = NULL;
+    for (int i = 0; i < c->n_groups; i++) {
+        struct group *g = &c->group[i];
+        if (!g->used || (g->id.pid != pid && pid != UINT32_MAX && pid))
+            continue;
+        if (context && g->id.context == context)
+            return g;
+        if (!g->id.context && g->id.pid == pid && !unnamed)
+            unnamed = g;
+    }
+    if (unnamed && context)
+        unnamed->id.context = context;
+    return unnamed;
+}
+
+static int tenant_of(struct ac_card *c, uint32_t pid)
+{
+    for (int i = 0; i < c->n_processes; i++)
+        if (c->process[i].pid == pid && pid)
+            return c->process[i].tenant;
+    return AC_OUTSIDE;
+}
+
+static void unknown_group(struct ac_card *c, uint32_t pid)
+{
+    for (int i = 0; i < c->n_discover; i++)
+        if (c->discover[i] == pid)
+            return;
+    if (c->n_discover < 16)
+        c->discover[c->n_discover++] = pid;
+}
+
+static void close_interval(struct ac_card *c, uint64_t ts)
+{
+    if (!c->resident)
+        return;
+    if (ts > c->open_at)
+        ac_charge(c, c->resident_tenant, ts - c->open_at);
+    c->resident = false;
+}
+
+static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t ts, uint64_t at)
+{
+    struct group *g = find_group(c, r->pid, r->context);
+    close_interval(c, ts); /* the END was lost */
+    c->resident = true;
+    c->resident_tenant = g ? g->tenant : tenant_of(c, r->pid);
+    c->resident_pid = r->pid;
+    c->resident_context = r->context;
+    c->open_at = ts;
+    c->lost = false;
+    if (g) {
+        if (!g->ran) {
+            g->ran = true;
+            g->slice_us = 0; /* a time slice set before the first run was ignored */
+        }
+        /* It runs although we stopped it, and our call was long over: somebody undid it. */
+        if (g->stopped && !g->stop_unsure && g->stopped_at != AC_NEVER && at > g->stopped_at + 5 * MS) {
+            c->tenant[g->tenant].usage.hostile++;
+            g->stopped = false;
+        }
+    } else if (c->resident_tenant >= 0) {
+        unknown_group(c, r->pid);
+    }
+    if (c->resident_tenant < 0)
+        return;
+    struct tenant *t = &c->tenant[c->resident_tenant];
+    ac_wakes(c, t);
+    t->last_run = at;
+    t->proved = ts;
+    t->lone_test = false; /* it came back: it works */
+}
+
+static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts, uint64_t at)
+{
+    if (!c->resident) {
+        /* Its START was lost: it ran since the last thing we know, no longer than a time slice or so. */
+        const struct group *g = find_group(c, r->pid, r->context);
+        if (c->lost && g && c->last_ts && ts > c->last_ts && ts - c->last_ts < 50 * MS)
+            ac_charge(c, g->tenant, ts - c->last_ts);
+        c->lost = false;
+        return;
+    }
+    int tenant = c->resident_tenant;
+    close_interval(c, ts);
+    if (tenant < 0)
+        return;
+    struct tenant *t = &c->tenant[tenant];
+    t->last_run = at;
+    if (tenant == c->primary)
+        c->turn_ends++;
+    if (t->class == FX_CLASS_LATENCY)
+        c->last_latency_end = at;
+}
+
+/* A test of a lone tenant ended its interval and it did not come back: it fell idle somewhere since the last proof. */
+static void correct_idle(struct ac_card *c, uint64_t now)
+{
+    for (int i = 0; i < c->n_tenants; i++) {
+        struct tenant *t = &c->tenant[i];
+        if (!t->used || !t->lone_test || (c->resident && c->resident_tenant == i))
+            continue;
+        if (now - t->last_run < MS)
+            continue;
+        uint64_t since = c->last_ts > t->proved ? (c->last_ts - t->proved) / 2 : 0;
+        uint64_t most = t->usage.held_ns - (t->window_held < t->usage.held_ns ? t->window_held : t->usage.held_ns);
+        refund(c, i, since < most ? since : most);
+        t->lone_test = false;
+        t->lone_test_ns = 50 * MS;
+    }
+}
+
+void ac_log(struct ac_card *c, const struct cc_log_record *records, int n, uint64_t dropped, uint64_t card_now,
+            uint64_t now)
+{
+    if (dropped) {
+        c->usage.log_dropped += dropped;
+        c->lost = true;
+    }
+    for (int i = 0; i < n; i++) {
+        const struct cc_log_record *r = &records[i];
+        uint64_t ts = r->ts_ns < c->last_ts ? c->last_ts : r->ts_ns;
+        if (ts > card_now)
+            ts = card_now > c->last_ts ? card_now : c->last_ts;
+        uint64_t ago = card_now > ts ? card_now - ts : 0;
+        uint64_t at = now > ago ? now - ago : 0;
+        if (r->kind == CC_LOG_START)
+            started(c, r, ts, at);
+        else if (r->kind == CC_LOG_END)
+            ended(c, r, ts, at);
+        c->last_ts = ts;
+    }
+    if (c->resident && card_now > c->open_at) {
+        ac_charge(c, c->resident_tenant, card_now - c->open_at);
+        c->open_at = card_now;
+        if (c->resident_tenant >= 0)
+            c->tenant[c->resident_tenant].last_run = now;
+    }
+    correct_idle(c, now);
+    c->log_fresh = true;
+}

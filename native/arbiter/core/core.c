@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The tables of one card, and the choice of policy.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include "state.h"
+
+const struct ac_settings ac_default_settings = {
+    .turn_ns = 20 * MS,
+    .min_turn_ns = 4 * MS,
+    .max_turn_ns = 60 * MS,
+    .period_ns = 30 * MS,
+    .quantum_ns = 15 * MS,
+    .look_ns = 5 * MS,
+    .slice_us = 1000,
+    .slice_beside_latency_us = 300,
+    .slice_latency_us = 20000,
+    .slice_fill_long_us = 50000,
+    .slice_fill_short_us = 100,
+};
+
+struct ac_card *ac_new(const struct ac_settings *settings, enum fx_backend backend, uint64_t now)
+{
+    struct ac_card *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    c->set = settings ? *settings : ac_default_settings;
+    c->backend = backend;
+    c->primary = -1;
+    c->accrued_at = c->window_at = now;
+    c->next_look = now;
+    c->next_lone_test = now + 50 * MS;
+    c->settled_at = now;
+    return c;
+}
+
+void ac_free(struct ac_card *c)
+{
+    free(c);
+}
+
+static bool is_tenant(const struct ac_card *c, int tenant)
+{
+    return tenant >= 0 && tenant < AC_MAX_TENANTS && c->tenant[tenant].used;
+}
+
+bool ac_tenant_put(struct ac_card *c, int tenant, uint32_t request_milli, uint32_t limit_milli, enum fx_class class,
+                   uint64_t now)
+{
+    if (tenant < 0 || tenant >= AC_MAX_TENANTS)
+        return false;
+    struct tenant *t = &c->tenant[tenant];
+    request_milli = request_milli < 1000 ? request_milli : 1000;
+    limit_milli = limit_milli < 1000 ? limit_milli : 1000;
+    limit_milli = limit_milli < request_milli ? request_milli : limit_milli;
+    ac_accrue(c, now);
+    if (!t->used) {
+        *t = (struct tenant){.used = true, .runnable_since = now, .lone_test_ns = 50 * MS};
+        /* It starts level with the others. */
+        bool any = false;
+        for (int i = 0; i < c->n_tenants; i++)
+            if (i != tenant && c->tenant[i].used && (!any || c->tenant[i].vt < t->vt)) {
+                t->vt = c->tenant[i].vt;
+                any = true;
+            }
+        if (tenant >= c->n_tenants)
+            c->n_tenants = tenant + 1;
+        t->turns_to_trial = 2;
+    }
+    t->request_milli = request_milli;
+    t->limit_milli = limit_milli ? limit_milli : 1;
+    t->class = class;
+    c->reconsider = true;
+    c->next_look = now < c->next_look ? now : c->next_look;
+    return true;
+}
+
+void ac_tenant_gone(struct ac_card *c, int tenant)
+{
+    if (!is_tenant(c, tenant))
+        return;
+    for (int i = 0; i < c->n_groups; i++)
+        if (c->group[i].used && c->group[i].tenant == tenant)
+            c->group[i].used = false;
+    for (int i = 0; i < c->n_processes; i++)
+        if (c->process[i].pid && c->process[i].tenant == tenant)
+            c->process[i].pid = 0;
+    c->tenant[tenant].used = false;
+    if (c->primary == tenant) {
+        c->primary = -1;
+        c->phase = PHASE_NONE;
+    }
+    if (c->resident_tenant == tenant)
+        c->resident_tenant = AC_OUTSIDE;
+    while (c->n_tenants && !c->tenant[c->n_tenants - 1].used)
+        c->n_tenants--;
+}
+
+void ac_tenant_suspend(struct ac_card *c, int tenant, bool suspended)
+{
+    if (is_tenant(c, tenant))
+        c->tenant[tenant].suspended = suspended;
+}
+
+void ac_process_put(struct ac_card *c, int tenant, uint32_t pid)
+{
+    int place = -1;
+    for (int i = c->n_processes - 1; i >= 0; i--) {
+        if (c->process[i].pid == pid) {
+            c->process[i].tenant = tenant;
+            return;
+        }
+        if (!c->process[i].pid)
+            place = i;
+    }
+    if (place < 0 && c->n_processes < AC_MAX_PROCESSES)
+        place = c->n_processes++;
+    if (place >= 0 && pid)
+        c->process[place] = (struct process){pid, tenant};
+}
+
+void ac_process_gone(struct ac_card *c, uint32_t pid)
+{
+    for (int i = 0; i < c->n_processes; i++)
+        if (c->process[i].pid == pid)
+            c->process[i].pid = 0;
+    for (int i = 0; i < c->n_groups; i++) {
+        struct group *g = &c->group[i];
+        if (!g->used || g->id.pid != pid)
+            continue;
+        g->used = false;
+        struct tenant *t = &c->tenant[g->tenant];
+        if (--t->n_groups == 0 && c->backend == FX_BACKEND_HWSLICE) {
+            t->wants = false;
+            c->next_look = 0; /* the others need not wait for the end of the turn */
+        }
+    }
+}
+
+bool ac_group_put(struct ac_card *c, int tenant, const struct cc_group *group)
+{
+    int place = -1;
+    if (!is_tenant(c, tenant))
+        return false;
+    for (int i = c->n_groups - 1; i >= 0; i--) {
+        struct group *g = &c->group[i];
+        if (g->used && g->id.handle == group->handle) {
+            if (g->id.pid == group->pid && g->id.start_ticks == group->start_ticks) {
+                g->id.context = group->context ? group->context : g->id.context;
+                return false;
+            }
+            c->tenant[g->tenant].n_groups--; /* the handle names another now */
+            g->used = false;
+        }
+        if (!g->used)
+            place = i;
+    }
+    if (place < 0 && c->n_groups < AC_MAX_GROUPS)
+        place = c->n_groups++;
+    if (place < 0)
+        return false;
+    c->group[place] = (struct group){.used = true, .tenant = tenant, .id = *group, .stopped_at = AC_NEVER};
+    struct tenant *t = &c->tenant[tenant];
+    t->n_groups++;
+    if (t->runnable_since == AC_NEVER)
+        t->runnable_since = c->accrued_at;
+    /* What it ran before it was found is the resident's from now on. */
+    if (c->resident && c->resident_pid == group->pid && c->resident_tenant != tenant) {
+        c->resident_tenant = tenant;
+        ac_wakes(c, t);
+        t->last_run = c->accrued_at;
+    }
+    c->next_look = 0;
+    return true;
+}
+
+void ac_lease_seen(struct ac_card *c, int tenant, const struct ac_lease_seen *seen, uint64_t now)
+{
+    if (!is_tenant(c, tenant))
+        return;
+    struct tenant *t = &c->tenant[tenant];
+    (void)now;
+    t->seen = *seen;
+    if (seen->wants && !seen->never_gate)
+        ac_wakes(c, t);
+    else
+        t->wants = false;
+}
+
+bool ac_step(struct ac_card *c, uint64_t now, struct ac_action *a)
+{
+    ac_accrue(c, now);
+    return c->backend == FX_BACKEND_HWSLICE ? ac_hwslice_step(c, now, a)
+           : c->backend == FX_BACKEND_LEASE ? ac_lease_step(c, now, a)
+                                            : false;
+}
+
+void ac_done(struct ac_card *c, const struct ac_action *a, int result, uint64_t now)
+{
+    ac_accrue(c, now);
+    if (c->backend == FX_BACKEND_HWSLICE)
+        ac_hwslice_done(c, a, result, now);
+}
+
+uint64_t ac_next_wake(const struct ac_card *c, uint64_t now)
+{
+    return c->backend == FX_BACKEND_HWSLICE ? ac_hwslice_wake(c, now)
+           : c->backend == FX_BACKEND_LEASE ? ac_lease_wake(c, now)
+                                            : AC_NEVER;
+}
+
+int ac_stopped(const struct ac_card *c, uint32_t *handles, int max)
+{
+    int n = 0;
+    for (int i = 0; i < c->n_groups && n < max; i++)
+        if (c->group[i].used && (c->group[i].stopped || c->group[i].stop_unsure))
+            handles[n++] = c->group[i].id.handle;
+    return n;
+}
+
+void ac_usage(const struct ac_card *c, int tenant, struct ac_usage *usage)
+{
+    if (!is_tenant(c, tenant)) {
+        memset(usage, 0, sizeof *usage);
+        return;
+    }
+    const struct tenant *t = &c->tenant[tenant];
+    *usage = t->usage;
+    usage->suspended = t->suspended;
+    bool held = c->backend == FX_BACKEND_LEASE ? !t->open : t->runnable_since == AC_NEVER;
+    usage->running = t->wants && !held;
+    usage->waiting = t->wants && held;
+    usage->n_groups = t->n_groups;
+}
+
+void ac_card_usage(const struct ac_card *c, struct ac_card_usage *usage)
+{
+    *usage = c->usage;
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The arbiter of one card: what is known goes in, one action at a time comes out. No clock, no I/O, no threads.
+ *
+ *     for (;;) {
+ *         ... tell it what changed: ac_tenant_put, ac_group_put, ac_lease_seen ...
+ *         while (ac_step(card, now, &action))
+ *             ac_done(card, &action, result of doing it, now);   (for AC_READ_LOG: ac_log, then ac_done)
+ *         sleep until ac_next_wake(card, now)
+ *     }
+ *
+ * Card time is the currency. A tenant's virtual time is the card time that it had over its request; whoever has the
+ * least comes next, so shares are exact over time whatever the lengths of turns, and an error is carried until it is
+ * made good. Limits are token buckets of card time. Times are nanoseconds; `now` is CLOCK_MONOTONIC (or virtual), the
+ * log's own clock is only compared with itself.
+ */
+#ifndef FLEXAI_ARBITER_CORE_H
+#define FLEXAI_ARBITER_CORE_H
+#include <stdbool.h>
+#include <stdint.h>
+#include "channel_control.h"
+#include "flexai_region.h"
+
+#define AC_MAX_TENANTS 64 /* of one card */
+#define AC_MAX_GROUPS 256
+#define AC_MAX_PROCESSES 512
+#define AC_NEVER UINT64_MAX
+#define AC_OUTSIDE (-1)
+
+struct ac_settings {
+    uint64_t turn_ns;       /* mean turn while several tenants want the card */
+    uint64_t min_turn_ns;
+    uint64_t max_turn_ns;
+    uint64_t period_ns;     /* of a hard limit */
+    uint64_t quantum_ns;    /* lease: mean turn */
+    uint64_t look_ns;       /* between two readings of the log while the card is contended */
+    uint32_t slice_us;      /* time slice of a tenant that has the card to itself */
+    uint32_t slice_beside_latency_us;
+    uint32_t slice_latency_us;
+    uint32_t slice_fill_long_us, slice_fill_short_us;
+};
+extern const struct ac_settings ac_default_settings;
+
+enum ac_kind {
+    AC_READ_LOG = 1,
+    AC_STOP = 2,      /* handles[0..n) */
+    AC_RESUME = 3,
+    AC_TIMESLICE = 4, /* handles[0], value = microseconds */
+    AC_PREEMPT = 5,   /* handles[0] */
+    AC_DISCOVER = 6,  /* value = pid: it runs groups that we do not know */
+    AC_GATE = 7,      /* tenant, value = 1 open, 0 closed */
+    AC_WINDOW = 8,    /* tenant, value = microseconds of work that may be queued; 0 = no bound */
+};
+struct ac_action {
+    enum ac_kind kind;
+    int tenant;
+    uint32_t value;
+    int n;
+    uint32_t handles[AC_MAX_GROUPS];
+};
+
+/* Figures of one tenant; counters only grow. */
+struct ac_usage {
+    uint64_t held_ns, stopped_ns, borrowed_ns, wanted_ns, n_turns, n_stops, hostile;
+    bool running, waiting, suspended;
+    int n_groups;
+};
+struct ac_card_usage {
+    uint64_t busy_ns, outside_ns, log_dropped, n_failed;
+};
+
+/* What a tenant's regions show, lease only. */
+struct ac_lease_seen {
+    bool wants;     /* a thread waits at the gate, or work is queued */
+    bool drained;   /* every live process has drained the last close */
+    bool never_gate;/* a process uses collectives */
+};
+
+struct ac_card;
+struct ac_card *ac_new(const struct ac_settings *settings, enum fx_backend backend, uint64_t now);
+void ac_free(struct ac_card *card);
+
+/* Add or change; `tenant` is the caller's number, below AC_MAX_TENANTS. False: no such place. */
+bool ac_tenant_put(struct ac_card *card, int tenant, uint32_t request_milli, uint32_t limit_milli, enum fx_class class,
+                   uint64_t now);
+void ac_tenant_gone(struct ac_card *card, int tenant);
+void ac_tenant_suspend(struct ac_card *card, int tenant, bool suspended);
+void ac_process_put(struct ac_card *card, int tenant, uint32_t pid);
+void ac_process_gone(struct ac_card *card, uint32_t pid); /* its groups are forgotten too */
+/* A group as found. False: no room, or it is known already. */
+bool ac_group_put(struct ac_card *card, int tenant, const struct cc_group *group);
+void ac_lease_seen(struct ac_card *card, int tenant, const struct ac_lease_seen *seen, uint64_t now);
+
+/* New records of the log; card_now is the card's clock at the end of the reading, now ours. */
+void ac_log(struct ac_card *card, const struct cc_log_record *records, int n, uint64_t dropped, uint64_t card_now,
+            uint64_t now);
+
+bool ac_step(struct ac_card *card, uint64_t now, struct ac_action *action);
+void ac_done(struct ac_card *card, const struct ac_action *action, int result, uint64_t now);
+uint64_t ac_next_wake(const struct ac_card *card, uint64_t now);
+
+/* Every handle that is stopped or may be: what must be resumed when we let go of the card. */
+int ac_stopped(const struct ac_card *card, uint32_t *handles, int max);
+void ac_usage(const struct ac_card *card, int tenant, struct ac_usage *usage);
+void ac_card_usage(const struct ac_card *card, struct ac_card_usage *usage);
+#endif

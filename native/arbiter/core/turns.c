@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Who comes next, and for how long: the same for both policies.
+ */
+#include "state.h"
+
+static bool may_run(const struct tenant *t, uint64_t now)
+{
+    return t->used && !t->suspended && !t->throttled && now >= t->retry_at;
+}
+
+int ac_classify(struct ac_card *c, uint64_t now)
+{
+    bool owners = false;
+    int n = 0;
+    for (int i = 0; i < c->n_tenants; i++) {
+        struct tenant *t = &c->tenant[i];
+        if (!t->used)
+            continue;
+        if (t->limit_milli >= 1000)
+            t->throttled = false;
+        else if (t->throttled)
+            t->throttled = t->tokens_ns < tokens_high(c, t);
+        else
+            t->throttled = t->tokens_ns < (int64_t)(250 * US);
+        t->prior = may_run(t, now) && t->class == FX_CLASS_LATENCY && !t->spent;
+        t->candidate = may_run(t, now) && t->wants && !(t->prior && c->backend == FX_BACKEND_HWSLICE);
+        if (t->candidate && t->class != FX_CLASS_BEST_EFFORT)
+            owners = true;
+    }
+    for (int i = 0; i < c->n_tenants; i++) {
+        struct tenant *t = &c->tenant[i];
+        if (owners && t->class == FX_CLASS_BEST_EFFORT)
+            t->candidate = false;
+        if (t->used && t->candidate)
+            n++;
+    }
+    return n;
+}
+
+int ac_pick(const struct ac_card *c)
+{
+    int best = -1;
+    for (int i = 0; i < c->n_tenants; i++) {
+        const struct tenant *t = &c->tenant[i];
+        if (!t->used || !t->candidate)
+            continue;
+        if (best >= 0) {
+            const struct tenant *b = &c->tenant[best];
+            bool later = t->prior != b->prior ? b->prior : t->vt >= b->vt;
+            if (later)
+                continue;
+        }
+        best = i;
+    }
+    return best;
+}
+
+/* A tenant that cannot use what it is given must not save it up without bound. What one short turn of a tenant with a
+ * small request puts the others behind is no saving. */
+void ac_hold_back(struct ac_card *c)
+{
+    for (int i = 0; i < c->n_tenants; i++) {
+        struct tenant *t = &c->tenant[i];
+        const struct tenant *lowest = NULL;
+        if (!t->used || !t->candidate)
+            continue;
+        for (int j = 0; j < c->n_tenants; j++) {
+            const struct tenant *o = &c->tenant[j];
+            if (j != i && o->used && o->candidate && (!lowest || o->vt < lowest->vt))
+                lowest = o;
+        }
+        if (!lowest)
+            continue;
+        int64_t bound = (int64_t)(150 * MS) * 1000 / weight_of(t) + (int64_t)c->set.max_turn_ns * 1000 / weight_of(lowest);
+        if (t->vt < lowest->vt - bound)
+            t->vt = lowest->vt - bound;
+    }
+}
+
+uint64_t ac_turn_length(const struct ac_card *c, int tenant, uint64_t mean, uint64_t shortest, uint64_t longest)
+{
+    uint64_t n = 0, sum = 0;
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].candidate) {
+            n++;
+            sum += (uint64_t)weight_of(&c->tenant[i]);
+        }
+    uint64_t length = sum ? mean * n / sum * (uint64_t)weight_of(&c->tenant[tenant]) : mean;
+    return length < shortest ? shortest : length > longest ? longest : length;
+}
