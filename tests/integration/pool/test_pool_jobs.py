@@ -151,3 +151,17 @@ async def test_resize_pause_and_park_reach_the_agent(new_rig):
         ops = [call["op"] for call in rig.agent.calls if call.get("job_id") == job_id]
         assert "resize" in ops
         assert ops[-1] in {"wake", "unpause"}
+
+
+async def test_words_that_are_not_utf8_reach_the_process_as_they_were(new_rig):
+    async with new_rig() as rig:
+        body = b'{"command": ["x", "\\udcff\\ud800"], "env": {"A": "\\udc80"}, "compute_milli": 1000}'
+        response = await rig.client.post("/v1/jobs", content=body)
+        (job_id,) = response.json()["ids"]
+        await rig.in_state(job_id, "running")
+        await rig.stop()
+        await rig.start()
+        assert (await rig.get(f"/v1/jobs/{job_id}"))["command"][1] == "\udcff\ud800"
+        start = next(call for call in rig.agent.calls if call["op"] == "start")
+        assert start["argv"][1] == "\udcff\ud800"
+        assert start["env"]["A"] == "\udc80"

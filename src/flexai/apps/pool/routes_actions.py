@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from flexai.apps.pool.book import JobRecord
+from flexai.apps.pool.described import ATTACH, FINISH, RESIZE, body
 from flexai.apps.pool.http import Refusal, answer, body_of, fields_of, peer_of_request
 from flexai.apps.pool.routes_jobs import array_view, job_of, jobs_of, view, views
 from flexai.apps.pool.service import Pool
@@ -24,7 +25,7 @@ def router(pool: Pool) -> APIRouter:
     for name, (act, doc) in _actions(pool).items():
         _add_action(pool, routes, name, act, doc)
 
-    @routes.post("/{job_id}/resize")
+    @routes.post("/{job_id}/resize", openapi_extra=body(RESIZE, "compute_milli"))
     async def resize(request: Request, job_id: str) -> Response:
         """Other shares: of what is asked for while it waits, of what it holds while it runs."""
         record = await job_of(pool, request, job_id)
@@ -52,7 +53,7 @@ def _add_runs(pool: Pool, routes: APIRouter) -> None:
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 
-    @routes.post("/{job_id}/attach")
+    @routes.post("/{job_id}/attach", openapi_extra=body(ATTACH, "pid"))
     async def attach(request: Request, job_id: str) -> Response:
         """The caller's child, before it executes its command."""
         record = await run_of(pool, request, job_id)
@@ -62,7 +63,7 @@ def _add_runs(pool: Pool, routes: APIRouter) -> None:
         await pool.driver.attach(record, pid)
         return answer(view(pool, record))
 
-    @routes.post("/{job_id}/finish")
+    @routes.post("/{job_id}/finish", openapi_extra=body(FINISH, "exit_code"))
     async def finish(request: Request, job_id: str) -> Response:
         """How the caller's child ended."""
         record = await run_of(pool, request, job_id)

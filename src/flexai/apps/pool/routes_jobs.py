@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from flexai.apps.pool.book import JobRecord
+from flexai.apps.pool.described import JOB, PAGE, body, query
 from flexai.apps.pool.http import Refusal, answer, body_of, number, peer_of_request
 from flexai.apps.pool.intake import admit
 from flexai.apps.pool.listing import list_jobs
@@ -77,14 +78,14 @@ def router(pool: Pool) -> APIRouter:
     """The routes."""
     routes = APIRouter(prefix="/v1/jobs")
 
-    @routes.post("", status_code=201)
+    @routes.post("", status_code=201, openapi_extra=body(JOB, "command", "compute_milli"))
     async def submit(request: Request) -> Response:
         """Submit a job; durable when answered."""
         submission = api.decode_submission(api.decode_json(await body_of(request)))
         records = await admit(pool, peer_of_request(request), [submission])
         return answer({"ids": [record.id for record in records], "items": await views(pool, records[:100])}, 201)
 
-    @routes.get("")
+    @routes.get("", openapi_extra=query(state="states, with commas; active, final", user="", queue="", **PAGE))
     async def jobs(request: Request) -> Response:
         """Jobs, active ones first, page by page."""
         records, cursor = await list_jobs(pool, peer_of_request(request), request)
@@ -98,7 +99,7 @@ def router(pool: Pool) -> APIRouter:
             return answer(view(pool, records[0]))
         return answer(array_view(records, await views(pool, records[:100]), job_id))
 
-    @routes.get("/{job_id}/wait")
+    @routes.get("/{job_id}/wait", openapi_extra=query(timeout_ms="answer after this long anyway"))
     async def wait(request: Request, job_id: str) -> Response:
         """The job once it is final, or as it is when the time is up."""
         record = await job_of(pool, request, job_id)

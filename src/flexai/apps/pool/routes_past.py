@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from flexai.apps.pool.described import PAGE, query
 from flexai.apps.pool.explain import explain
 from flexai.apps.pool.http import Refusal, answer, number, page_limit, peer_of_request
 from flexai.apps.pool.identity import Peer
@@ -42,18 +43,18 @@ def router(pool: Pool) -> APIRouter:
         lines = await history_lines(pool, peer_of_request(request), after=0, limit=20, job_ids=[job_id], latest=True)
         return answer(explain(pool, record) | {"job": view(pool, record), "history": lines})
 
-    @routes.get("/jobs/{job_id}/history")
+    @routes.get("/jobs/{job_id}/history", openapi_extra=query(**PAGE))
     async def job_history(request: Request, job_id: str) -> Response:
         """What happened to a job, or to the elements of an array, oldest first."""
         records = await jobs_of(pool, request, job_id)
         return answer(await _page(pool, request, [record.id for record in records]))
 
-    @routes.get("/history")
+    @routes.get("/history", openapi_extra=query(**PAGE))
     async def history(request: Request) -> Response:
         """What happened in the pool, oldest first."""
         return answer(await _page(pool, request, None))
 
-    @routes.get("/events")
+    @routes.get("/events", openapi_extra=query(from_seq="first line of history wanted"))
     async def events(request: Request) -> Response:
         """The history as it happens (server-sent events), from where the caller left it."""
         last = request.headers.get("last-event-id", "")
@@ -61,7 +62,12 @@ def router(pool: Pool) -> APIRouter:
         after = number(request, "from_seq", 0, _MAX, start) - 1
         return StreamingResponse(_events(pool, peer_of_request(request), after), media_type="text/event-stream")
 
-    @routes.get("/jobs/{job_id}/logs")
+    @routes.get(
+        "/jobs/{job_id}/logs",
+        openapi_extra=query(
+            offset="bytes to skip, or from the end if negative", follow="1 to go on", member="of a gang"
+        ),
+    )
     async def logs(request: Request, job_id: str) -> Response:
         """The output of a member; with ``follow=1`` until it has ended."""
         record = await job_of(pool, request, job_id)
@@ -78,7 +84,7 @@ def router(pool: Pool) -> APIRouter:
         stream = read_output(pool.log_path(record.id, member), offset, follow=follow, is_over=is_over)
         return StreamingResponse(stream, media_type="text/plain; charset=utf-8")
 
-    @routes.get("/usage")
+    @routes.get("/usage", openapi_extra=query(since_ms="", by="some of user, queue, device, job, with commas"))
     async def usage(request: Request) -> Response:
         """Card-hours granted since ``since_ms``, by user and queue or as asked."""
         peer, now_ms = peer_of_request(request), pool.core.clock()

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from flexai.apps.pool import devices, doctor
+from flexai.apps.pool.described import SHUTDOWN, body
 from flexai.apps.pool.http import answer, body_of, fields_of, operator_only, peer_of_request
 from flexai.apps.pool.routes_jobs import views
 from flexai.apps.pool.service import Pool
@@ -56,7 +57,7 @@ def router(pool: Pool) -> APIRouter:
         """What is wrong with the pool, and what the agent finds wrong on this machine."""
         return answer({"checks": await doctor.checks(pool)})
 
-    @routes.post("/shutdown")
+    @routes.post("/shutdown", openapi_extra=body(SHUTDOWN))
     async def shutdown(request: Request) -> Response:
         """End the pool; jobs go on (``keep``) or are cancelled first."""
         operator_only(request, "shut the pool down")

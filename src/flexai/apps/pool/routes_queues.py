@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from flexai.apps.pool.described import MANIFEST, QUEUE, body
 from flexai.apps.pool.http import Refusal, answer, fields_of, operator_only, peer_of_request
 from flexai.apps.pool.intake import admit
 from flexai.apps.pool.service import Pool
@@ -22,7 +23,7 @@ def router(pool: Pool) -> APIRouter:
         items = [queue_view(pool.book.queues[name], pool.book) for name in sorted(pool.book.queues)]
         return answer({"items": items, "cursor": None})
 
-    @routes.put("/queues/{name}")
+    @routes.put("/queues/{name}", openapi_extra=body(QUEUE))
     async def put_queue(request: Request, name: str) -> Response:
         """Create or change a queue."""
         operator_only(request, "change queues")
@@ -47,7 +48,7 @@ def router(pool: Pool) -> APIRouter:
         await pool.core.post(QueueGone(pool.core.clock(), name))
         return answer({"name": name, "removed": True})
 
-    @routes.post("/manifests", status_code=201)
+    @routes.post("/manifests", status_code=201, openapi_extra=body(MANIFEST, "yaml"))
     async def manifests(request: Request) -> Response:
         """Jobs and queues out of YAML in the shape of Kubernetes; the queues first, then all jobs or none."""
         text, defaults = api.decode_manifest_body(await fields_of(request))

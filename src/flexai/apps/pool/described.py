@@ -1,0 +1,77 @@
+"""What requests carry, for ``GET /openapi.json``: the decoders of ``wire.api`` check, this only tells."""
+
+from typing import Any
+
+from flexai.model import TenantClass
+from flexai.wire import api
+
+_COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
+_MILLI: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 1000, "description": "thousandths of one card"}
+_TEXT: dict[str, Any] = {"type": "string"}
+_TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
+_FLAG: dict[str, Any] = {"type": "boolean"}
+_CARDS: dict[str, Any] = {"type": "integer", "minimum": -1, "description": "thousandths of cards; -1 for no limit"}
+
+JOB: dict[str, dict[str, Any]] = {
+    "kind": {"enum": ["submit", "run"], "default": "submit"},
+    "command": {**_TEXTS, "minItems": 1},
+    "cwd": {**_TEXT, "default": "/"},
+    "env": {"type": "object", "additionalProperties": _TEXT},
+    "name": _TEXT,
+    "queue": {**_TEXT, "default": api.DEFAULT_QUEUE},
+    "compute_milli": _MILLI,
+    "limit_milli": _MILLI,
+    "memory_bytes": {**_COUNT, "description": "cap on each card; only a whole card may leave it out"},
+    "tenant_class": {"enum": list(TenantClass), "default": TenantClass.GUARANTEED},
+    "n_devices": {"type": "integer", "minimum": 1, "default": 1},
+    "models": _TEXTS,
+    "partition": _TEXT,
+    "cpu_milli": _COUNT,
+    "ram_bytes": _COUNT,
+    "time_limit_ms": _COUNT,
+    "idle_timeout_ms": _COUNT,
+    "min_runtime_ms": _COUNT,
+    "priority": {"type": "integer"},
+    "preemptible": {**_FLAG, "default": True},
+    "checkpointable": _FLAG,
+    "held": _FLAG,
+    "after": {**_TEXTS, "description": "ids of jobs that must succeed first; an array's id stands for its elements"},
+    "array": {**_TEXT, "description": "element numbers: 0-9, 1,4,7-9 or 0-20:5"},
+    "n_members": {"type": "integer", "minimum": 1, "maximum": api.MAX_MEMBERS, "default": 1},
+    "min_member": {"type": "integer", "minimum": 1},
+    "required_level": _TEXT,
+    "preferred_level": _TEXT,
+}
+QUEUE: dict[str, dict[str, Any]] = {
+    "parent": _TEXT,
+    "quota_milli": _COUNT,
+    "limit_milli": _CARDS,
+    "weight": {**_COUNT, "default": 1000},
+    "priority": {"type": "integer"},
+    "device_class": _TEXT,
+    "users": _TEXTS,
+    "user_limit_milli": _CARDS,
+}
+RESIZE = {"compute_milli": _MILLI, "limit_milli": _MILLI}
+ATTACH = {"pid": {"type": "integer", "minimum": 1}}
+FINISH = {"exit_code": {"type": "integer", "minimum": 0, "maximum": 255}}
+MANIFEST = {"yaml": _TEXT, "cwd": _TEXT, "env": {"type": "object", "additionalProperties": _TEXT}}
+SHUTDOWN = {"jobs": {"enum": ["keep", "cancel"], "default": "keep"}}
+
+
+def body(properties: dict[str, dict[str, Any]], *required: str) -> dict[str, Any]:
+    """``openapi_extra`` of a route that takes this object."""
+    schema = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": bool(required)}}
+
+
+def query(**parameters: str) -> dict[str, Any]:
+    """``openapi_extra`` of a route with these parameters in its query string: name and what it means."""
+    described = [
+        {"name": name, "in": "query", "required": False, "schema": _TEXT, "description": meaning}
+        for name, meaning in parameters.items()
+    ]
+    return {"parameters": described}
+
+
+PAGE = {"limit": "items of a page", "cursor": "the one of the page before"}
