@@ -25,6 +25,7 @@ from flexai.node.commands import (
 )
 from flexai.node.events import (
     AttachAsked,
+    Attached,
     Began,
     Ended,
     Event,
@@ -46,6 +47,7 @@ __all__ = [
     "AddTenant",
     "Admit",
     "AttachAsked",
+    "Attached",
     "Began",
     "Command",
     "DropTenant",

@@ -28,6 +28,14 @@ class AttachAsked:
 
     key: Key
     pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The process is under the grant now."""
+
+    key: Key
+    pid: int
     start_ticks: int
 
 
@@ -127,6 +135,7 @@ Event = (
     PrepareAsked
     | StartAsked
     | AttachAsked
+    | Attached
     | Began
     | LaunchFailed
     | Ended

@@ -24,6 +24,7 @@ from flexai.node.commands import (
 )
 from flexai.node.events import (
     AttachAsked,
+    Attached,
     Began,
     Ended,
     Event,
@@ -79,13 +80,24 @@ class NodeMachine:
     def _of_tenant(
         self,
         tenant: Tenant,
-        event: StartAsked | AttachAsked | Began | Ended | SignalAsked | PauseAsked | ParkAsked | Parked | ResizeAsked,
+        event: StartAsked
+        | AttachAsked
+        | Attached
+        | Began
+        | Ended
+        | SignalAsked
+        | PauseAsked
+        | ParkAsked
+        | Parked
+        | ResizeAsked,
     ) -> Outcome:
         match event:
             case StartAsked():
                 return self._start(tenant, event)
             case AttachAsked():
                 return self._attach(tenant, event)
+            case Attached():
+                return self._attached(tenant, event)
             case Began():
                 return self._began(tenant, event.pid, event.start_ticks)
             case Ended():
@@ -132,12 +144,15 @@ class NodeMachine:
         return [*self._put(starting), Launch(starting, event.launch)]
 
     def _attach(self, tenant: Tenant, event: AttachAsked) -> Outcome:
-        if tenant.phase is Phase.RUNNING and tenant.attached:
+        if tenant.phase is Phase.PREPARED or (tenant.phase is Phase.RUNNING and tenant.attached):
             return [Admit(tenant, event.pid)]
+        return Refusal("NotPrepared", f"{tenant.name} is {tenant.phase.value}; nothing can be attached to it.")
+
+    def _attached(self, tenant: Tenant, event: Attached) -> Outcome:
         if tenant.phase is not Phase.PREPARED:
-            return Refusal("NotPrepared", f"{tenant.name} is {tenant.phase.value}; nothing can be attached to it.")
+            return []
         running = replace(tenant, phase=Phase.RUNNING, pid=event.pid, start_ticks=event.start_ticks, attached=True)
-        return [Admit(running, event.pid), *self._put(running), AddTenant(running), Say("started", running)]
+        return [*self._put(running), AddTenant(running), Say("started", running)]
 
     def _began(self, tenant: Tenant, pid: int, start_ticks: int) -> Outcome:
         if tenant.phase not in {Phase.STARTING, Phase.PREPARED}:

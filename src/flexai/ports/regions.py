@@ -39,6 +39,9 @@ class Regions(Protocol):
     def slots(self, name: str) -> list[LedgerSlot]:
         """Slots taken."""
 
+    def charged(self, name: str) -> tuple[int, ...]:
+        """Bytes the member's processes charged, for each card it can have; zeros when nothing is known."""
+
     def introduce(self, name: str, slot: int, host_pid: int) -> None:
         """Write a process's pid of this namespace into its slot."""
 

@@ -275,6 +275,18 @@ def decode_ledger(data: bytes, name: str = "ledger") -> Ledger:
     )
 
 
+def charged(head: bytes) -> tuple[int, ...]:
+    """Bytes charged by card of the tenant, out of the ledger's first bytes.
+
+    Raises:
+        BadInput: another magic, version or size.
+    """
+    if len(head) < LEDGER_HEAD.size:
+        raise BadInput("ledger", f"{len(head)} bytes", "is cut short", "its owner cut it; end the job")
+    _check_head("ledger", head, LEDGER_BYTES, LEDGER_MAGIC, LEDGER_BYTES)
+    return LEDGER_HEAD.unpack_from(head)[3 : 3 + MAX_DEVICES]
+
+
 def host_pid_at(slot: int) -> int:
     """Offset in the ledger of the word that tells a process its pid on the host.
 

@@ -13,7 +13,7 @@ _MAX_CARDS = 16
 
 
 class FakeBackend:
-    """Cards out of a text such as ``h200:2``; everything they show can be set.
+    """Cards out of a text such as ``h200:2`` (empty: none); everything they show can be set.
 
     Attributes:
         shown: processes on the cards.
@@ -79,7 +79,7 @@ class FakeBackend:
 
     def notes(self) -> Sequence[str]:
         """See ``ports.DeviceBackend``."""
-        return ["these cards do not exist: they are for tests"]
+        return ["these cards do not exist: they are for tests"] if self._devices else []
 
     def close(self) -> None:
         """See ``ports.DeviceBackend``."""
@@ -87,7 +87,7 @@ class FakeBackend:
 
 def _devices(spec: str) -> list[Device]:
     devices: list[Device] = []
-    for part in spec.split(","):
+    for part in filter(None, spec.split(",")):
         model, _, count = part.partition(":")
         if model not in _MODELS or not (count or "1").isdigit():
             raise BadInput("--fake-cards", spec, "is not MODEL:COUNT,...", f"Models: {', '.join(_MODELS)}")

@@ -78,6 +78,14 @@ class RegionFiles:
             for s in ledger.slots
         ]
 
+    def charged(self, name: str) -> tuple[int, ...]:
+        """See ``ports.Regions``."""
+        try:
+            with (self._dir / name / "ledger").open("rb", buffering=0) as file:
+                return region.charged(file.read(region.LEDGER_HEAD.size))
+        except (OSError, BadInput):
+            return (0,) * region.MAX_DEVICES
+
     def introduce(self, name: str, slot: int, host_pid: int) -> None:
         """See ``ports.Regions``."""
         with contextlib.suppress(OSError):

@@ -1,0 +1,153 @@
+"""The handshake with shims: each process of a member that loaded its shim keeps a line open here.
+
+Who it is, the kernel says (``SO_PEERCRED``, then its box); the message says only which slot of the ledger it took.
+"""
+
+import asyncio
+import logging
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from flexai.adapters.local import processes
+from flexai.apps.agent.node import Node
+from flexai.apps.agent.sockets import listen, peer
+from flexai.node import Key
+from flexai.ports import LedgerSlot
+from flexai.wire import handshake
+from flexai.wire.errors import BadInput
+
+log = logging.getLogger("flexai.agent.hello")
+
+_MAX_LINES = 4096
+_REAP_AFTER_S = 0.05
+
+
+@dataclass(slots=True)
+class Shim:
+    """A process whose shim is alive."""
+
+    key: Key
+    pid: int
+    build: str
+    n_unknown: int
+
+
+class HelloServer:
+    """Listens to shims.
+
+    Attributes:
+        shims: processes whose shim is alive, by pid.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._listener: socket.socket | None = None
+        self._lines: set[socket.socket] = set()
+        self._own_ns = processes.pid_namespace()
+        self._reaping: set[asyncio.Task[None]] = set()
+        self.shims: dict[int, Shim] = {}
+
+    def open(self, path: Path) -> None:
+        """Listen at ``path``; every user may connect.
+
+        Raises:
+            BadInput: the socket cannot be made.
+        """
+        self._listener = listen(path, socket.SOCK_SEQPACKET, 0o666)
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def close(self) -> None:
+        """Listen no more."""
+        loop = asyncio.get_running_loop()
+        for line in [*self._lines, *([self._listener] if self._listener else [])]:
+            loop.remove_reader(line)
+            line.close()
+        self._lines.clear()
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            line, _ = self._listener.accept()
+        except OSError:
+            return
+        if len(self._lines) >= _MAX_LINES:
+            line.close()
+            return
+        line.setblocking(False)
+        self._lines.add(line)
+        asyncio.get_running_loop().add_reader(line, self._hear, line, peer(line).pid)
+
+    def _hear(self, line: socket.socket, pid: int) -> None:
+        try:
+            data = line.recv(handshake.HELLO_BYTES + 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        try:
+            if not data:
+                raise ConnectionResetError
+            hello = handshake.hello(data)
+            answer = self._greet(pid, hello)
+            line.send(answer)
+        except (BadInput, OSError) as error:
+            if isinstance(error, BadInput):
+                log.warning("pid %d: %s", pid, error)
+            self._end(line, pid)
+
+    def _greet(self, pid: int, hello: handshake.Hello) -> bytes:
+        tenant = self._node.by_name(self._node.parts.containment.holder(pid))
+        if tenant is None:
+            return handshake.reply(False, pid, "this process is in no job of this agent")
+        known = self.shims.get(pid)
+        self.shims[pid] = Shim(tenant.key, pid, hello.build, hello.n_unknown)
+        self._node.parts.regions.introduce(tenant.name, hello.slot, pid)
+        if known is None or known.n_unknown != hello.n_unknown:
+            self._say(self.shims[pid], "alive")
+        return handshake.reply(True, pid)
+
+    def _end(self, line: socket.socket, pid: int) -> None:
+        asyncio.get_running_loop().remove_reader(line)
+        self._lines.discard(line)
+        line.close()
+        shim = self.shims.pop(pid, None)
+        if shim is not None:
+            task = asyncio.create_task(self._lost(shim))
+            self._reaping.add(task)
+            task.add_done_callback(self._reaping.discard)
+
+    async def _lost(self, shim: Shim) -> None:
+        await asyncio.sleep(_REAP_AFTER_S)  # a process that ends closes its line a moment before it is gone
+        if shim.pid in self.shims:
+            return  # it connected again
+        if processes.is_alive(shim.pid):
+            self._say(shim, "lost")
+        else:
+            await self.reap(shim.key)
+
+    def _say(self, shim: Shim, state: str) -> None:
+        job_id, member = shim.key
+        self._node.parts.news.say(
+            "shim", job_id=job_id, member=member, pid=shim.pid, state=state, build=shim.build, n_unknown=shim.n_unknown
+        )
+
+    async def reap(self, key: Key) -> int:
+        """Take back what the member's dead processes charged; how many slots were released."""
+        tenant = self._node.tenant(key)
+        if tenant is None:
+            return 0
+        regions = self._node.parts.regions
+        dead = [slot for slot in regions.slots(tenant.name) if self._is_dead(slot)]
+        released = await asyncio.to_thread(regions.reap, tenant.name, dead) if dead else 0
+        if released:
+            log.info("%s: %d processes ended; what they held was taken back", tenant.name, released)
+        return released
+
+    def _is_dead(self, slot: LedgerSlot) -> bool:
+        """Whether its process is gone; one of a namespace we cannot see is left to its own."""
+        if slot.host_pid:
+            return not processes.is_alive(slot.host_pid)
+        if slot.pid_ns in {0, self._own_ns}:
+            return not processes.is_alive(slot.pid, slot.start_ticks)
+        return False

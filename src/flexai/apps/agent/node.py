@@ -1,0 +1,221 @@
+"""Carries out what the state machine asks for: the one place where members change."""
+
+import asyncio
+import logging
+import signal
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from flexai import node as n
+from flexai.adapters.local import processes
+from flexai.adapters.local.starts import Starts
+from flexai.apps.agent.checkpoint_file import CheckpointFile
+from flexai.apps.agent.news import News
+from flexai.apps.agent.tenant_env import TenantEnv
+from flexai.apps.agent.watch import Watch
+from flexai.node import Key, Phase, Refusal, Tenant
+from flexai.ports import ChannelPolicy, Containment, DeviceBackend, Place, Regions, TenantPolicy
+from flexai.wire.agent_rpc import tenant_fields
+
+log = logging.getLogger("flexai.agent")
+
+_KILL_AGAIN_S = 0.5
+
+
+class Refused(Exception):
+    """What was asked will not be done; carries the refusal."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        super().__init__(refusal.message)
+
+
+@dataclass(slots=True)
+class Parts:
+    """What the node works with."""
+
+    backend: DeviceBackend
+    containment: Containment
+    regions: Regions
+    arbiter: ChannelPolicy
+    starts: Starts
+    env: TenantEnv
+    news: News
+
+
+@dataclass(slots=True)
+class Node:
+    """The machine and its hands. One member changes at a time; different members change side by side."""
+
+    parts: Parts
+    machine: n.NodeMachine
+    checkpoint: CheckpointFile
+    watch: Watch = field(init=False)
+    _places: dict[Key, Place] = field(default_factory=dict)
+    _locks: defaultdict[Key, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _killers: dict[Key, asyncio.Task[None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.parts.containment, self.parts.starts, self.feed)
+
+    def tenant(self, key: Key) -> Tenant | None:
+        """The member, if it is held here."""
+        return self.machine.tenants.get(key)
+
+    def by_name(self, name: str | None) -> Tenant | None:
+        """The member whose box or region has this name."""
+        job_id, _, member = (name or "").rpartition(".")
+        return self.machine.tenants.get((job_id, int(member))) if member.isdigit() else None
+
+    def place(self, key: Key) -> Place:
+        """Where a prepared member's processes go."""
+        return self._places[key]
+
+    async def feed(self, event: n.Event) -> None:
+        """Take one event, and do all that follows from it.
+
+        Raises:
+            Refused: the machine says no, or what it asked for cannot be done.
+            OSError: this machine does not do what it must.
+        """
+        key = event.tenant.key if isinstance(event, n.PrepareAsked | n.Recovered) else event.key
+        async with self._locks[key]:
+            await self._feed(event)
+        if key not in self.machine.tenants and not self._locks[key].locked():
+            del self._locks[key]
+
+    async def _feed(self, event: n.Event) -> None:
+        outcome = self.machine.step(event)
+        if isinstance(outcome, Refusal):
+            raise Refused(outcome)
+        for command in outcome:
+            await self._carry_out(command)
+
+    async def _carry_out(self, command: n.Command) -> None:
+        parts = self.parts
+        match command:
+            case n.Save():
+                await self.checkpoint.save()
+            case n.MakePlace(tenant=tenant):
+                self._make_place(tenant)
+            case n.AddTenant(tenant=tenant):
+                parts.arbiter.put(self._policy(tenant))
+            case n.SetLimits(tenant=tenant):
+                parts.regions.put(tenant.name, tenant.uid, tenant.gid, tenant.grants)
+            case n.Launch(tenant=tenant, launch=launch):
+                await self._launch(tenant, launch)
+            case n.Admit(tenant=tenant, pid=pid):
+                await self._admit(tenant, pid)
+            case n.Forbid(tenant=tenant):
+                parts.starts.forbid(tenant)
+            case n.End(tenant=tenant, signal=number, grace_ms=grace_ms):
+                self._end(tenant, number, grace_ms)
+            case n.SetFrozen(tenant=tenant, frozen=frozen):
+                parts.containment.freeze(tenant.name, frozen)
+            case n.Park(tenant=tenant):
+                await self._move(tenant, parked=True)
+            case n.Wake(tenant=tenant):
+                await self._move(tenant, parked=False)
+            case n.DropTenant(key=(job_id, member)):
+                parts.arbiter.gone(f"{job_id}.{member}")
+            case n.RemovePlace(tenant=tenant):
+                await self._remove_place(tenant)
+            case n.Say(event=event, tenant=tenant):
+                self._say(event, tenant)
+
+    def _make_place(self, tenant: Tenant) -> None:
+        parts = self.parts
+        granted = [grant.device for grant in tenant.grants]
+        allowed: list[str] = []
+        denied: list[str] = []
+        for device in parts.backend.devices():
+            files = parts.backend.device_files(device.uuid)
+            (allowed if device.uuid in granted else denied).extend(files)
+        parts.regions.put(tenant.name, tenant.uid, tenant.gid, tenant.grants)
+        self._places[tenant.key] = parts.containment.make(
+            tenant.name, tenant.cpu_milli, tenant.ram_bytes, allowed, denied
+        )
+
+    def _policy(self, tenant: Tenant) -> TenantPolicy:
+        place = self._places.get(tenant.key)
+        cgroup = (place.cgroup if place else None) or ""
+        return TenantPolicy(
+            tenant.name, self.parts.regions.directory(tenant.name), cgroup, 0 if cgroup else tenant.pid or 0,
+            tenant.grants, tenant.paused,
+        )  # fmt: skip
+
+    async def _launch(self, tenant: Tenant, launch: n.LaunchSpec) -> None:
+        parts = self.parts
+        try:
+            word = await parts.starts.start(
+                tenant, launch, self._places[tenant.key], parts.containment.supervisor_place()
+            )
+        except (OSError, ValueError) as error:
+            word = f"failed {error}"
+        began = parts.starts.began(tenant)
+        if began is not None:
+            await self._feed(n.Began(tenant.key, *began))
+            return
+        await self._feed(n.LaunchFailed(tenant.key, word))
+        if word == "used":
+            raise Refused(Refusal("TokenUsed", f"Start {tenant.token} was used or withdrawn.", "Prepare a new start"))
+        raise Refused(Refusal("CannotStart", f"{tenant.name} cannot be started: {word.removeprefix('failed ')}."))
+
+    async def _admit(self, tenant: Tenant, pid: int) -> None:
+        ticks, owner = processes.start_ticks(pid), processes.owner(pid)
+        try:
+            if owner is None or not ticks:
+                raise ProcessLookupError("it is gone")
+            if owner != tenant.uid:
+                raise PermissionError(f"it belongs to user {owner}")
+            self.parts.containment.admit(tenant.name, pid)
+        except OSError as error:
+            message = f"Process {pid} cannot be put under {tenant.name}: {error.strerror or error}."
+            raise Refused(Refusal("CannotAttach", message)) from None
+        await self._feed(n.Attached(tenant.key, pid, ticks))
+
+    def _end(self, tenant: Tenant, number: int, grace_ms: int) -> None:
+        self.parts.containment.signal(tenant.name, number)
+        if grace_ms < 0:
+            return
+        killer = self._killers.get(tenant.key)
+        if killer is None or killer.done() or grace_ms == 0:
+            self._killers[tenant.key] = asyncio.create_task(self._kill_after(tenant, grace_ms / 1000))
+
+    async def _kill_after(self, tenant: Tenant, grace_s: float) -> None:
+        await asyncio.sleep(grace_s)
+        while (held := self.tenant(tenant.key)) and held.token == tenant.token and held.phase is Phase.RUNNING:
+            self.parts.containment.signal(tenant.name, signal.SIGKILL)
+            await asyncio.sleep(_KILL_AGAIN_S)
+
+    async def _move(self, tenant: Tenant, parked: bool) -> None:
+        backend = self.parts.backend
+        can, why_not = backend.can_park()
+        if not can:
+            raise Refused(Refusal("CannotPark", f"{tenant.name} cannot be parked: {why_not}.", "Pause it instead"))
+        inside = set(self.parts.containment.pids(tenant.name))
+        users = sorted({process.pid for process in backend.processes() if process.pid in inside})
+        try:
+            for pid in users:
+                await asyncio.to_thread(backend.park if parked else backend.wake, pid)
+        except OSError as error:
+            what = "parked" if parked else "woken"
+            raise Refused(Refusal("CannotPark", f"{tenant.name} cannot be {what}: {error}.", "")) from None
+        await self._feed(n.Parked(tenant.key, parked))
+
+    async def _remove_place(self, tenant: Tenant) -> None:
+        self.watch.forget(tenant.key)
+        self._places.pop(tenant.key, None)
+        killer = self._killers.pop(tenant.key, None)
+        if killer is not None:
+            killer.cancel()
+        await asyncio.to_thread(self.parts.containment.remove, tenant.name)
+        self.parts.regions.remove(tenant.name)
+
+    def _say(self, event: str, tenant: Tenant) -> None:
+        if event == "started":
+            self.watch.begin(tenant)
+        else:
+            self.watch.forget(tenant.key)
+        log.info("%s %s: %s", tenant.name, event, tenant.cause or f"pid {tenant.pid}")
+        self.parts.news.say(event, **tenant_fields(tenant))
