@@ -40,9 +40,7 @@ static void rotate(struct sv_log *log) {
         log->size = 0;
 }
 
-void sv_log_write(struct sv_log *log, const char *bytes, size_t n) {
-    if (log->size > 0 && log->size + (int64_t)n > log->max_bytes)
-        rotate(log);
+static void put(struct sv_log *log, const char *bytes, size_t n) {
     /* A full disk loses output, never the job: what cannot be written is dropped. */
     for (size_t done = 0; done < n && log->fd >= 0;) {
         ssize_t written = write(log->fd, bytes + done, n - done);
@@ -53,4 +51,18 @@ void sv_log_write(struct sv_log *log, const char *bytes, size_t n) {
         done += (size_t)written;
         log->size += written;
     }
+}
+
+void sv_log_write(struct sv_log *log, const char *bytes, size_t n) {
+    /* One read of the pipe may hold more than a whole log: the bound is kept to the byte, in the middle of a line. */
+    while (log->fd >= 0 && log->max_bytes > 0 && (int64_t)n > log->max_bytes - log->size) {
+        size_t room = log->size < log->max_bytes ? (size_t)(log->max_bytes - log->size) : 0;
+        put(log, bytes, room);
+        bytes += room;
+        n -= room;
+        rotate(log);
+        if (log->size > 0)
+            break; /* it could not be rotated */
+    }
+    put(log, bytes, n);
 }
