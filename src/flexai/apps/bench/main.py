@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from flexai.apps.bench.frame import Case, Row
 
-SUITES = {"pool": "flexai.apps.bench.pool"}
+SUITES = {"pool": "flexai.apps.bench.pool", "scheduling": "flexai.apps.bench.scheduling"}
 GOAL_MISSED, BAD_INPUT = 6, 2
 
 
