@@ -13,7 +13,7 @@ from flexai.scheduling.commands import Start
 from flexai.scheduling.events import JobCancelled, JobSubmitted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from flexai.model import Job
     from flexai.scheduling.events import Event
@@ -37,9 +37,9 @@ def pack(
     jobs: Sequence[Job],
     capacity_milli: int,
     points: Sequence[float],
-    useful_milli: Callable[[Job], int] | None = None,
+    useful_milli: Mapping[str, int] | None = None,
 ) -> Packed:
-    """Submit ``jobs`` in order; the curve is in granted compute, or in ``useful_milli`` of each job where given.
+    """Submit ``jobs`` in order; the curve is in granted compute, or in ``useful_milli`` by job id where given.
 
     ``useful_milli`` is for whole cards against slices: a job that used 30 % of the card it holds counts 30 %.
     """
@@ -51,7 +51,7 @@ def pack(
     arrived_milli = 0
     for job in jobs:
         asked = job.n_members * job.request.n_devices * job.request.compute_milli
-        useful = useful_milli(job) if useful_milli else asked
+        useful = useful_milli[job.id] if useful_milli else asked
         arrived_milli += useful
         starts = [
             command

@@ -1,0 +1,58 @@
+"""Twenty backlogged queues under churn: what each got against its fair share, with decayed history."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from flexai.apps.bench.frame import Case, Row, at_most
+from flexai.model import Job, Queue, SliceRequest
+from flexai.scheduling import Scheduler, SchedulerSettings
+from flexai.scheduling.events import NodePut, QueuePut
+from flexai.simulation.kernel import SimulatedJob, Simulation
+from flexai.wire.cluster_spec import parse_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from flexai.apps.bench.frame import Run
+
+N_QUEUES = 20
+N_CARDS = 64
+HALF_LIFE_MS = 3_600_000
+N_HALF_LIVES = 10
+
+
+def shares(run: Run) -> Iterable[Row]:
+    """Weights 1 to 4, jobs of 1 to 8 cards and 2 to 40 minutes; measured from the 5th half-life to the 10th."""
+    chance = random.Random(run.seed)  # noqa: S311 -- a seeded experiment, nothing secret
+    weights = {f"q{index}": 1000 * (1 + index % 4) for index in range(N_QUEUES)}
+    settings = SchedulerSettings(fair_k_milli=1000, half_life_ms=HALF_LIFE_MS, reserve_cards=10**6, order="fifo")
+    jobs: list[SimulatedJob] = []
+    end_ms = N_HALF_LIVES * HALF_LIFE_MS
+    for name in weights:
+        for _ in range(600):
+            request = SliceRequest(1000, 1000, 0, n_devices=chance.choice((1, 1, 2, 4, 8)))
+            at_ms = 0 if len(jobs) % 3 else chance.randrange(end_ms // 4)
+            job = Job(str(len(jobs)), "ann", name, request, submitted_at_ms=at_ms, seq=len(jobs))
+            jobs.append(SimulatedJob(job, chance.randrange(120_000, 2_400_000)))
+    nodes = parse_cluster(f"{N_CARDS // 8}x8")
+    setup = [*(QueuePut(0, Queue(name, weight=weight)) for name, weight in weights.items())]
+    simulation = Simulation(Scheduler(settings))
+    outcome = simulation.play([*setup, *(NodePut(0, node) for node in nodes)], jobs, until_ms=end_ms)
+    from_ms = end_ms // 2
+    got = dict.fromkeys(weights, 0)
+    for book in outcome.jobs:
+        if book.started_ms >= 0:
+            finish = book.finished_ms if book.finished_ms >= 0 else end_ms
+            inside = max(0, min(finish, end_ms) - max(book.started_ms, from_ms))
+            got[book.job.queue] += inside * book.n_cards
+    total, weight_sum = sum(got.values()), sum(weights.values())
+    errors = tuple(
+        100 * abs(got[name] / total * weight_sum / weight - 1) for name, weight in weights.items()
+    )  # fmt: skip
+    conditions = f"{N_QUEUES} queues, weights 1..4, {N_CARDS} cards, half-lives 5..10 of 1 h, seed {run.seed}"
+    yield Row("worst queue off its fair share", conditions, at_most(2.0), max(errors), "%", samples=errors)
+
+
+CASES = (Case("fairness", "card time of backlogged queues against fair share", shares),)
