@@ -235,6 +235,18 @@ class Books:
         twin.changed, twin.gained = [], set()
         return twin
 
+    def emptied(self) -> Books:
+        """The books as they would be with every member gone; what is closed or held by others stays so."""
+        twin = self.copy()
+        there = self.cpu_milli > -GONE_CPU_MILLI // 2
+        twin.cpu_milli = np.where(there, self.cpu_total, self.cpu_milli)
+        twin.ram_bytes = self.ram_total.copy()
+        twin.free_milli += self.granted_milli
+        twin.free_memory += self.granted_memory
+        twin.granted_milli[:] = 0
+        twin.granted_memory[:] = 0
+        return twin
+
     def check(self) -> None:
         """Assert the invariants: no card over a whole card of requests or over its memory, nothing negative."""
         assert (self.granted_milli >= 0).all(), "negative grant"

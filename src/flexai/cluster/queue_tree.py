@@ -115,6 +115,17 @@ class QueueTree:
             return False
         return state.by_user.get(user, 0) + milli > state.queue.user_limit_milli
 
+    def room_milli(self, name: str, user: str) -> int:
+        """Compute that the limits of the path and of the user leave."""
+        room = 10**15
+        for state in self.path(name):
+            if state.queue.limit_milli >= 0:
+                room = min(room, state.queue.limit_milli - state.used_milli)
+        own = self._states.get(name)
+        if own is not None and own.queue.user_limit_milli >= 0:
+            room = min(room, own.queue.user_limit_milli - own.by_user.get(user, 0))
+        return max(room, 0)
+
     def past(self, state: QueueState, at_ms: int) -> int:
         """Decayed use at ``at_ms``, in thousandths of a card."""
         self._age(state, at_ms)

@@ -145,6 +145,26 @@ class Placement:
         order = np.lexsort((fits, self.books.free_memory[row, fits], self.books.free_milli[row, fits]))
         return tuple(sorted(int(column) for column in fits[order[: shape.n_devices]]))
 
+    def columns_for_more(self, shape: Shape, row: int, columns: tuple[int, ...]) -> tuple[int, ...]:
+        """Cards for one of several members: those with most room, if the chosen ones cost a later member its place.
+
+        With room for (1, 1, 2, 2) members of two cards, taking the first two leaves one pair; taking the last two, two.
+        """
+        books, at = self.books, np.array([row], dtype=np.int64)
+        before = int(books.n_fit(shape, at)[0])
+        trial = books.hold_for(shape, row, columns)
+        books.take(trial)
+        after = int(books.n_fit(shape, at)[0])
+        books.give(trial)
+        if after >= before - 1:
+            return columns
+        fits = np.flatnonzero(books.cards_that_fit(shape, at)[0])
+        slots = books.free_milli[row, fits] // max(shape.compute_milli, 1)
+        if shape.memory_bytes and not shape.whole:
+            slots = np.minimum(slots, books.free_memory[row, fits] // shape.memory_bytes)
+        order = np.lexsort((fits, -slots))
+        return tuple(sorted(int(column) for column in fits[order[: shape.n_devices]]))
+
     def _fresh(self, shape: Shape) -> _Cache:
         books = self.books
         n = len(books.names)

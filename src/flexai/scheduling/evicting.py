@@ -37,7 +37,7 @@ def run(state: State, lines: list[Line], steps: int) -> None:
     """Evict for whoever of these is owed most, one claimant at a time, within the budget of nodes looked at."""
     if not state.settings.preempt or not lines or not state.running:
         return
-    lines = [line for line in lines if line.key.shape.n_devices]
+    lines = [line for line in lines if line.key.shape.n_devices and not line.head.is_placed]
     shares = shares_of(state) if state.settings.reclaim == "fair_share" and lines else {}
     lines = [line for line in lines if _may_claim(state, line, shares)]
     lines.sort(key=lambda line: (need_rank(state, {}, line.key.queue)[0], -line.key.priority, line.head.job.seq))
@@ -70,6 +70,7 @@ def stop_rest(state: State, record: JobRecord, cause: str) -> None:
 
 
 def _stop(state: State, record: JobRecord, cause: str, *, requeue: bool) -> None:
+    state.leave(record)
     for index, member in enumerate(record.members):
         if member.hold is not None and not member.evicting:
             member.evicting, member.requeue = True, requeue
@@ -82,7 +83,7 @@ def _may_claim(state: State, line: Line, shares: dict[str, int]) -> bool:
     record = line.head
     if state.now_ms - record.job.submitted_at_ms < state.settings.preempt_delay_ms:
         return False
-    if state.queues.over_limit(record.job.queue, record.asked_milli):
+    if state.queues.over_limit(record.job.queue, record.needed_milli):
         return False
     least = min(state.evictable.get(line.key.queue, ()), default=2**31)
     return is_entitled(state, record, shares) or line.key.priority > least
@@ -98,14 +99,14 @@ def is_entitled(state: State, record: JobRecord, shares: dict[str, int]) -> bool
     name = record.job.queue
     if name not in state.queues:
         return False
-    return state.queues[name].used_milli + record.asked_milli <= entitled_milli(state, name, shares)
+    return state.queues[name].used_milli + record.needed_milli <= entitled_milli(state, name, shares)
 
 
 def choose(
     state: State, record: JobRecord, shares: dict[str, int], steps: int
 ) -> tuple[list[Victim] | None, int]:  # fmt: skip
     """The victims for a job, and how many nodes were looked at. First the bound: would it fit with everybody gone?"""
-    books, shape, needed = state.books, record.shape, record.job.min_member
+    books, shape, needed = state.books, record.shape, record.n_needed
     n = len(books.names)
     most = state.evictable_holds.if_all_left(books).n_fit(shape)[:n]
     if int(most.sum()) < needed:
@@ -136,7 +137,7 @@ def _regions(
 
     A region that lacks nothing waits for its turn, not for victims.
     """
-    needed, level = record.job.min_member, record.job.required_level
+    needed, level = record.n_needed, record.job.required_level
     if not level:
         missing = needed - int(now.sum())
         return [(np.flatnonzero(most > 0), missing)] if missing > 0 else []

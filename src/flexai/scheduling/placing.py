@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexai.cluster import Hold, Plan, group_sums
-from flexai.model import JobState
+from flexai.model import JobState, MemberState
 from flexai.policy.fair_share import Claim, fair_shares
 from flexai.policy.reservation import NEVER_MS, reserve
-from flexai.scheduling.records import line_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,10 +87,10 @@ def _try_line(state: State, line: Line) -> bool:
     """Start the line's first job if it can; else note what would let it be tried again."""
     record = line.head
     job = record.job
-    if state.queues.over_limit(job.queue, record.asked_milli) or job.queue not in state.queues:
+    if job.queue not in state.queues or state.queues.over_limit(job.queue, record.needed_milli):
         state.deferred[line.key] = None
         return False
-    if state.queues.over_user_limit(job.queue, job.user, record.asked_milli):
+    if state.queues.over_user_limit(job.queue, job.user, record.needed_milli):
         state.deferred[line.key] = None
         return False
     held_for = state.reservation
@@ -119,19 +118,26 @@ def _try_line(state: State, line: Line) -> bool:
 def begin(state: State, record: JobRecord, holds: list[Hold], cause: str) -> None:
     """Start every member for which there is a hold (already in the books)."""
     state.leave(record)
-    if record.started_at_ms < 0 or not record.is_placed:
-        record.started_at_ms = state.now_ms
-    waiting = [index for index, member in enumerate(record.members) if member.hold is None]
+    grows = record.is_placed
+    waiting = [
+        index
+        for index, member in enumerate(record.members)
+        if member.hold is None and member.state is MemberState.WAITING
+    ]
     for index, hold in zip(waiting, holds, strict=False):
         state.start(record, index, hold, cause)
-    state.note_running(record, runs=True)
-    state.run_times.started(record.burst, record.job.id, state.now_ms)
-    state.set_state(record, JobState.STARTING, cause)
+    if not grows:
+        record.started_at_ms = state.now_ms
+        state.note_running(record, runs=True)
+        state.run_times.started(record.burst, record.job.id, state.now_ms)
+        state.set_state(record, JobState.STARTING, cause)
+    if len(holds) < len(waiting):
+        state.wait(record)
 
 
 def place_members(state: State, record: JobRecord, plan: Plan) -> list[Hold] | None:
-    """Places for all members (at least ``min_member``), taken in ``plan``; None and nothing taken if there are none."""
-    job, shape = record.job, record.shape
+    """Places for all members that wait (at least those needed), taken in ``plan``; None and nothing taken if none."""
+    job, shape, needed = record.job, record.shape, record.n_needed
     if job.n_members == 1:
         place = state.placement.best(shape)
         if place is None:
@@ -139,17 +145,27 @@ def place_members(state: State, record: JobRecord, plan: Plan) -> list[Hold] | N
         hold = state.books.hold_for(shape, *place)
         plan.take(hold)
         return [hold]
+    most = min(record.n_to_start, _most_by_limits(state, record))
     for within in _groups(state, record):
         mark = plan.mark()
         holds: list[Hold] = []
-        while len(holds) < job.n_members and (place := state.placement.best(shape, within)) is not None:
-            hold = state.books.hold_for(shape, *place)
+        while len(holds) < most and (place := state.placement.best(shape, within)) is not None:
+            row, columns = place
+            if shape.n_devices > 1:
+                columns = state.placement.columns_for_more(shape, row, columns)
+            hold = state.books.hold_for(shape, row, columns)
             plan.take(hold)
             holds.append(hold)
-        if len(holds) >= job.min_member:
+        if len(holds) >= needed:
             return holds
         plan.undo(mark)
     return None
+
+
+def _most_by_limits(state: State, record: JobRecord) -> int:
+    """How many members the limits of queue and user leave room for."""
+    each = record.shape.asked_milli
+    return state.queues.room_milli(record.job.queue, record.job.user) // each if each else 10**9
 
 
 def _groups(state: State, record: JobRecord) -> Iterator[NDArray[np.bool_] | None]:
@@ -160,7 +176,13 @@ def _groups(state: State, record: JobRecord) -> Iterator[NDArray[np.bool_] | Non
     """
     job, books = record.job, state.books
     fit = books.n_fit(record.shape)
-    if int(fit.sum()) < job.min_member:
+    n_to_start, n_needed = record.n_to_start, record.n_needed
+    if int(fit.sum()) < n_needed:
+        return
+    at = next((member.hold.row for member in record.members if member.hold is not None), -1)
+    if at >= 0 and job.required_level in books.topology:
+        groups = books.topology.groups(job.required_level, len(fit))
+        yield groups == groups[at]
         return
     if job.required_level:
         levels = books.topology.at_least(job.required_level)
@@ -171,7 +193,7 @@ def _groups(state: State, record: JobRecord) -> Iterator[NDArray[np.bool_] | Non
     for level in levels:
         groups = books.topology.groups(level, len(fit))
         room = group_sums(groups, fit)
-        for wanted in dict.fromkeys((job.n_members, job.min_member)):
+        for wanted in dict.fromkeys((n_to_start, n_needed)):
             able = np.flatnonzero(room >= wanted)
             if len(able):
                 yield groups == able[room[able].argmin()]
@@ -187,8 +209,9 @@ def _start_big(state: State) -> None:
         held_for = state.reservation
         if held_for is not None and held_for.job_id == record.job.id and not held_for.has_news:
             return
-        line = state.lines[line_key(record)]
-        at_limit = state.queues.over_limit(record.job.queue, record.asked_milli) is not None
+        assert record.line is not None
+        line = state.lines[record.line]
+        at_limit = state.queues.over_limit(record.job.queue, record.needed_milli) is not None
         if at_limit or line.head is not record:
             state.reservation = None
             return
@@ -199,7 +222,7 @@ def _start_big(state: State) -> None:
             held_for.has_news = False
             return
         state.reservation = reserve(
-            record.job.id, record.shape, record.job.min_member, state.books, state.now_ms, _ends(state),
+            record.job.id, record.shape, record.n_needed, state.books, state.now_ms, _ends(state),
             record.job.required_level,
         )  # fmt: skip
         return
@@ -249,7 +272,7 @@ def _rank(state: State, line: Line) -> tuple[float, ...]:
     if state.now_ms - line.expected_at_ms > EXPECTED_FOR_MS:
         line.expected_ms = state.run_times.expected_ms(line.key.burst, state.now_ms)
         line.expected_at_ms = state.now_ms
-    return (-line.key.priority, line.expected_ms * head.asked_milli, head.job.seq)
+    return (-line.key.priority, line.expected_ms * line.key.asked_milli, head.job.seq)
 
 
 def need_rank(state: State, shares: dict[str, int], name: str) -> tuple[float, ...]:

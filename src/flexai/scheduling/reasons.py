@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flexai.cluster import group_sums
 from flexai.model import JobState, PendingReason, Reason
 from flexai.policy.reservation import fits_together
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flexai.cluster import Shape
     from flexai.scheduling.records import JobRecord
     from flexai.scheduling.state import State
 
@@ -44,7 +48,7 @@ def _waiting(state: State, record: JobRecord) -> PendingReason | None:
 
 
 def _queue(state: State, record: JobRecord) -> PendingReason | None:
-    name, asked = record.job.queue, record.asked_milli
+    name, asked = record.job.queue, record.needed_milli
     if name not in state.queues:
         return _say(state, Reason.UNKNOWN_QUEUE, f"Queue {name} does not exist; create it with `flexai queue set`.")
     over = state.queues.over_limit(name, asked)
@@ -67,56 +71,74 @@ def _queue(state: State, record: JobRecord) -> PendingReason | None:
     return None
 
 
-def _impossible(state: State, record: JobRecord) -> PendingReason | None:
-    """No card at all, no such card, or more than any node has even when empty."""
-    books, shape = state.books, record.shape
-    n = len(books.names)
-    open_cards = (books.free_milli + books.granted_milli)[:n] > 0
-    if not shape.n_devices:
-        return None
-    if not open_cards.any():
-        return _say(state, Reason.NO_DEVICES, "No card is healthy and open to new work; see `flexai devices`.")
-    like = open_cards.copy()
+def _like(state: State, shape: Shape) -> NDArray[np.bool_]:
+    """Open cards of a model and partition that the shape may use, whatever is free on them: (nodes, cards)."""
+    books, n = state.books, len(state.books.names)
+    like: NDArray[np.bool_] = (books.free_milli + books.granted_milli)[:n] > 0
     if shape.models != -1:
         like &= (shape.models >> books.model[:n]) & 1 == 1
     if shape.partition:
         like &= books.partition_mask(shape.partition)[:n]
-    if not like.any():
-        wanted = " or ".join(record.job.request.models) or shape.partition
-        has = ", ".join(books.models)
-        return _say(state, Reason.NO_SUCH_DEVICE, f"No open card is {wanted}; there are {has}.")
-    room = like & (books.memory_total[:n] >= shape.memory_bytes)
-    hosts = (books.cpu_total[:n] >= shape.cpu_milli) & (books.ram_total[:n] >= shape.ram_bytes)
-    slots = np.where(hosts, room.sum(axis=1), 0)
-    per_card = 1000 // max(shape.compute_milli, 1) if not shape.whole else 1
-    if shape.memory_bytes and not shape.whole:
-        per_card = min(per_card, max(1, int(books.memory_total[:n].max()) // shape.memory_bytes))
-    most = int((slots // shape.n_devices * per_card)[slots >= shape.n_devices].sum())
-    if most >= record.job.min_member:
+    return like
+
+
+def _impossible(state: State, record: JobRecord) -> PendingReason | None:
+    """No card at all, no such card, or more than there is even when empty."""
+    books, shape = state.books, record.shape
+    if shape.n_devices:
+        if not ((books.free_milli + books.granted_milli)[: len(books.names)] > 0).any():
+            return _say(state, Reason.NO_DEVICES, "No card is healthy and open to new work; see `flexai devices`.")
+        if not _like(state, shape).any():
+            wanted = " or ".join(record.job.request.models) or shape.partition
+            has = ", ".join(books.models)
+            return _say(state, Reason.NO_SUCH_DEVICE, f"No open card is {wanted}; there are {has}.")
+    return _too_large(state, record)
+
+
+def _too_large(state: State, record: JobRecord) -> PendingReason | None:
+    """More than there would be with every job of ours gone."""
+    shape, needed, level = record.shape, record.job.min_member, record.job.required_level
+    fit = state.books.emptied().n_fit(shape)
+    most, where = int(fit.sum()), "the pool"
+    if level:
+        where = f"any one {level}"
+        known = level in state.books.topology
+        most = int(group_sums(state.books.topology.groups(level, len(fit)), fit).max(initial=0)) if known else 0
+    if most >= needed:
         return None
+    cards = f"{shape.n_devices} cards of {_part(shape.compute_milli)} and {_want(record)} each"
     return _say(
         state, Reason.TOO_LARGE,
-        f"It asks for {record.job.min_member} x {shape.n_devices} cards of {_size(shape.memory_bytes)} at once with "
-        f"{shape.cpu_milli / 1000:g} CPUs each; the pool, when empty, can host {most} such members.",
-        n_members=record.job.min_member, n_devices=shape.n_devices, most_members=most,
-        most_devices=int(slots.max(initial=0)), most_memory_bytes=int(np.where(like, books.memory_total[:n], 0).max()),
+        f"It asks for {needed} members at once, each with {cards}, {shape.cpu_milli / 1000:g} CPUs and "
+        f"{_size(shape.ram_bytes)} of host memory; when empty, {where} can host {most} of them.",
+        n_members=needed, n_devices=shape.n_devices, most_members=most, missing_members=needed - most,
     )  # fmt: skip
 
 
 def _resources(state: State, record: JobRecord) -> PendingReason | None:
     """What is missing now, at the node where it came nearest."""
     books, shape, job = state.books, record.shape, record.job
-    if fits_together(books, shape, job.min_member):
+    if fits_together(books, shape, job.min_member, job.required_level):
         return None
     n = len(books.names)
-    if job.min_member > 1:
-        fit = int(books.n_fit(shape).sum())
-        if fit:
-            return _say(
-                state, Reason.GANG_INCOMPLETE,
-                f"{fit} of {job.min_member} members would fit now; none starts before all do.",
-                n_fit=fit, n_members=job.min_member, missing_members=job.min_member - fit,
-            )  # fmt: skip
+    fit = books.n_fit(shape)
+    total = int(fit.sum())
+    if job.required_level and total >= job.min_member:
+        groups = group_sums(books.topology.groups(job.required_level, n), fit)
+        nearest = int(groups.argmax())
+        name, most = books.topology.name(job.required_level, nearest), int(groups[nearest])
+        return _say(
+            state, Reason.TOPOLOGY,
+            f"{total} members would fit now, but not {job.min_member} inside one {job.required_level}: {name} comes "
+            f"nearest with {most}; prefer the level instead of requiring it, or wait.",
+            n_fit=most, n_members=job.min_member, missing_members=job.min_member - most, group=nearest,
+        )  # fmt: skip
+    if total:
+        return _say(
+            state, Reason.GANG_INCOMPLETE,
+            f"{total} of {job.min_member} members would fit now; none starts before all do.",
+            n_fit=total, n_members=job.min_member, missing_members=job.min_member - total,
+        )  # fmt: skip
     cards = books.cards_that_fit(shape)
     n_ok = cards.sum(axis=1)
     cpu = np.maximum(0, shape.cpu_milli - books.cpu_milli[:n])
@@ -141,27 +163,35 @@ def _resources(state: State, record: JobRecord) -> PendingReason | None:
     return _cards_missing(state, record, n_ok)
 
 
-def _cards_missing(state: State, record: JobRecord, n_ok: np.ndarray[tuple[int], np.dtype[np.int64]]) -> PendingReason:
+def _cards_missing(state: State, record: JobRecord, n_ok: NDArray[np.int64]) -> PendingReason:
+    """No node has the cards: where it comes nearest, and all that is missing there."""
     books, shape = state.books, record.shape
     n = len(books.names)
     free_milli, free_memory = books.free_milli[:n], books.free_memory[:n]
-    is_open = (free_milli + books.granted_milli[:n]) > 0
-    compute = is_open & (free_milli >= shape.compute_milli)
-    memory = is_open & (books.granted_memory[:n] == 0 if shape.whole else free_memory >= shape.memory_bytes)
-    n_open, n_compute, n_memory = int(is_open.sum()), int(compute.sum()), int(memory.sum())
+    like = _like(state, shape)
+    compute = like & (free_milli >= shape.compute_milli)
+    memory = like & (books.granted_memory[:n] == 0 if shape.whole else free_memory >= shape.memory_bytes)
+    n_like, n_compute, n_memory = int(like.sum()), int(compute.sum()), int(memory.sum())
+    cpu = np.maximum(0, shape.cpu_milli - books.cpu_milli[:n])
+    ram = np.maximum(0, shape.ram_bytes - books.ram_bytes[:n])
+    host = (cpu + 0.0) / np.maximum(books.cpu_total[:n], 1) + ram / np.maximum(books.ram_total[:n], 1)
+    host += (books.cpu_total[:n] < shape.cpu_milli) | (books.ram_total[:n] < shape.ram_bytes)  # never there
     if shape.n_devices > 1:
-        row = int(np.where(is_open.sum(axis=1) >= shape.n_devices, n_ok, -1).argmax())
+        row = int(np.where(like.sum(axis=1) >= shape.n_devices, n_ok - host / 4, -np.inf).argmax())
         have, total = int(n_ok[row]), int(n_ok.sum())
-        code = Reason.FRAGMENTED if total >= shape.n_devices else Reason.NOT_ENOUGH_DEVICES
         return _say(
-            state, code,
-            f"{total} of {n_open} cards have {_part(shape.compute_milli)} and {_want(record)} free; it needs "
-            f"{shape.n_devices} on one node, and {books.names[row]} comes nearest with {have}.",
+            state, Reason.FRAGMENTED if total >= shape.n_devices else Reason.NOT_ENOUGH_DEVICES,
+            f"{total} of {n_like} cards have {_part(shape.compute_milli)} and {_want(record)} free; it needs "
+            f"{shape.n_devices} on one node, and {books.names[row]} comes nearest with {have}"
+            f"{_host_lack(int(cpu[row]), int(ram[row]))}.",
             row=row, n_fit=have, n_devices=shape.n_devices, missing_devices=shape.n_devices - have,
+            missing_cpu_milli=int(cpu[row]), missing_ram_bytes=int(ram[row]),
         )  # fmt: skip
     lack_milli = np.maximum(0, shape.compute_milli - free_milli)
     lack_memory = np.maximum(0, (books.granted_memory[:n] if shape.whole else shape.memory_bytes - free_memory))
-    distance = np.where(is_open, lack_milli / 1000 + lack_memory / np.maximum(books.memory_total[:n], 1), np.inf)
+    distance = lack_milli / 1000 + lack_memory / np.maximum(books.memory_total[:n], 1) + host[:, None]
+    too_small = 0 if shape.whole else (books.memory_total[:n] < shape.memory_bytes)
+    distance = np.where(like, distance + 10 * too_small, np.inf)
     row, column = (int(index) for index in np.unravel_index(int(distance.argmin()), distance.shape))
     code = Reason.NOT_ENOUGH_MEMORY if n_compute else Reason.NOT_ENOUGH_COMPUTE
     if n_compute and n_memory:
@@ -169,11 +199,12 @@ def _cards_missing(state: State, record: JobRecord, n_ok: np.ndarray[tuple[int],
     nearest = _lack(int(lack_milli[row, column]), int(lack_memory[row, column]))
     return _say(
         state, code,
-        f"{n_compute} of {n_open} cards have {_part(shape.compute_milli)} left, {n_memory or 'none'} "
+        f"{n_compute} of {n_like} cards have {_part(shape.compute_milli)} left, {n_memory or 'none'} "
         f"{'have' if n_memory != 1 else 'has'} {_want(record)}; "
-        f"{books.uuids[row][column]} comes nearest, lacking {nearest}.",
-        n_open=n_open, n_with_compute=n_compute, n_with_memory=n_memory, row=row, column=column,
+        f"{books.uuids[row][column]} comes nearest, lacking {nearest}{_host_lack(int(cpu[row]), int(ram[row]))}.",
+        n_open=n_like, n_with_compute=n_compute, n_with_memory=n_memory, row=row, column=column,
         missing_milli=int(lack_milli[row, column]), missing_memory_bytes=int(lack_memory[row, column]),
+        missing_cpu_milli=int(cpu[row]), missing_ram_bytes=int(ram[row]),
     )  # fmt: skip
 
 
@@ -187,11 +218,6 @@ def _order(state: State, record: JobRecord) -> PendingReason:
             f"What it needs is held for job {held.job_id}, expected to start in {wait_ms // 60_000} min, and it would "
             "likely not be over by then.",
             wait_ms=wait_ms,
-        )  # fmt: skip
-    if record.job.required_level:
-        return _say(
-            state, Reason.TOPOLOGY,
-            f"It would fit, but not inside one {record.job.required_level}; prefer the level instead of requiring it.",
         )  # fmt: skip
     ahead = sum(len(line.jobs) for line in state.lines.values()) - 1
     return _say(state, Reason.BEHIND_EARLIER_JOBS, f"{ahead} jobs wait with it; its turn comes next.", n_ahead=ahead)
@@ -216,3 +242,9 @@ def _want(record: JobRecord) -> str:
 def _lack(milli: int, memory_bytes: int) -> str:
     parts = [_part(milli)] if milli else []
     return " and ".join([*parts, *([_size(memory_bytes)] if memory_bytes else [])]) or "nothing"
+
+
+def _host_lack(cpu_milli: int, ram_bytes: int) -> str:
+    parts = [f"{cpu_milli / 1000:g} CPUs"] if cpu_milli else []
+    parts += [f"{_size(ram_bytes)} of host memory"] if ram_bytes else []
+    return f"; its node lacks {' and '.join(parts)}" if parts else ""

@@ -50,6 +50,7 @@ class JobRecord:
     moved_at_ms: int = -(10**15)
     reason: PendingReason | None = None
     waits_on: set[str] = field(default_factory=set)
+    line: LineKey | None = None
 
     @property
     def n_cards(self) -> int:
@@ -57,9 +58,24 @@ class JobRecord:
         return self.job.n_members * self.job.request.n_devices
 
     @property
+    def n_to_start(self) -> int:
+        """Members that wait."""
+        return sum(member.state is MemberState.WAITING and member.hold is None for member in self.members)
+
+    @property
+    def n_needed(self) -> int:
+        """Members that must start together: ``min_member`` at first; then an elastic job grows one by one."""
+        return 1 if self.is_placed else min(self.job.min_member, max(1, self.n_to_start))
+
+    @property
     def asked_milli(self) -> int:
         """Compute of all members."""
         return self.job.n_members * self.shape.asked_milli
+
+    @property
+    def needed_milli(self) -> int:
+        """Compute of the members that must start together."""
+        return self.n_needed * self.shape.asked_milli
 
     @property
     def held_milli(self) -> int:
@@ -87,6 +103,11 @@ class LineKey:
     preferred_level: str
 
     @property
+    def asked_milli(self) -> int:
+        """Compute that one job of the line waits for."""
+        return self.n_members * self.shape.asked_milli
+
+    @property
     def need(self) -> Need:
         """What has to be free at once for a job of the line to start."""
         return self.shape, self.min_member, self.required_level
@@ -105,6 +126,13 @@ class Line:
         """Put a job in its place (a requeued one goes back to where it was)."""
         bisect.insort(self.jobs, record, key=lambda each: each.job.seq)
 
+    def remove(self, record: JobRecord) -> None:
+        """Take a job out."""
+        at = bisect.bisect_left(self.jobs, record.job.seq, key=lambda each: each.job.seq)
+        while self.jobs[at] is not record:
+            at += 1
+        del self.jobs[at]
+
     @property
     def head(self) -> JobRecord:
         """The first."""
@@ -115,6 +143,6 @@ def line_key(record: JobRecord) -> LineKey:
     """The line that a job waits in."""
     job = record.job
     return LineKey(
-        job.queue, job.user, record.shape, job.n_members, job.min_member, job.priority, record.burst,
+        job.queue, job.user, record.shape, record.n_to_start, record.n_needed, job.priority, record.burst,
         job.required_level, job.preferred_level,
     )  # fmt: skip

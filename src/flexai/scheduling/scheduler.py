@@ -32,7 +32,7 @@ from flexai.scheduling.events import (
     Tick,
     UsageMeasured,
 )
-from flexai.scheduling.records import JobRecord, MemberRecord, line_key
+from flexai.scheduling.records import JobRecord, MemberRecord
 from flexai.scheduling.settings import SchedulerSettings
 from flexai.scheduling.state import State
 
@@ -69,7 +69,7 @@ class Scheduler:
         if isinstance(event, Tick):
             evicting.run(state, list(state.lines.values()), event.steps)
         elif isinstance(event, JobSubmitted) and (record := state.jobs.get(event.job.id)) is not None:
-            line = state.lines.get(line_key(record))
+            line = state.lines.get(record.line) if record.line is not None else None
             evicting.run(state, [line] if line is not None else [], evicting.STEPS)
         if isinstance(event, UsageMeasured | Tick):
             lending.run(state)
@@ -199,10 +199,10 @@ class Scheduler:
             state.set_state(record, JobState.STOPPING, "cancelled")
             return
         if not record.is_placed:
-            if record.state is JobState.QUEUED and not record.waits_on:
-                state.leave(record)
+            state.leave(record)
             self._end(record, JobState.CANCELLED, "cancelled")
             return
+        state.leave(record)
         for index, member in enumerate(record.members):
             if member.hold is not None:
                 member.evicting, member.requeue = True, False
@@ -219,7 +219,7 @@ class Scheduler:
             limit_milli=max(event.limit_milli, event.compute_milli),
         )  # fmt: skip
         if not record.is_placed:
-            waits = record.state is JobState.QUEUED and not record.waits_on
+            waits = record.line is not None
             if waits:
                 state.leave(record)
             record.job = replace(record.job, request=request)
@@ -236,7 +236,12 @@ class Scheduler:
                 return
         if growth > 0 and state.queues.over_limit(record.job.queue, growth * record.n_cards):
             return
+        grows = record.line is not None
+        state.leave(record)
         record.job = replace(record.job, request=request)
+        record.shape = state.shape_of(record.job)
+        if grows:
+            state.wait(record)
         for index, member in placed:
             hold = member.hold
             assert hold is not None
@@ -281,8 +286,10 @@ class Scheduler:
             return
         state.note_running(record, runs=False)
         if any(each.state is MemberState.WAITING for each in record.members) and not record.cancelled:
-            self._requeue(record)
-            return
+            if requeued or not record.exit_code:
+                self._requeue(record, evicted=requeued)
+                return
+            state.leave(record)  # an elastic job whose members failed grows no more
         ran_ms = max(0, state.now_ms - record.started_at_ms)
         if record.exit_code == 0 and not record.cancelled:
             state.run_times.finished(record.burst, record.job.id, ran_ms)
@@ -293,14 +300,18 @@ class Scheduler:
             state.run_times.finished(record.burst, record.job.id, ran_ms)
             self._end(record, JobState.FAILED, record.cause or event.cause, known=False)
 
-    def _requeue(self, record: JobRecord) -> None:
+    def _requeue(self, record: JobRecord, *, evicted: bool) -> None:
+        """Nothing of the job runs, and it is not over: a gang starts again as a whole, an elastic job its rest."""
         state = self._state
+        state.leave(record)
         state.run_times.stopped(record.burst, record.job.id)
-        record.n_evictions += 1
+        record.n_evictions += evicted
         record.exit_code, record.cause, record.started_at_ms = 0, "", -1
-        for member in record.members:
-            member.state = MemberState.WAITING
-        state.set_state(record, JobState.QUEUED, "evicted; keeps its place in the queue")
+        if record.job.min_member == record.job.n_members:
+            for member in record.members:
+                member.state = MemberState.WAITING
+        cause = "evicted; keeps its place in the queue" if evicted else "the rest of its members wait"
+        state.set_state(record, JobState.QUEUED, cause)
         state.wait(record)
         self._mark_big(record)
 
@@ -388,7 +399,7 @@ class Scheduler:
         state = self._state
         for record in state.jobs.values():
             if record.job.request.models and not record.is_placed:
-                waits = record.state is JobState.QUEUED and not record.waits_on
+                waits = record.line is not None
                 if waits:
                     state.leave(record)
                 record.shape = state.shape_of(record.job)

@@ -69,24 +69,28 @@ class State:
 
     def wait(self, record: JobRecord) -> None:
         """Put a job into its line."""
-        key = line_key(record)
+        if record.line is not None:
+            return
+        key = record.line = line_key(record)
         line = self.lines.get(key)
         if line is None:
             line = self.lines[key] = Line(key)
             self.by_need.setdefault(key.need, {})[key] = None
         line.add(record)
         queue = record.job.queue
-        self.waiting_milli[queue] = self.waiting_milli.get(queue, 0) + record.asked_milli
+        self.waiting_milli[queue] = self.waiting_milli.get(queue, 0) + key.asked_milli
         if key.need not in self.blocked:
             self.ready[key] = None
 
     def leave(self, record: JobRecord) -> None:
-        """Take a job out of its line."""
-        key = line_key(record)
-        line = self.lines[key]
-        line.jobs.remove(record)
-        self.waiting_milli[record.job.queue] -= record.asked_milli
+        """Take a job out of its line, if it stands in one."""
+        key, record.line = record.line, None
         self.big.pop(record.job.id, None)
+        if key is None:
+            return
+        line = self.lines[key]
+        line.remove(record)
+        self.waiting_milli[key.queue] -= key.asked_milli
         if not line.jobs:
             del self.lines[key]
             for index in (self.ready, self.deferred):

@@ -1,0 +1,178 @@
+"""Gangs, elastic jobs, levels of the machine room, and what is reclaimed for them."""
+
+import pytest
+
+from flexai.model import Device, Job, Node, Queue, SliceRequest, TopologyLevel
+from flexai.scheduling import Scheduler, SchedulerSettings
+from flexai.scheduling.commands import Evict, Start
+from flexai.scheduling.events import JobCancelled, JobSubmitted, MemberFinished, NodePut, QueuePut, Tick
+
+GIB = 2**30
+
+
+def node(name, n_cards=4, rack="r0"):
+    cards = tuple(Device(f"{name}/{card}", "H200", "simulated", card, 100 * GIB) for card in range(n_cards))
+    return Node(name, cards, 64_000, 512 * GIB, (TopologyLevel("pod", "p", 1), TopologyLevel("rack", rack, 2)))
+
+
+def job(name, seq, n_members=1, min_member=None, queue="a", n_devices=1, milli=1000, **more):
+    request = SliceRequest(milli, milli, 0 if milli == 1000 else 10 * GIB, n_devices=n_devices)
+    least = n_members if min_member is None else min_member
+    return Job(name, "ann", queue, request, n_members, least, seq=seq, submitted_at_ms=seq, **more)
+
+
+TWO_QUEUES = (Queue("a"), Queue("b"))
+
+
+def pool(*nodes, queues=TWO_QUEUES, **settings):
+    scheduler = Scheduler(SchedulerSettings(**settings), check=True)
+    for queue in queues:
+        scheduler.step(QueuePut(0, queue))
+    for each in nodes:
+        scheduler.step(NodePut(0, each))
+    return scheduler
+
+
+def submit(scheduler, each):
+    return scheduler.step(JobSubmitted(each.submitted_at_ms, each))
+
+
+def starts(commands):
+    return [(each.job_id, each.member) for each in commands if isinstance(each, Start)]
+
+
+def evicted(commands):
+    return [each.job_id for each in commands if isinstance(each, Evict)]
+
+
+def test_a_gang_starts_together_or_not_at_all():
+    scheduler = pool(node("n0"))
+    assert starts(submit(scheduler, job("small", 1))) == [("small", 0)]
+    assert starts(submit(scheduler, job("gang", 2, n_members=4))) == []
+    assert len(starts(scheduler.step(MemberFinished(3, "small", 0, 0)))) == 4
+
+
+def test_a_gang_that_waits_does_not_block_a_smaller_job_of_the_same_shape():
+    scheduler = pool(node("n0"), reserve_cards=100, reserve_after_ms=10**12)
+    submit(scheduler, job("small", 1, min_member=1))
+    scheduler.state.big.clear()
+    submit(scheduler, job("gang", 2, n_members=4, queue="b"))
+    scheduler.state.big.clear()
+    scheduler.state.reservation = None
+    assert starts(submit(scheduler, job("one", 3))) == [("one", 0)]
+
+
+def test_an_elastic_job_starts_with_what_fits_and_grows_when_more_is_free():
+    scheduler = pool(node("n0"))
+    submit(scheduler, job("other", 1, n_devices=3))
+    assert starts(submit(scheduler, job("elastic", 2, n_members=3, min_member=1))) == [("elastic", 0)]
+    assert starts(scheduler.step(MemberFinished(3, "other", 0, 0))) == [("elastic", 1), ("elastic", 2)]
+
+
+def test_an_elastic_job_whose_first_members_are_done_goes_on_with_the_rest():
+    scheduler = pool(node("n0", 1))
+    assert starts(submit(scheduler, job("elastic", 1, n_members=3, min_member=1))) == [("elastic", 0)]
+    assert starts(scheduler.step(MemberFinished(2, "elastic", 0, 0))) == [("elastic", 1)]
+    assert starts(scheduler.step(MemberFinished(3, "elastic", 1, 0))) == [("elastic", 2)]
+    scheduler.step(MemberFinished(4, "elastic", 2, 0))
+    assert scheduler.state.jobs == {}
+
+
+def test_an_elastic_job_that_is_cancelled_grows_no_more():
+    scheduler = pool(node("n0", 1))
+    submit(scheduler, job("elastic", 1, n_members=2, min_member=1))
+    scheduler.step(JobCancelled(2, "elastic"))
+    assert starts(scheduler.step(MemberFinished(3, "elastic", 0, 143))) == []
+    assert scheduler.state.jobs == {}
+
+
+def test_an_elastic_job_takes_no_more_members_than_the_limit_of_its_queue_allows():
+    scheduler = pool(node("n0"), queues=[Queue("a", limit_milli=2500)])
+    assert len(starts(submit(scheduler, job("elastic", 1, n_members=4, min_member=1)))) == 2
+
+
+def test_a_required_rack_is_one_rack():
+    scheduler = pool(node("n0", 2, "r0"), node("n1", 2, "r1"), node("n2", 2, "r1"))
+    got = submit(scheduler, job("gang", 1, n_members=4, required_level="rack"))
+    assert {each.grants[0].node for each in got if isinstance(each, Start)} == {"n1", "n2"}
+    waits = submit(scheduler, job("more", 2, n_members=3, required_level="rack"))
+    assert starts(waits) == []
+    assert scheduler.reason_for("more").code == "TooLarge" or scheduler.reason_for("more").code == "GangIncomplete"
+
+
+def test_a_gang_goes_into_the_tightest_group_that_takes_it_all():
+    nodes = [node("n0", 2, "r0"), node("n1", 4, "r1"), node("n2", 2, "r1"), node("n3", 2, "r0")]
+    got = submit(pool(*nodes), job("gang", 1, n_members=4))
+    assert {each.grants[0].node for each in got if isinstance(each, Start)} == {"n0", "n3"}
+
+
+def test_a_preferred_rack_is_left_when_the_gang_does_not_fit_into_one():
+    scheduler = pool(node("n0", 2, "r0"), node("n1", 2, "r1"))
+    assert len(starts(submit(scheduler, job("gang", 1, n_members=3, preferred_level="rack")))) == 3
+
+
+def test_a_rack_that_nobody_knows_is_said_to_be_missing():
+    scheduler = pool(node("n0"))
+    submit(scheduler, job("gang", 1, n_members=2, required_level="aisle"))
+    assert scheduler.reason_for("gang").code == "TooLarge"
+
+
+def test_what_is_reclaimed_for_a_gang_goes_to_the_gang():
+    queues = [Queue("owner", quota_milli=4000), Queue("guest")]
+    scheduler = pool(node("n0"), node("n1"), queues=queues)
+    for seq in range(1, 12):
+        submit(scheduler, job(f"g{seq}", seq, queue="guest"))
+    victims = evicted(submit(scheduler, job("gang", 20, n_members=4, queue="owner")))
+    assert len(victims) == 4
+    began = []
+    for name in victims:
+        began += starts(scheduler.step(MemberFinished(21, name, 0, 143)))
+    assert [name for name, _ in began] == ["gang"] * 4
+
+
+def test_several_members_may_be_won_on_one_node():
+    queues = [Queue("owner", quota_milli=3000), Queue("guest")]
+    scheduler = pool(node("n0"), queues=queues)
+    for seq in range(1, 5):
+        submit(scheduler, job(f"g{seq}", seq, queue="guest"))
+    assert len(evicted(submit(scheduler, job("gang", 20, n_members=3, queue="owner")))) == 3
+
+
+def test_reclaim_for_a_required_rack_empties_one_rack():
+    queues = [Queue("owner", quota_milli=4000), Queue("guest")]
+    scheduler = pool(node("n0", 2, "r0"), node("n1", 2, "r1"), node("n2", 2, "r1"), queues=queues)
+    for seq in range(1, 7):
+        submit(scheduler, job(f"g{seq}", seq, queue="guest"))
+    gang = job("gang", 20, n_members=4, queue="owner", required_level="rack")
+    victims = evicted(submit(scheduler, gang))
+    nodes = {scheduler.state.jobs[name].members[0].grants[0].node for name in victims}
+    assert nodes == {"n1", "n2"}
+
+
+def test_reclaim_never_takes_a_queue_below_its_quota():
+    queues = [Queue("owner", quota_milli=4000), Queue("guest", quota_milli=3000)]
+    scheduler = pool(node("n0"), queues=queues)
+    for seq in range(1, 5):
+        submit(scheduler, job(f"g{seq}", seq, queue="guest"))
+    assert evicted(submit(scheduler, job("two", 20, n_members=2, queue="owner"))) == []
+    assert len(evicted(submit(scheduler, job("one", 21, queue="owner")))) == 1
+
+
+@pytest.mark.parametrize(("reclaim", "n"), [("quota", 0), ("fair_share", 1)])
+def test_a_queue_without_quota_reclaims_its_fair_share_only_where_that_is_chosen(reclaim, n):
+    scheduler = pool(node("n0", 2), reclaim=reclaim)
+    for seq in range(1, 5):
+        submit(scheduler, job(f"g{seq}", seq, queue="a"))
+    assert len(evicted(submit(scheduler, job("mine", 20, queue="b")))) == n
+
+
+def test_two_queues_never_take_turns():
+    scheduler = pool(node("n0", 3), reclaim="fair_share")
+    for seq in range(1, 9):
+        submit(scheduler, job(f"j{seq}", seq, queue="ab"[seq % 2]))
+    n_evicted = 0
+    for now in range(100, 200):
+        for name in evicted(scheduler.step(Tick(now))):
+            n_evicted += 1
+            scheduler.step(MemberFinished(now, name, 0, 143))
+    assert n_evicted <= 1
