@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from flexai.adapters.agent_client import AgentClient
+from flexai.apps.pool.book import JobRecord
 from flexai.apps.pool.core import Core
 from flexai.apps.pool.driver import Driver
 from flexai.apps.pool.tasks import spawn
-from flexai.model import DeviceHealth, Node
-from flexai.scheduling.events import DeviceChanged, ForeignUsage, NodePut
+from flexai.model import DeviceHealth, Node, TenantClass
+from flexai.scheduling.events import DeviceChanged, ForeignUsage, NodePut, UsageMeasured
 from flexai.wire.store import node_from_plain
 
 log = logging.getLogger("flexai.pool.agent")
 
 _GREETING_TIMEOUT_S = 20.0
+_MEASURED_EVERY_MS, _WINDOW_MS = 5_000, 10_000
 
 
 class AgentLink:
@@ -29,7 +31,9 @@ class AgentLink:
         self.hello: dict[str, Any] = {}
         self.health: dict[str, DeviceHealth] = {}
         self.foreign: dict[str, dict[str, Any]] = {}
-        self.usage: dict[str, Any] = {}
+        self._slices: dict[Any, dict[str, Any]] = {}
+        self._cards: dict[Any, dict[str, Any]] = {}
+        self._measured_at_ms = 0
         self._lines: defaultdict[tuple[str, int], asyncio.Queue[dict[str, Any]]] = defaultdict(asyncio.Queue)
         self._workers: dict[tuple[str, int], asyncio.Task[None]] = {}
         self.node: Node | None = None
@@ -51,7 +55,9 @@ class AgentLink:
         self._driver().agent_lost()
         hello = await self.agent.call("hello", _GREETING_TIMEOUT_S)
         node = node_from_plain(hello.get("node"), "the agent's node")
-        await self.agent.call("subscribe", _GREETING_TIMEOUT_S, from_seq=0)
+        await self._forget_devices()
+        # From the first event that the agent still has: what it said of its cards is said again.
+        await self.agent.call("subscribe", _GREETING_TIMEOUT_S, from_seq=1)
         tenants = (await self.agent.call("tenants", _GREETING_TIMEOUT_S)).get("tenants", [])
         self.hello, self.node = hello, node
         await self._core.post_surely(NodePut(self._core.clock(), node))
@@ -70,7 +76,10 @@ class AgentLink:
             case "foreign":
                 spawn(self._foreign(message))
             case "usage":
-                self.usage = message
+                self._take_usage(message)
+            case "over_cap":
+                body = {name: message.get(name) for name in ("member", "uuid", "used_bytes", "cap_bytes")}
+                self._core.note(str(message["job_id"]), "OverCap", body)
             case other:
                 log.debug("event %s", other)
 
@@ -88,6 +97,15 @@ class AgentLink:
             cordoned = uuid in self._core.book.cordoned
             await self._core.post_surely(DeviceChanged(self._core.clock(), uuid, health, cordoned))
 
+    async def _forget_devices(self) -> None:
+        """An agent that was restarted speaks only of what is not as it should be."""
+        ill = [uuid for uuid, health in self.health.items() if health is not DeviceHealth.HEALTHY]
+        for uuid in ill:
+            await self._device({"uuid": uuid, "health": DeviceHealth.HEALTHY})
+        for uuid in list(self.foreign):
+            await self._foreign({"uuid": uuid})
+        self.foreign.clear()
+
     async def _foreign(self, message: dict[str, Any]) -> None:
         uuid = str(message["uuid"])
         before, self.foreign[uuid] = self.foreign.get(uuid), message
@@ -95,10 +113,34 @@ class AgentLink:
         if before is None or fields != (int(before.get("memory_bytes", 0)), int(before.get("compute_milli", 0))):
             await self._core.post_surely(ForeignUsage(self._core.clock(), uuid, *fields))
 
+    def _take_usage(self, message: dict[str, Any]) -> None:
+        """Figures twice a second; those who borrow for a living are considered every few seconds."""
+        self._slices = {
+            (tenant.get("job_id"), tenant.get("member"), tenant.get("device")): {
+                name: value for name, value in tenant.items() if name not in {"job_id", "member", "device"}
+            }
+            for tenant in message.get("tenants", ())
+        }
+        self._cards = {card.get("uuid"): card for card in message.get("devices", ())}
+        now_ms = self._core.clock()
+        if now_ms - self._measured_at_ms >= _MEASURED_EVERY_MS and self._somebody_would_borrow():
+            self._measured_at_ms = now_ms
+            used = tuple((key[0], key[1], key[2], view.get("got_milli_10s", 0)) for key, view in self._slices.items())
+            spawn(self._core.post_surely(UsageMeasured(now_ms, _WINDOW_MS, used)))
+
+    def _somebody_would_borrow(self) -> bool:
+        waiting = (record.job.request.tenant_class for record in self._core.book.waiting())
+        return any(tenant_class is TenantClass.BEST_EFFORT for tenant_class in waiting)
+
     def measured(self, job_id: str, member: int, device: str) -> dict[str, Any]:
         """What a slice got and holds, as the agent measured it last; empty when it has not."""
-        tenants = self.usage.get("tenants", ())
-        for tenant in tenants:
-            if (tenant.get("job_id"), tenant.get("member"), tenant.get("device")) == (job_id, member, device):
-                return {name: value for name, value in tenant.items() if name not in {"job_id", "member", "device"}}
-        return {}
+        return self._slices.get((job_id, member, device), {})
+
+    def is_using(self, record: JobRecord, member: int) -> bool:
+        """Whether a member uses its cards now; one that nobody measures counts as using them."""
+        views = [self.measured(record.id, member, grant.device) for grant in record.members[member].grants]
+        return not all(views) or any(view.get("got_milli_1s") or view.get("wanted_milli") for view in views)
+
+    def card(self, uuid: str) -> dict[str, Any]:
+        """What is known of how a card is shared: backend, note, source of the figures."""
+        return {**((self.hello.get("backends") or {}).get(uuid) or {}), **self._cards.get(uuid, {})}

@@ -163,6 +163,10 @@ class Book:
             request = replace(record.job.request, compute_milli=compute_milli, limit_milli=limit_milli)
             record.job = replace(record.job, request=request)
 
+    def waiting(self) -> Iterator[JobRecord]:
+        """Jobs that stand in the lines of their queues."""
+        return (record for record in self.active.values() if record.state is JobState.QUEUED)
+
     def holders(self) -> Iterator[tuple[JobRecord, int, Member]]:
         """Members that hold grants."""
         for record in self.active.values():

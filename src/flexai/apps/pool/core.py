@@ -295,6 +295,12 @@ class Core:
             return PendingReason(Reason.AGENT_AWAY, message)
         return self.scheduler.reason_for(record.id)
 
+    def note(self, job_id: str, kind: str, body: dict[str, Any]) -> None:
+        """Put a line into a job's history; nothing depends on it, so nobody waits for the disk."""
+        if (record := self.book.active.get(job_id)) is not None:
+            self.transitions.note(self.clock(), record, kind, body)
+            self.flush()
+
     # -- those who wait -------------------------------------------------------------------------------------------
 
     def changed(self, job_id: str) -> asyncio.Future[None]:

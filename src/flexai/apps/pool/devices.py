@@ -18,12 +18,11 @@ def views(pool: Pool, peer: Peer) -> list[dict[str, Any]]:
     for record, member, held in pool.book.holders():
         for grant in held.grants:
             slices[grant.device].append((record, member, grant))
-    backends = pool.link.hello.get("backends") or {}
     items = []
     for node, device in pool.book.devices():
         held_here = slices[device.uuid]
         foreign = pool.link.foreign.get(device.uuid, {})
-        backend = backends.get(device.uuid) or {}
+        shared = pool.link.card(device.uuid)
         items.append(
             {
                 "uuid": device.uuid,
@@ -34,9 +33,10 @@ def views(pool: Pool, peer: Peer) -> list[dict[str, Any]]:
                 "memory_bytes": device.memory_bytes,
                 "health": pool.link.health.get(device.uuid, HEALTHY).value,
                 "cordoned": device.uuid in pool.book.cordoned,
-                "backend": backend.get("backend"),
-                "note": backend.get("note"),
-                "source": "simulated" if device.vendor == "simulated" else "measured",
+                "backend": shared.get("backend"),
+                "note": shared.get("note") or None,
+                "source": "simulated" if device.vendor == "simulated" else "real",
+                "accounting": shared.get("source"),
                 "compute_granted_milli": sum(grant.compute_milli for _, _, grant in held_here),
                 "memory_granted_bytes": sum(grant.memory_bytes or device.memory_bytes for _, _, grant in held_here),
                 "foreign_memory_bytes": foreign.get("memory_bytes", 0),

@@ -106,25 +106,30 @@ class Driver:
         lost.
         """
         self.held = {}
+        tenants = list(tenants)
         for tenant in tenants:
             key = str(tenant["job_id"]), int(tenant["member"])
             self.held[key] = Held(str(tenant["token"]), str(tenant["state"]), pid=tenant.get("pid"))
-        news: list[MemberStarted | MemberFinished] = []
-        for record, number, member in list(self.core.book.holders()):
-            held = self.held.get((record.id, number))
+        told = {(str(tenant["job_id"]), int(tenant["member"])): tenant for tenant in tenants}
+        for record, number, _ in list(self.core.book.holders()):
+            # Looked at anew after each wait: news that comes meanwhile may have changed it.
+            member = record.members[number]
+            if not member.grants:
+                continue
+            key = record.id, number
+            held = self.held.get(key)
             if held is None or held.token != token(record.id, number, member):
                 if member.state is MemberState.RUNNING:
-                    news.append(self._finished(record, number, member, EXIT_LOST, "lost while the agent was away"))
+                    event = self._finished(record, number, member, EXIT_LOST, "lost while the agent was away")
+                    await self.core.post_surely(event)
                 continue
             held.grants = member.grants
-            held.paused, held.parked = member.paused, member.parked
-            if held.state == "running" and member.state is MemberState.STARTING:
-                news.append(MemberStarted(self.core.clock(), record.id, number))
+            held.paused = bool(told[key].get("paused", member.paused))
+            held.parked = bool(told[key].get("parked", member.parked))
+            if held.state == "running":
+                await self._post_started(key)
             elif held.state == "finished":
-                tenant = next(t for t in tenants if (str(t["job_id"]), int(t["member"])) == (record.id, number))
-                news.append(self._finished(record, number, member, *ending(tenant, member)))
-        for event in news:
-            await self.core.post_surely(event)
+                await self.core.post_surely(self._finished(record, number, member, *ending(told[key], member)))
         self._synced = True
         self.look({(record.id, number) for record, number, _ in self.core.book.holders()} | self.held.keys())
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ class Runs:
     core: Core
     gone_s: float = _GONE_S
     driver: "Driver | None" = None
+    is_using: Callable[[JobRecord, int], bool] = lambda _record, _member: True
+    _used_at_ms: dict[str, int] = field(default_factory=dict)
     _waiting: Counter[str] = field(default_factory=Counter)
     _left_at_s: dict[str, float] = field(default_factory=dict)
     _granted: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -115,10 +117,19 @@ class Runs:
                         await self.core.post_surely(JobCancelled(now_ms, record.id), cause)
                 else:
                     self._left_at_s.pop(record.id, None)
+            self._used_at_ms = {j: at for j, at in self._used_at_ms.items() if j in self.core.book.active}
             self._left_at_s = {job_id: at for job_id, at in self._left_at_s.items() if job_id in self.core.book.active}
 
     async def _limit(self, record: JobRecord, now_ms: int) -> None:
         limit_ms, member = record.job.time_limit_ms, record.members[0]
         started_at_ms = member.started_at_ms or now_ms
-        if limit_ms and member.stop is None and now_ms - started_at_ms > limit_ms:
+        if member.stop is not None:
+            return
+        if limit_ms and now_ms - started_at_ms > limit_ms:
             await self.core.post_surely(StopAsked(now_ms, record.id, _GRACE_MS, "time limit"))
+            return
+        idle_ms = record.submission.idle_timeout_ms
+        if not idle_ms or member.paused or member.parked or self.is_using(record, 0):
+            self._used_at_ms.pop(record.id, None)
+        elif now_ms - self._used_at_ms.setdefault(record.id, now_ms) > idle_ms:
+            await self.core.post_surely(StopAsked(now_ms, record.id, _GRACE_MS, f"idle for {idle_ms / 1000:g} s"))

@@ -170,6 +170,7 @@ async def open_pool(settings: Settings, new_scheduler: Callable[[], DecisionCore
     (last_number,) = reader.fetch_now("SELECT max(number) FROM submission")[0]
     pool = Pool(settings, core, reader, journal, driver, link, runs, (last_number or 0) + 1, clock())
     pool.last_history = core.transitions.last_history
+    runs.is_using = link.is_using
     core.agent_is_away = lambda: not link.is_connected
 
     def durable(outcome: Outcome) -> None:

@@ -135,7 +135,7 @@ class Transitions:
 
     def _finished(self, event: e.MemberFinished) -> None:
         record = self._book.active.get(event.job_id)
-        if record is None:
+        if record is None or not record.members[event.member].grants:
             return
         self._change(
             record, event.member, state=MemberState.FINISHED, grants=(), exit_code=event.exit_code, stop=None,
@@ -150,6 +150,10 @@ class Transitions:
         self.outcome.rows[key] = rows.close_usage(record.id, event.member, event.at_ms)
         body = {"member": event.member, "exit_code": event.exit_code, "cause": event.cause}
         self._line(event.at_ms, record, "Finished", body)
+
+    def note(self, at_ms: int, record: JobRecord, kind: str, body: dict[str, Any]) -> None:
+        """A line of history about something that changes nothing."""
+        self._line(at_ms, record, kind, body, changed=False)
 
     def started(self, job_id: str) -> None:
         """The scheduler has heard of a start; after a restart it took what holds grants for running already."""
