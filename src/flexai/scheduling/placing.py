@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from flexai.scheduling.records import JobRecord, Line, LineKey
     from flexai.scheduling.state import State
 
-PREDICTED_FOR_MS = 60_000
+PREDICTED_FOR_MS = 10_000
 """Ends of what runs are predicted again after so long; in between a reservation follows what ends."""
-EXPECTED_FOR_MS = 60_000
-"""An expected run time is computed again after so long, or when its burst changes."""
 
 
 def run_round(state: State) -> None:
@@ -269,10 +267,8 @@ def _rank(state: State, line: Line) -> tuple[float, ...]:
     head = line.head
     if state.settings.order == "fifo":
         return (-line.key.priority, 0.0, head.job.seq)
-    if state.now_ms - line.expected_at_ms > EXPECTED_FOR_MS:
-        line.expected_ms = state.run_times.expected_ms(line.key.burst, state.now_ms)
-        line.expected_at_ms = state.now_ms
-    return (-line.key.priority, line.expected_ms * line.key.asked_milli, head.job.seq)
+    expected_ms = state.run_times.expected_ms(line.key.burst, state.now_ms)
+    return (-line.key.priority, expected_ms * line.key.asked_milli, head.job.seq)
 
 
 def need_rank(state: State, shares: dict[str, int], name: str) -> tuple[float, ...]:

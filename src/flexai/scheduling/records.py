@@ -119,8 +119,6 @@ class Line:
 
     key: LineKey
     jobs: list[JobRecord] = field(default_factory=list)
-    expected_ms: float = 0.0
-    expected_at_ms: int = -(10**15)
 
     def add(self, record: JobRecord) -> None:
         """Put a job in its place (a requeued one goes back to where it was)."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 APPS = {
     "bench": ("flexai.apps.bench", "Measure the figures that FlexAI promises, on this machine."),
     "demo": ("flexai.apps.demo", "A mixed morning of jobs, with whole cards and then with slices, and the difference."),
+    "record": ("flexai.apps.simulator.record", "Write a pool's event log to a file that `flexai replay` reads."),
+    "replay": ("flexai.apps.simulator.replay", "Decide on a recorded log again, and compare with what was decided."),
     "simulate": ("flexai.apps.simulator", "Play a trace through the production scheduler in virtual time."),
 }
 # A command that takes everything, `--help` included, as words.
