@@ -120,8 +120,8 @@ class NvidiaBackend:
 
     def tenant_env(self, uuids: Sequence[str]) -> dict[str, str]:
         """See ``ports.DeviceBackend``."""
-        # The simulated driver shows every card; the shim shows the tenant its own, by the policy.
-        return {} if self._simcard is not None else {"CUDA_VISIBLE_DEVICES": ",".join(uuids)}
+        # The simulated driver reads it as the real one does; without it every tenant computes on the first card.
+        return {"CUDA_VISIBLE_DEVICES": ",".join(uuids)}
 
     def can_park(self) -> tuple[bool, str]:
         """See ``ports.DeviceBackend``."""

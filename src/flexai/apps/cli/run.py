@@ -125,8 +125,9 @@ def _wait_for_grant(pool: PoolClient, job_id: str, progress: _Progress) -> dict[
             if state not in _WAITING:
                 why = news.get("cause") or "it was ended before it started"
                 raise PoolRefused(409, {"code": "Ended", "message": f"job {job_id} is {state}: {why}"})
-            reason = news.get("reason") or {}
-            progress.show(f"flexai: job {job_id} waits: {reason.get('message') or state}")
+            why = (news.get("reason") or {}).get("message") or ("" if state == "starting" else state)
+            if why:
+                progress.show(f"flexai: job {job_id} waits: {why}")
         raise PoolUnreachable(pool.path, "the pool ended the stream")
 
     return _reconnecting(read_stream, progress)

@@ -1,0 +1,207 @@
+"""The whole on simulated cards, as a user has it: up, submit, run, kill any process, down."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from flexai_native import program
+
+
+def _has_arbiter():
+    try:
+        program("flexai-arbiter")
+    except FileNotFoundError:
+        return False
+    return True
+
+
+FLEXAI = str(Path(sys.executable).with_name("flexai"))
+pytestmark = pytest.mark.timeout(180)
+needs_arbiter = pytest.mark.skipif(not _has_arbiter(), reason="the arbiter is not built")
+
+
+class Machine:
+    """One pool in folders of its own."""
+
+    def __init__(self, folder):
+        self.run_dir, self.state_dir = folder / "r", folder / "s"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("FLEXAI_", "XDG_"))}
+        self.environment = clean | {
+            "FLEXAI_RUN_DIR": str(self.run_dir), "FLEXAI_STATE_DIR": str(self.state_dir), "HOME": str(folder),
+        }  # fmt: skip
+
+    def flexai(self, *words, code=0, timeout=60):
+        result = subprocess.run(
+            [FLEXAI, *words],
+            env=self.environment,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if code is not None:
+            assert result.returncode == code, f"{words}: {result.returncode}\n{result.stdout}\n{result.stderr}"
+        return result
+
+    def json(self, *words, **options):
+        return json.loads(self.flexai(*words, "--json", **options).stdout)
+
+    def job(self, job_id):
+        return next(job for job in self.json("jobs", "--limit", "1000")["items"] if job["id"] == job_id)
+
+    def pid(self, name):
+        return json.loads((self.state_dir / "up.json").read_text()).get(name, {}).get("pid")
+
+    def kill(self, name):
+        """SIGKILL, and wait until another one has taken its place."""
+        before = self.pid(name)
+        os.kill(before, signal.SIGKILL)
+        until(lambda: self.pid(name) not in {before, None}, f"{name} is started again")
+
+    def logs(self):
+        return "\n".join(
+            f"== {file.name}\n{file.read_text()[-1500:]}" for file in sorted(self.state_dir.glob("logs/*.log"))
+        )
+
+
+def until(condition, what, timeout_s=40):
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            if condition():
+                return
+        except (AssertionError, StopIteration, json.JSONDecodeError, OSError):
+            pass
+        assert time.monotonic() < end, f"never: {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def machine():
+    with tempfile.TemporaryDirectory(prefix="fxe") as folder:
+        machine = Machine(Path(folder))
+        try:
+            machine.flexai("up", "--simulate", "h200:2", "--detach", timeout=90)
+            yield machine
+        finally:
+            if machine.flexai("down", "--jobs", "cancel", code=None, timeout=90).returncode not in {0, 3}:
+                print(machine.logs())
+
+
+def test_up_says_simulated_and_a_second_up_is_refused(machine):
+    refused = machine.flexai("up", "--simulate", "h200:2", "--detach", code=4)
+    assert "running already" in refused.stderr
+    assert "flexai down" in refused.stderr
+    cards = machine.json("devices")["items"]
+    assert [card["source"] for card in cards] == ["simulated", "simulated"]
+    assert "simulated" in machine.flexai("top", "--once").stdout
+    failed = [check["name"] for check in machine.json("doctor", code=None)["checks"] if not check["ok"]]
+    assert failed == ([] if _has_arbiter() else ["arbiter"])
+
+
+def test_a_submitted_job_runs_as_the_user_and_its_output_and_exit_code_are_kept(machine, tmp_path):
+    job_id = machine.flexai(
+        "submit", "-s", "30%", "-m", "1Gi", "--", "sh", "-c", "id -u; echo hello; exit 3"
+    ).stdout.strip()
+    assert machine.flexai("wait", job_id, code=3)
+    assert machine.flexai("logs", job_id).stdout.split() == [str(os.geteuid()), "hello"]
+    assert machine.job(job_id)["state"] == "failed"
+
+
+def test_a_run_is_the_callers_child_with_a_slice_of_a_card(machine):
+    script = "echo out; echo $FLEXAI_TENANT_DIR; exit 7"
+    result = machine.flexai("run", "-s", "30%", "-m", "1Gi", "--", "sh", "-c", script, code=7)
+    said, tenant = result.stdout.split()
+    assert (said, tenant.startswith(str(machine.run_dir))) == ("out", True)
+    listed = machine.json("devices")["items"]
+    assert sum(card["compute_granted_milli"] for card in listed) == 0
+
+
+def test_a_program_in_a_slice_sees_the_slice_as_its_card(machine):
+    program = (
+        "import pynvml as n; n.nvmlInit(); card = n.nvmlDeviceGetHandleByIndex(0); "
+        "print(n.nvmlDeviceGetCount(), n.nvmlDeviceGetMemoryInfo(card).total)"
+    )
+    result = machine.flexai("run", "-s", "30%", "-m", "2Gi", "--", sys.executable, "-c", program)
+    assert result.stdout.split() == ["1", str(2 << 30)]
+
+
+@pytest.mark.slow
+def test_small_jobs_are_stacked_and_what_does_not_fit_waits_with_a_reason(machine):
+    ids = [machine.flexai("submit", "-s", "60%", "-m", "1Gi", "--", "sleep", "60").stdout.strip() for _ in range(3)]
+    until(lambda: sum(machine.job(job_id)["state"] == "running" for job_id in ids) == 2, "two run")
+    waiting = next(job for job in map(machine.job, ids) if job["state"] == "queued")
+    assert "60" in waiting["reason"]["message"]
+    small = machine.flexai("submit", "-s", "40%", "-m", "1Gi", "--", "true").stdout.strip()
+    machine.flexai("wait", small, "--timeout", "30")
+    machine.flexai("cancel", *ids)
+    for job_id in ids:
+        until(lambda job_id=job_id: machine.job(job_id)["state"] == "cancelled", f"{job_id} is cancelled")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["pool", "agent", pytest.param("arbiter", marks=needs_arbiter), pytest.param("guardian", marks=needs_arbiter)],
+)
+def test_a_killed_process_comes_back_and_jobs_go_on(machine, name, tmp_path):
+    mark, gate = tmp_path / "mark", tmp_path / "gate"
+    script = f"echo started >> {mark}; while [ ! -e {gate} ]; do sleep 0.1; done; echo done"
+    running = machine.flexai("submit", "-s", "60%", "-m", "1Gi", "--", "sh", "-c", script).stdout.strip()
+    until(mark.exists, "the job has started")
+    queued = [machine.flexai("submit", "-s", "100%", "--", "true").stdout.strip() for _ in range(2)]
+    machine.kill(name)
+    until(lambda: machine.flexai("status", code=None).returncode == 0, "the pool answers")
+    until(lambda: machine.job(running)["state"] == "running", "the job is found again")
+    gate.touch()
+    machine.flexai("wait", running, "--timeout", "40")
+    machine.flexai("wait", *queued, "--timeout", "40")
+    assert mark.read_text() == "started\n"
+    assert machine.flexai("logs", running).stdout == "done\n"
+
+
+@pytest.mark.slow
+def test_after_up_itself_is_killed_the_next_one_takes_over_what_runs(machine, tmp_path):
+    mark, gate = tmp_path / "mark", tmp_path / "gate"
+    script = f"echo started >> {mark}; while [ ! -e {gate} ]; do sleep 0.1; done"
+    running = machine.flexai("submit", "-s", "60%", "-m", "1Gi", "--", "sh", "-c", script).stdout.strip()
+    until(mark.exists, "the job has started")
+    holder = int((machine.state_dir / "up.lock").read_text().split()[0])
+    os.kill(holder, signal.SIGKILL)
+    simcard = machine.pid("simcard")
+    again = machine.flexai("up", "--simulate", "h200:2", "--detach", timeout=90)
+    assert "taken over" in again.stdout
+    assert machine.pid("simcard") == simcard
+    gate.touch()
+    machine.flexai("wait", running, "--timeout", "40")
+    assert mark.read_text() == "started\n"
+
+
+@pytest.mark.slow
+def test_down_that_keeps_jobs_lets_them_go_on_and_the_next_up_finds_them(machine, tmp_path):
+    mark, gate = tmp_path / "mark", tmp_path / "gate"
+    script = f"echo started >> {mark}; while [ ! -e {gate} ]; do sleep 0.1; done; echo done"
+    running = machine.flexai("submit", "-s", "60%", "-m", "1Gi", "--", "sh", "-c", script).stdout.strip()
+    until(mark.exists, "the job has started")
+    machine.flexai("down", "--jobs", "keep", timeout=90)
+    machine.flexai("status", code=3)
+    machine.flexai("up", "--simulate", "h200:2", "--detach", timeout=90)
+    until(lambda: machine.job(running)["state"] == "running", "the job is found again")
+    gate.touch()
+    machine.flexai("wait", running, "--timeout", "40")
+    assert mark.read_text() == "started\n"
+
+
+def test_down_leaves_no_process_behind(machine):
+    pids = [one["pid"] for one in json.loads((machine.state_dir / "up.json").read_text()).values()]
+    assert len(pids) >= 3
+    machine.flexai("down", "--jobs", "cancel", timeout=90)
+    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+    machine.flexai("down", code=3)
