@@ -109,16 +109,18 @@ static struct group *find_group(struct ac_card *c, uint32_t pid, uint32_t contex
     return unnamed;
 }
 
-static int tenant_of(struct ac_card *c, uint32_t pid)
+static const struct process *find_process(const struct ac_card *c, uint32_t pid)
 {
     for (int i = 0; i < c->n_processes; i++)
         if (c->process[i].pid == pid && pid)
-            return c->process[i].tenant;
-    return AC_OUTSIDE;
+            return &c->process[i];
+    return NULL;
 }
 
 static void unknown_group(struct ac_card *c, uint32_t pid)
 {
+    if (pid == 0 || pid == UINT32_MAX)
+        return;
     for (int i = 0; i < c->n_discover; i++)
         if (c->discover[i] == pid)
             return;
@@ -138,9 +140,10 @@ static void close_interval(struct ac_card *c, uint64_t ts)
 static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t ts, uint64_t at)
 {
     struct group *g = find_group(c, r->pid, r->context);
+    const struct process *p = g ? NULL : find_process(c, r->pid);
     close_interval(c, ts); /* the END was lost */
     c->resident = true;
-    c->resident_tenant = g ? g->tenant : tenant_of(c, r->pid);
+    c->resident_tenant = g ? g->tenant : p ? p->tenant : AC_OUTSIDE;
     c->resident_pid = r->pid;
     c->resident_context = r->context;
     c->open_at = ts;
@@ -155,7 +158,7 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
             c->tenant[g->tenant].usage.hostile++;
             g->stopped = false;
         }
-    } else if (c->resident_tenant >= 0) {
+    } else if (!p || p->tenant >= 0) {
         unknown_group(c, r->pid);
     }
     if (c->resident_tenant < 0)

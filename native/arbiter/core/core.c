@@ -110,7 +110,7 @@ void ac_process_put(struct ac_card *c, int tenant, uint32_t pid)
             c->process[i].tenant = tenant;
             return;
         }
-        if (!c->process[i].pid)
+        if (!c->process[i].pid || (place < 0 && c->n_processes == AC_MAX_PROCESSES && c->process[i].tenant < 0))
             place = i;
     }
     if (place < 0 && c->n_processes < AC_MAX_PROCESSES)
@@ -207,6 +207,17 @@ uint64_t ac_next_wake(const struct ac_card *c, uint64_t now)
     return c->backend == FX_BACKEND_HWSLICE ? ac_hwslice_wake(c, now)
            : c->backend == FX_BACKEND_LEASE ? ac_lease_wake(c, now)
                                             : AC_NEVER;
+}
+
+void ac_all_resumed(struct ac_card *c, uint64_t now)
+{
+    for (int i = 0; i < c->n_groups; i++) {
+        struct group *g = &c->group[i];
+        g->stopped = g->stop_unsure = false;
+        if (g->used && c->tenant[g->tenant].runnable_since == AC_NEVER)
+            c->tenant[g->tenant].runnable_since = now;
+    }
+    c->next_look = now;
 }
 
 int ac_stopped(const struct ac_card *c, uint32_t *handles, int max)

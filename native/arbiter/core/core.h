@@ -47,7 +47,7 @@ enum ac_kind {
     AC_RESUME = 3,
     AC_TIMESLICE = 4, /* handles[0], value = microseconds */
     AC_PREEMPT = 5,   /* handles[0] */
-    AC_DISCOVER = 6,  /* value = pid: it runs groups that we do not know */
+    AC_DISCOVER = 6,  /* value = pid: it runs groups that we do not know, or is not known itself */
     AC_GATE = 7,      /* tenant, value = 1 open, 0 closed */
     AC_WINDOW = 8,    /* tenant, value = microseconds of work that may be queued; 0 = no bound */
 };
@@ -85,6 +85,7 @@ bool ac_tenant_put(struct ac_card *card, int tenant, uint32_t request_milli, uin
                    uint64_t now);
 void ac_tenant_gone(struct ac_card *card, int tenant);
 void ac_tenant_suspend(struct ac_card *card, int tenant, bool suspended);
+/* Whose a process is: a tenant's, or AC_OUTSIDE. */
 void ac_process_put(struct ac_card *card, int tenant, uint32_t pid);
 void ac_process_gone(struct ac_card *card, uint32_t pid); /* its groups are forgotten too */
 /* A group as found. False: no room, or it is known already. */
@@ -99,6 +100,8 @@ bool ac_step(struct ac_card *card, uint64_t now, struct ac_action *action);
 void ac_done(struct ac_card *card, const struct ac_action *action, int result, uint64_t now);
 uint64_t ac_next_wake(const struct ac_card *card, uint64_t now);
 
+/* Somebody else resumed everything: look again. */
+void ac_all_resumed(struct ac_card *card, uint64_t now);
 /* Every handle that is stopped or may be: what must be resumed when we let go of the card. */
 int ac_stopped(const struct ac_card *card, uint32_t *handles, int max);
 void ac_usage(const struct ac_card *card, int tenant, struct ac_usage *usage);

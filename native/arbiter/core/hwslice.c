@@ -221,7 +221,7 @@ static void plan_look(struct ac_card *c, uint64_t now)
         next = soonest(next, c->turn_end > now ? c->turn_end : now + DEFER_NS);
         if (latency_beside(c) && now >= c->turn_began + (c->turn_end - c->turn_began) * 7 / 10)
             next = soonest(next, now + DEFER_NS * 2);
-    } else if (c->n_groups) {
+    } else if (c->n_groups || c->n_processes) {
         next = now + (busy || c->primary >= 0 ? 4 * c->set.look_ns : 8 * c->set.look_ns);
     }
     for (int i = 0; i < c->n_tenants; i++) {

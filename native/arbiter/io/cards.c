@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Cards: opened, tested, given to a core with the best backend that works, and its actions carried out.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include "arbiter.h"
+
+#define MAX_RECORDS 2048
+#define MAX_ACTIONS 64        /* in one round of a card, so that no card waits for another's */
+#define FAILURES_TO_LEAVE 12
+#define RETRY_NS (5000 * MS)
+
+static int number_of(const struct io_card *card, int tenant)
+{
+    for (int i = 0; i < AC_MAX_TENANTS; i++)
+        if (card->tenant[i] == tenant)
+            return i;
+    return -1;
+}
+
+static void use(struct arbiter *a, int at, uint32_t backend, const char *note)
+{
+    struct io_card *card = &a->card[at];
+    card->backend = backend;
+    card->core = ac_new(NULL, (enum fx_backend)backend, now_ns());
+    snprintf(card->note, sizeof card->note, "%s", note);
+    for (int i = 0; i < AC_MAX_TENANTS; i++)
+        card->tenant[i] = -1;
+    for (int i = 0; i < FX_MAX_TENANTS; i++)
+        if (a->tenant[i].id[0])
+            tenant_attach(a, i, at);
+    say("card %s: backend %s%s%s", card->uuid, backend == FX_BACKEND_HWSLICE ? "hwslice" : "lease", note[0] ? ": " : "", note);
+}
+
+static void card_open(struct arbiter *a, int at)
+{
+    struct io_card *card = &a->card[at];
+    struct cc_capabilities caps = {0};
+    char why[128] = "";
+    card->open_at = 0;
+    card->n_failed = 0;
+    if (card->preferred == FX_BACKEND_LEASE) {
+        use(a, at, FX_BACKEND_LEASE, "asked for");
+        return;
+    }
+    if (!a->ops)
+        snprintf(why, sizeof why, "built without hardware control");
+    else if (a->ops->open(&card->cc, card->uuid, why, sizeof why) < 0)
+        card->open_at = now_ns() + RETRY_NS;
+    else if (a->ops->self_test(card->cc, &caps) < 0 || !(caps.timeslice && caps.stop && caps.log && caps.discover)) {
+        snprintf(why, sizeof why, "%.120s", caps.note[0] ? caps.note : "the self-test failed");
+        a->ops->close(card->cc);
+    } else {
+        card->ops = a->ops;
+    }
+    if (card->ops)
+        use(a, at, FX_BACKEND_HWSLICE, "");
+    else if (!card->core)
+        use(a, at, FX_BACKEND_LEASE, why);
+}
+
+int card_named(struct arbiter *a, const char *uuid, uint32_t preferred, bool put)
+{
+    int free = -1;
+    for (int i = FX_MAX_DEVICES - 1; i >= 0; i--) {
+        struct io_card *card = &a->card[i];
+        if (!card->uuid[0]) {
+            free = i;
+        } else if (!strcmp(card->uuid, uuid)) {
+            if (put && card->preferred != preferred) {
+                card_let_go(a, i, "another backend is asked for");
+                card->preferred = preferred;
+                card_open(a, i);
+            }
+            return i;
+        }
+    }
+    if (free < 0 || !uuid[0])
+        return -1;
+    struct io_card *card = &a->card[free];
+    memset(card, 0, sizeof *card);
+    snprintf(card->uuid, sizeof card->uuid, "%s", uuid);
+    card->preferred = preferred;
+    usage_base_card(card);
+    card_open(a, free);
+    return free;
+}
+
+/* Resume all that is stopped, and forget what the backend knew. */
+void card_let_go(struct arbiter *a, int at, const char *reason)
+{
+    struct io_card *card = &a->card[at];
+    if (!card->core)
+        return;
+    uint32_t handles[MAX_HANDLES];
+    int n = ac_stopped(card->core, handles, MAX_HANDLES);
+    if (card->ops) {
+        int result = n ? card->ops->stop(card->cc, handles, n, 0) : 0;
+        for (int i = 0; i < n && result >= 0; i++)
+            journal_remove(a->journal, card->uuid, handles[i]);
+        card->ops->close(card->cc);
+    }
+    for (int i = 0; i < FX_MAX_TENANTS; i++)
+        if (a->tenant[i].id[0])
+            tenant_detach(a, i, at);
+    usage_keep_card(card);
+    ac_free(card->core);
+    card->core = NULL;
+    card->ops = NULL;
+    card->cc = NULL;
+    card->n_known = 0;
+    say("card %s: let go: %s", card->uuid, reason);
+}
+
+void cards_close(struct arbiter *a)
+{
+    for (int i = 0; i < FX_MAX_DEVICES; i++)
+        card_let_go(a, i, "the arbiter ends");
+}
+
+static void remember(struct io_card *card, const struct cc_group *group)
+{
+    for (int i = 0; i < card->n_known; i++)
+        if (card->known[i].handle == group->handle) {
+            card->known[i] = *group;
+            return;
+        }
+    if (card->n_known < MAX_HANDLES)
+        card->known[card->n_known++] = *group;
+}
+
+void card_discover(struct arbiter *a, int at, int tenant, uint32_t pid)
+{
+    struct io_card *card = &a->card[at];
+    struct cc_group found[64];
+    int number = number_of(card, tenant);
+    if (!card->ops || !card->core || number < 0)
+        return;
+    ac_process_put(card->core, number, pid);
+    uint64_t began = now_ns();
+    int n = card->ops->discover(card->cc, pid, found, 64);
+    card->control_ns += now_ns() - began;
+    card->n_control++;
+    for (int i = 0; i < n; i++) {
+        remember(card, &found[i]);
+        if (ac_group_put(card->core, number, &found[i]))
+            say("card %s: process %u of %s: group %u", card->uuid, pid, a->tenant[tenant].id, found[i].context);
+    }
+}
+
+void card_process_gone(struct arbiter *a, int at, uint32_t pid)
+{
+    struct io_card *card = &a->card[at];
+    if (!card->core)
+        return;
+    ac_process_gone(card->core, pid);
+    for (int i = 0; i < card->n_known; i++)
+        if (card->known[i].pid == pid) {
+            journal_remove(a->journal, card->uuid, card->known[i].handle);
+            if (card->ops)
+                card->ops->forget(card->cc, card->known[i].handle);
+            card->known[i--] = card->known[--card->n_known];
+        }
+}
+
+static int stop(struct arbiter *a, struct io_card *card, const struct ac_action *action)
+{
+    for (int i = 0; i < action->n; i++) {
+        bool written = false;
+        for (int k = 0; k < card->n_known && !written; k++)
+            if (card->known[k].handle == action->handles[i])
+                written = journal_add(a->journal, card->uuid, &card->known[k]);
+        if (!written)
+            return -ENOSPC; /* what cannot be resumed after our death is not stopped */
+    }
+    int result = card->ops->stop(card->cc, action->handles, action->n, 1);
+    for (int i = 0; i < action->n && result < 0 && action->n <= 8; i++)
+        journal_remove(a->journal, card->uuid, action->handles[i]);
+    return result;
+}
+
+static int resume(struct arbiter *a, struct io_card *card, const struct ac_action *action)
+{
+    int result = card->ops->stop(card->cc, action->handles, action->n, 0);
+    for (int i = 0; i < action->n && result >= 0; i++)
+        journal_remove(a->journal, card->uuid, action->handles[i]);
+    return result;
+}
+
+static int read_log(struct io_card *card)
+{
+    static struct cc_log_record records[MAX_RECORDS];
+    uint64_t dropped = 0, card_now = 0;
+    int n = card->ops->read_log(card->cc, records, MAX_RECORDS, &dropped, &card_now);
+    if (n >= 0)
+        ac_log(card->core, records, n, dropped, card_now, now_ns());
+    return n;
+}
+
+static void discover(struct arbiter *a, int at, uint32_t pid)
+{
+    int tenant = process_tenant(a, pid);
+    if (tenant < 0) {
+        processes_scan(a, now_ns());
+        tenant = process_tenant(a, pid);
+    }
+    if (tenant >= 0)
+        card_discover(a, at, tenant, pid);
+    else
+        ac_process_put(a->card[at].core, AC_OUTSIDE, pid);
+}
+
+static int carry_out(struct arbiter *a, int at, const struct ac_action *action)
+{
+    struct io_card *card = &a->card[at];
+    switch (action->kind) {
+    case AC_READ_LOG:
+        return read_log(card);
+    case AC_STOP:
+        return stop(a, card, action);
+    case AC_RESUME:
+        return resume(a, card, action);
+    case AC_TIMESLICE:
+        return card->ops->set_timeslice(card->cc, action->handles[0], action->value);
+    case AC_PREEMPT:
+        return card->ops->preempt(card->cc, action->handles[0]);
+    case AC_DISCOVER:
+        discover(a, at, action->value);
+        return 0;
+    case AC_GATE:
+        gate_set(a, card, action->tenant, action->value != 0);
+        return 0;
+    case AC_WINDOW:
+        gate_window(a, card, action->tenant, action->value);
+        return 0;
+    }
+    return 0;
+}
+
+static void card_step(struct arbiter *a, int at)
+{
+    struct io_card *card = &a->card[at];
+    struct ac_action action;
+    for (int i = 0; i < MAX_ACTIONS && card->core && ac_step(card->core, now_ns(), &action); i++) {
+        uint64_t began = now_ns();
+        int result = carry_out(a, at, &action);
+        uint64_t ended = now_ns();
+        if (action.kind < AC_DISCOVER) {
+            card->control_ns += ended - began;
+            card->n_control++;
+            card->n_failed = result < 0 ? card->n_failed + 1 : 0;
+        }
+        ac_done(card->core, &action, result, ended);
+        __atomic_store_n(&a->journal->heartbeat_ns, ended, __ATOMIC_SEQ_CST);
+        if (card->n_failed >= FAILURES_TO_LEAVE) {
+            char why[128];
+            snprintf(why, sizeof why, "control failed %d times in a row: %s", card->n_failed, strerror(-result));
+            card_let_go(a, at, why);
+            card->n_failed = 0;
+            card->open_at = ended + RETRY_NS;
+            use(a, at, FX_BACKEND_LEASE, why);
+        }
+    }
+}
+
+void cards_step(struct arbiter *a)
+{
+    uint64_t now = now_ns();
+    for (int i = 0; i < FX_MAX_DEVICES; i++) {
+        struct io_card *card = &a->card[i];
+        if (card->open_at && now >= card->open_at) {
+            struct cc_capabilities caps;
+            void *cc = NULL;
+            char why[128];
+            bool works = a->ops->open(&cc, card->uuid, why, sizeof why) >= 0;
+            bool passes = works && a->ops->self_test(cc, &caps) >= 0;
+            if (works)
+                a->ops->close(cc);
+            card->open_at = now + RETRY_NS;
+            if (passes) {
+                journal_resume(a->journal, a->ops);
+                card_let_go(a, i, "its control works again");
+                card_open(a, i);
+            }
+        }
+        if (card->core)
+            card_step(a, i);
+    }
+}
+
+uint64_t cards_wake(struct arbiter *a, uint64_t now)
+{
+    uint64_t wake = AC_NEVER;
+    for (int i = 0; i < FX_MAX_DEVICES; i++) {
+        const struct io_card *card = &a->card[i];
+        uint64_t at = card->core ? ac_next_wake(card->core, now) : AC_NEVER;
+        if (card->open_at && card->open_at < at)
+            at = card->open_at;
+        wake = at < wake ? at : wake;
+    }
+    return wake;
+}
+
+void cards_rescued(struct arbiter *a)
+{
+    say("the guardian took us for dead and resumed everything");
+    for (int i = 0; i < FX_MAX_DEVICES; i++)
+        if (a->card[i].core)
+            ac_all_resumed(a->card[i].core, now_ns());
+}

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "journal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct journal *journal_map(const char *run_dir, bool create)
+{
+    char path[PATH_MAX];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/journal", run_dir);
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT : 0), 0600);
+    if (fd < 0)
+        return NULL;
+    bool fits = fstat(fd, &st) == 0 && (st.st_size == sizeof(struct journal) ||
+                                        (create && ftruncate(fd, sizeof(struct journal)) == 0));
+    struct journal *j = fits ? mmap(NULL, sizeof *j, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+    close(fd);
+    if (j == MAP_FAILED)
+        return NULL;
+    if (j->magic != JOURNAL_MAGIC || j->version != JOURNAL_VERSION || j->size != sizeof *j) {
+        if (!create) {
+            munmap(j, sizeof *j);
+            return NULL;
+        }
+        memset(j, 0, sizeof *j);
+        j->version = JOURNAL_VERSION;
+        j->size = sizeof *j;
+        __atomic_store_n(&j->magic, JOURNAL_MAGIC, __ATOMIC_SEQ_CST);
+    }
+    return j;
+}
+
+static struct journal_entry *find(struct journal *j, const char *uuid, uint32_t handle)
+{
+    for (int i = 0; i < JOURNAL_ENTRIES; i++)
+        if (j->entry[i].used && j->entry[i].handle == handle && !strncmp(j->entry[i].uuid, uuid, FX_UUID_BYTES))
+            return &j->entry[i];
+    return NULL;
+}
+
+static void count(struct journal *j)
+{
+    uint32_t n = 0;
+    for (int i = 0; i < JOURNAL_ENTRIES; i++)
+        n += j->entry[i].used != 0;
+    __atomic_store_n(&j->n_used, n, __ATOMIC_SEQ_CST);
+}
+
+bool journal_add(struct journal *j, const char *uuid, const struct cc_group *group)
+{
+    struct journal_entry *e = find(j, uuid, group->handle);
+    for (int i = 0; i < JOURNAL_ENTRIES && !e; i++)
+        if (!j->entry[i].used)
+            e = &j->entry[i];
+    if (!e)
+        return false;
+    __atomic_store_n(&e->used, 0u, __ATOMIC_SEQ_CST);
+    e->pid = group->pid;
+    e->start_ticks = group->start_ticks;
+    e->context = group->context;
+    e->handle = group->handle;
+    snprintf(e->uuid, sizeof e->uuid, "%s", uuid);
+    __atomic_store_n(&e->used, 1u, __ATOMIC_SEQ_CST);
+    count(j);
+    return true;
+}
+
+void journal_remove(struct journal *j, const char *uuid, uint32_t handle)
+{
+    struct journal_entry *e = find(j, uuid, handle);
+    if (!e)
+        return;
+    __atomic_store_n(&e->used, 0u, __ATOMIC_SEQ_CST);
+    count(j);
+}
+
+/* All groups of one process on one card; true when there is nothing more to do for it. */
+static bool resume_process(const struct cc_ops *ops, void *card, uint32_t pid, uint64_t start_ticks, int *n_resumed)
+{
+    struct cc_group groups[64];
+    uint32_t handles[64];
+    int n = 0, found = ops->discover(card, pid, groups, 64);
+    for (int i = 0; i < found; i++)
+        if (!start_ticks || !groups[i].start_ticks || groups[i].start_ticks == start_ticks)
+            handles[n++] = groups[i].handle;
+    if (found < 0 && found != -ESRCH && found != -ENOENT)
+        return false;
+    if (n == 0)
+        return true; /* it is gone, and its channels with it */
+    if (ops->stop(card, handles, n, 0) < 0)
+        return false;
+    *n_resumed += n;
+    return true;
+}
+
+int journal_resume(struct journal *j, const struct cc_ops *ops)
+{
+    int n_resumed = 0;
+    for (int i = 0; i < JOURNAL_ENTRIES; i++) {
+        const struct journal_entry *first = &j->entry[i];
+        char uuid[FX_UUID_BYTES], why[128];
+        void *card = NULL;
+        if (!__atomic_load_n(&first->used, __ATOMIC_SEQ_CST))
+            continue;
+        memcpy(uuid, first->uuid, sizeof uuid);
+        uuid[sizeof uuid - 1] = 0;
+        if (ops->open(&card, uuid, why, sizeof why) < 0) {
+            fprintf(stderr, "flexai-arbiter: cannot resume on %s: %s\n", uuid, why);
+            continue;
+        }
+        for (int k = i; k < JOURNAL_ENTRIES; k++) {
+            struct journal_entry *e = &j->entry[k];
+            if (!e->used || strncmp(e->uuid, uuid, sizeof uuid))
+                continue;
+            uint32_t pid = e->pid;
+            if (!resume_process(ops, card, pid, e->start_ticks, &n_resumed))
+                continue;
+            for (int m = k; m < JOURNAL_ENTRIES; m++)
+                if (j->entry[m].used && j->entry[m].pid == pid && !strncmp(j->entry[m].uuid, uuid, sizeof uuid))
+                    __atomic_store_n(&j->entry[m].used, 0u, __ATOMIC_SEQ_CST);
+        }
+        ops->close(card);
+    }
+    count(j);
+    return n_resumed;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * <run>/journal: what the arbiter is about to stop, written before it is stopped, with all that it takes to resume it.
+ * The arbiter writes, its guardian and the next arbiter read. Only the arbiter's own user can open the file.
+ */
+#ifndef FLEXAI_ARBITER_JOURNAL_H
+#define FLEXAI_ARBITER_JOURNAL_H
+#include <stdbool.h>
+#include <stdint.h>
+#include "channel_control.h"
+#include "flexai_region.h"
+
+#define JOURNAL_MAGIC 0x4c4e524a58414c46ull
+#define JOURNAL_VERSION 1u
+#define JOURNAL_ENTRIES 1024
+
+struct journal_entry {
+    uint32_t used; /* written last, cleared first */
+    uint32_t pid;
+    uint64_t start_ticks;
+    uint32_t context, handle;
+    char uuid[FX_UUID_BYTES];
+};
+struct journal {
+    uint64_t magic;
+    uint32_t version, size;
+    uint64_t heartbeat_ns; /* of the arbiter, CLOCK_MONOTONIC */
+    uint32_t arbiter_pid;
+    uint32_t rescues;      /* times that the guardian resumed everything: the arbiter must look again */
+    uint32_t n_used;
+    uint32_t reserved[7];
+    struct journal_entry entry[JOURNAL_ENTRIES];
+};
+
+struct journal *journal_map(const char *run_dir, bool create);
+bool journal_add(struct journal *j, const char *uuid, const struct cc_group *group);
+void journal_remove(struct journal *j, const char *uuid, uint32_t handle);
+/* Resume everything that is named, through fresh attachments; what could not be resumed stays named. Returns how many
+ * groups were resumed. */
+int journal_resume(struct journal *j, const struct cc_ops *ops);
+int guardian_main(const char *run_dir, const struct cc_ops *ops);
+#endif

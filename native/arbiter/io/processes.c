@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Which processes belong to which tenant: its cgroup subtree, or the descendants of its first process. Their ends are
+ * seen at once, through pidfds.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <poll.h>
+#include <unistd.h>
+#include "arbiter.h"
+
+#define FIRST_LOOK_NS (50 * MS)
+#define LAST_LOOK_NS (2000 * MS)
+
+static uint64_t start_ticks_of(uint32_t pid)
+{
+    char path[64], line[1024];
+    snprintf(path, sizeof path, "/proc/%u/stat", pid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return 0;
+    size_t n = fread(line, 1, sizeof line - 1, file);
+    fclose(file);
+    line[n] = 0;
+    const char *at = strrchr(line, ')');
+    uint64_t ticks = 0;
+    if (at)
+        sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %lu", &ticks);
+    return ticks;
+}
+
+int process_tenant(const struct arbiter *a, uint32_t pid)
+{
+    for (int i = 0; i < a->n_processes; i++)
+        if (a->process[i].pid == pid && pid)
+            return a->process[i].tenant;
+    return -1;
+}
+
+static void forget(struct arbiter *a, struct io_process *p)
+{
+    for (int i = 0; i < FX_MAX_DEVICES; i++)
+        card_process_gone(a, i, p->pid);
+    if (p->pidfd >= 0)
+        close(p->pidfd); /* and out of the epoll set with it */
+    p->pid = 0;
+}
+
+static void look_for_groups(struct arbiter *a, struct io_process *p, uint64_t now)
+{
+    const struct io_tenant *t = &a->tenant[p->tenant];
+    p->look_wait_ns = p->look_wait_ns * 2 < LAST_LOOK_NS ? p->look_wait_ns * 2 : LAST_LOOK_NS;
+    p->look_at = now + p->look_wait_ns;
+    for (int i = 0; i < t->n_grants; i++)
+        if (t->grant[i].card >= 0 && t->grant[i].number >= 0)
+            card_discover(a, t->grant[i].card, p->tenant, p->pid);
+}
+
+static void found(struct arbiter *a, int tenant, uint32_t pid, uint64_t now)
+{
+    struct io_process *free = NULL;
+    a->tenant[tenant].n_processes++;
+    for (int i = 0; i < a->n_processes; i++) {
+        struct io_process *p = &a->process[i];
+        if (p->pid == pid && p->tenant == tenant) {
+            p->seen = true;
+            if (now >= p->look_at)
+                look_for_groups(a, p, now);
+            return;
+        }
+        if (!p->pid)
+            free = p;
+    }
+    if (!free && a->n_processes < MAX_PROCESSES)
+        free = &a->process[a->n_processes++];
+    if (!free)
+        return;
+    *free = (struct io_process){.pid = pid, .start_ticks = start_ticks_of(pid), .tenant = tenant, .seen = true,
+                                .look_wait_ns = FIRST_LOOK_NS / 2};
+    free->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (free->pidfd < 0 && errno == ESRCH) {
+        free->pid = 0;
+        return;
+    }
+    if (free->pidfd >= 0) {
+        struct epoll_event event = {.events = EPOLLIN, .data.u64 = EVENT_PROCESS};
+        epoll_ctl(a->epoll, EPOLL_CTL_ADD, free->pidfd, &event);
+    }
+    look_for_groups(a, free, now);
+}
+
+static const char *cgroup_root(void)
+{
+    static char root[PATH_MAX];
+    if (root[0])
+        return root;
+    FILE *mounts = fopen("/proc/self/mounts", "re");
+    char line[PATH_MAX * 2], at[PATH_MAX], kind[64];
+    strcpy(root, "/sys/fs/cgroup");
+    while (mounts && fgets(line, sizeof line, mounts))
+        if (sscanf(line, "%*s %4095s %63s", at, kind) == 2 && !strcmp(kind, "cgroup2")) {
+            strcpy(root, at);
+            break;
+        }
+    if (mounts)
+        fclose(mounts);
+    return root;
+}
+
+static void scan_cgroup(struct arbiter *a, int tenant, const char *path, int depth, uint64_t now)
+{
+    char name[PATH_MAX];
+    unsigned pid;
+    if (snprintf(name, sizeof name, "%s/cgroup.procs", path) >= (int)sizeof name)
+        return;
+    FILE *file = fopen(name, "re");
+    if (!file)
+        return;
+    while (fscanf(file, "%u", &pid) == 1)
+        if (pid)
+            found(a, tenant, pid, now);
+    fclose(file);
+    DIR *dir = depth < 8 ? opendir(path) : NULL;
+    const struct dirent *entry;
+    while (dir && (entry = readdir(dir)))
+        if (entry->d_type == DT_DIR && entry->d_name[0] != '.' &&
+            snprintf(name, sizeof name, "%s/%s", path, entry->d_name) < (int)sizeof name)
+            scan_cgroup(a, tenant, name, depth + 1, now);
+    if (dir)
+        closedir(dir);
+}
+
+static void scan_descendants(struct arbiter *a, int tenant, uint32_t root, int depth, uint64_t now)
+{
+    char name[96];
+    unsigned pid;
+    found(a, tenant, root, now);
+    snprintf(name, sizeof name, "/proc/%u/task", root);
+    DIR *dir = depth < 64 ? opendir(name) : NULL;
+    const struct dirent *entry;
+    while (dir && (entry = readdir(dir))) {
+        if (entry->d_name[0] < '0' || entry->d_name[0] > '9')
+            continue;
+        snprintf(name, sizeof name, "/proc/%u/task/%.20s/children", root, entry->d_name);
+        FILE *file = fopen(name, "re");
+        while (file && fscanf(file, "%u", &pid) == 1)
+            scan_descendants(a, tenant, pid, depth + 1, now);
+        if (file)
+            fclose(file);
+    }
+    if (dir)
+        closedir(dir);
+}
+
+void processes_scan(struct arbiter *a, uint64_t now)
+{
+    for (int i = 0; i < a->n_processes; i++)
+        a->process[i].seen = false;
+    for (int i = 0; i < FX_MAX_TENANTS; i++) {
+        struct io_tenant *t = &a->tenant[i];
+        char path[PATH_MAX];
+        if (!t->id[0])
+            continue;
+        t->n_processes = 0;
+        if (t->cgroup[0] && snprintf(path, sizeof path, "%s%s", cgroup_root(), t->cgroup) < (int)sizeof path)
+            scan_cgroup(a, i, path, 0, now);
+        else if (t->root_pid)
+            scan_descendants(a, i, t->root_pid, 0, now);
+    }
+    for (int i = 0; i < a->n_processes; i++)
+        if (a->process[i].pid && !a->process[i].seen)
+            forget(a, &a->process[i]);
+}
+
+void processes_gone(struct arbiter *a)
+{
+    for (int i = 0; i < a->n_processes; i++) {
+        struct io_process *p = &a->process[i];
+        struct pollfd end = {.fd = p->pidfd, .events = POLLIN};
+        if (p->pid && p->pidfd >= 0 && poll(&end, 1, 0) > 0)
+            forget(a, p);
+    }
+}
+
+void processes_of_tenant_gone(struct arbiter *a, int tenant)
+{
+    for (int i = 0; i < a->n_processes; i++)
+        if (a->process[i].pid && a->process[i].tenant == tenant)
+            forget(a, &a->process[i]);
+}

@@ -1,0 +1,177 @@
+"""One node for tests: simulated cards, an arbiter, its guardian, tenants that run real programs."""
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import flexai_native
+import pytest
+
+from flexai.adapters.shm import RegionFiles, UsageFile
+from flexai.model import Grant, TenantClass
+from flexai.wire import arbiter
+
+SIMCARD_LIBRARIES = flexai_native.library("simcard/libcuda.so.1").parent
+SHIM = flexai_native.library("shim/libcuda.so.1")
+
+
+def eventually(condition, within_s=5.0, every_s=0.01):
+    """What the condition answers, as soon as it is true."""
+    until = time.monotonic() + within_s
+    while not (answer := condition()):
+        assert time.monotonic() < until, "it did not come true"
+        time.sleep(every_s)
+    return answer
+
+
+class Agent:
+    """The agent's end of the arbiter's line."""
+
+    def __init__(self, path):
+        self.line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.line.settimeout(5)
+        self.line.connect(str(path))
+        self.seq = itertools.count(1)
+        self.ask(arbiter.Op.HELLO)
+
+    def ask(self, op, **fields):
+        return self.send(arbiter.message(op, next(self.seq), **fields))
+
+    def send(self, message):
+        self.line.send(message)
+        return arbiter.reply(self.line.recv(arbiter.REPLY_BYTES + 1))
+
+
+class Node:
+    def __init__(self, folder, cards):
+        self.run_dir = Path(folder)
+        self.socket = self.run_dir / "simcard.sock"
+        self.programs = []
+        self.simcard = self.start("flexai-simcard", "--socket", self.socket, "--cards", cards)
+        eventually(self.socket.exists)
+        self.regions = RegionFiles(self.run_dir / "tenants")
+        self.usage_file = UsageFile(self.run_dir / "usage")
+        self.cards = self._uuids()
+        self.arbiter = self.guardian = self.agent = None
+
+    def start(self, name, *arguments):
+        log = (self.run_dir / f"{name}.log").open("ab")
+        process = subprocess.Popen([flexai_native.program(name), *arguments], stderr=log, stdout=log)
+        log.close()
+        self.programs.append(process)
+        return process
+
+    def _uuids(self):
+        code = (
+            "import pynvml as n; n.nvmlInit();"
+            "print(*[n.nvmlDeviceGetUUID(n.nvmlDeviceGetHandleByIndex(i)) for i in range(n.nvmlDeviceGetCount())])"
+        )
+        env = dict(os.environ, FLEXAI_SIMCARD=str(self.socket), LD_LIBRARY_PATH=str(SIMCARD_LIBRARIES))
+        python = Path(os.sys.executable)
+        return subprocess.run([python, "-c", code], env=env, check=True, capture_output=True, text=True).stdout.split()
+
+    def start_arbiter(self):
+        path = self.run_dir / "arbiter.sock"
+        path.unlink(missing_ok=True)
+        self.arbiter = self.start("flexai-arbiter", "--run-dir", self.run_dir, "--simcard", self.socket)
+        eventually(path.exists)
+        self.agent = Agent(path)
+
+    def start_guardian(self):
+        arguments = ("--guardian", "--run-dir", self.run_dir, "--simcard", self.socket)
+        self.guardian = self.start("flexai-arbiter", *arguments)
+
+    def log(self, name="flexai-arbiter"):
+        return (self.run_dir / f"{name}.log").read_text()
+
+    def run(self, name, *arguments, shimmed=False, root=None):
+        """A program of a tenant; its own command line is the workload's."""
+        env = dict(os.environ, FLEXAI_SIMCARD=str(self.socket), LD_LIBRARY_PATH=str(SIMCARD_LIBRARIES))
+        if shimmed:
+            env |= {
+                "LD_PRELOAD": str(SHIM),
+                "FLEXAI_TENANT_DIR": self.regions.directory(name),
+                "FLEXAI_REAL_CUDA": str(SIMCARD_LIBRARIES / "libcuda.so.1"),
+            }
+        process = subprocess.Popen(
+            [flexai_native.program("flexai-workload"), *map(str, arguments)], env=env,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        self.programs.append(process)
+        return process
+
+    def put(self, name, process, request, limit=1000, tenant_class=TenantClass.GUARANTEED, card=0):
+        """Tell the arbiter of a tenant whose first process this is."""
+        grants = (
+            Grant(
+                job_id="job",
+                member=0,
+                node="here",
+                device=self.cards[card],
+                memory_bytes=8 << 30,
+                compute_milli=request,
+                limit_milli=limit,
+                tenant_class=tenant_class,
+            ),
+        )
+        directory = self.regions.put(name, os.getuid(), os.getgid(), grants)
+        return self.agent.ask(
+            arbiter.Op.TENANT_PUT,
+            tenant=name,
+            directory=directory,
+            root_pid=process.pid if process else 0,
+            grants=grants,
+        )
+
+    def prefer(self, backend, card=0):
+        assert self.agent.ask(arbiter.Op.DEVICE_PUT, device=(self.cards[card], backend)).code == ""
+
+    def usage(self):
+        table = self.usage_file.read()
+        assert table is not None
+        return table
+
+    def held(self):
+        return {entry.tenant: entry.held_ns for entry in self.usage().tenants}
+
+    def shares(self, seconds):
+        """Card time of each tenant over the next seconds, in points of the card."""
+        before, began = self.usage(), time.monotonic()
+        time.sleep(seconds)
+        after = self.usage()
+        wall_ns = after.heartbeat_ns - before.heartbeat_ns
+        assert wall_ns > 0, f"no figures for {time.monotonic() - began} s"
+        was = {e.tenant: e.held_ns for e in before.tenants}
+        return {e.tenant: 100 * (e.held_ns - was.get(e.tenant, 0)) / wall_ns for e in after.tenants}
+
+    def close(self):
+        if self.agent is not None:
+            self.agent.line.close()
+        for process in reversed(self.programs):
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+
+
+@pytest.fixture
+def make_node():
+    """Answers a function that makes a node with these cards."""
+    with contextlib.ExitStack() as stack:
+
+        def make(cards="h200:1"):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fxa"))
+            node = Node(folder, cards)
+            stack.callback(node.close)
+            node.start_arbiter()
+            return node
+
+        yield make
