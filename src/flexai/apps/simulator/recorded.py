@@ -121,6 +121,7 @@ def decide(recording: Recording) -> Iterator[str]:
 def record(
     out: Annotated[Path, typer.Argument(help="File to write.")],
     state_dir: Annotated[Path, typer.Option(help="State directory of the pool.", envvar="FLEXAI_STATE_DIR")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result for scripts.")] = False,
 ) -> None:
     """Write a pool's event log to a file that `flexai replay` reads."""
     try:
@@ -129,7 +130,11 @@ def record(
         print(f"flexai record: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_BAD_INPUT) from error
     out.write_text(text)
-    print(f"wrote {text.count(chr(10)) - 1} lines to {out}; replay with `flexai replay {out}`")
+    n_lines = text.count("\n") - 1
+    if as_json:
+        print(json.dumps({"file": str(out), "lines": n_lines}))
+    else:
+        print(f"wrote {n_lines} lines to {out}; replay with `flexai replay {out}`")
 
 
 def replay(
