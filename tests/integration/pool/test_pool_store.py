@@ -24,6 +24,15 @@ def test_a_store_of_an_older_release_is_migrated_and_a_copy_kept(tmp_path, monke
     copy = sqlite3.connect(tmp_path / "pool.db.schema1.bak")
     assert copy.execute("PRAGMA user_version").fetchone() == (1,)
     copy.close()
+    assert (tmp_path / "pool.db.schema1.bak").stat().st_mode & 0o077 == 0
+
+
+async def test_nobody_else_can_read_the_environments_of_jobs(new_rig):
+    async with new_rig() as rig:
+        await rig.submit(env={"TOKEN": "secret"})
+        files = list(rig.settings.state_dir.glob("pool.db*"))
+        assert len(files) == 3
+        assert all(path.stat().st_mode & 0o077 == 0 for path in files)
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Opening the database: pragmas, schema versions, migrations."""
 
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 
@@ -66,8 +67,11 @@ def open_store(path: Path) -> sqlite3.Connection:
         BadInput: not a database, unreadable, damaged, or written by a newer release.
     """
     try:
+        # Environments of jobs hold secrets. SQLite gives its other files the mode of this one.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)
         connection = connect(path)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise _unreadable(path, error) from None
     try:
         _migrate(connection, path)
@@ -115,11 +119,12 @@ def _statements(script: str) -> list[str]:
 
 
 def _back_up(connection: sqlite3.Connection, copy: Path) -> None:
+    os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     with contextlib.closing(sqlite3.connect(copy)) as target:
         connection.backup(target)
 
 
-def _unreadable(path: Path, error: sqlite3.Error) -> BadInput:
+def _unreadable(path: Path, error: Exception) -> BadInput:
     return BadInput(
         str(path),
         str(error),

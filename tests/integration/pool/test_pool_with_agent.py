@@ -1,0 +1,139 @@
+"""Pool and agent as processes: jobs run, and each of the two may be killed at any time."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from flexai.adapters.pool_client import PoolClient, PoolUnreachable
+
+
+class Pair:
+    """A pool and the real agent on cards that do not exist."""
+
+    def __init__(self, directory):
+        self.run_dir, self.state_dir = directory / "r", directory / "s"
+        self.run_dir.mkdir()
+        self.processes = {}
+        self.client = PoolClient(self.run_dir)
+
+    def start(self, name):
+        words = ["--fake-cards", "h200:2", "--cgroups", "off"] if name == "agent" else []
+        command = [
+            sys.executable,
+            "-m",
+            f"flexai.apps.{name}",
+            "--run-dir",
+            self.run_dir,
+            "--state-dir",
+            self.state_dir,
+        ]
+        with (self.run_dir / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen([*command, *words], stdout=log, stderr=log)
+
+    def kill(self, name):
+        self.processes[name].send_signal(signal.SIGKILL)
+        self.processes[name].wait()
+
+    def get(self, path, **query):
+        return self.client.get(path, **query)
+
+    def post(self, path, body=None):
+        return self.client.post(path, body)
+
+    def output(self, job_id):
+        return b"".join(self.client.chunks(f"/v1/jobs/{job_id}/logs")).decode()
+
+    def submit(self, script, **fields):
+        body = {"command": ["/bin/sh", "-c", script], "cwd": "/", "compute_milli": 1000, "env": dict(os.environ)}
+        return self.post("/v1/jobs", body | fields)["ids"][0]
+
+    def ends(self, job_id):
+        view = self.get(f"/v1/jobs/{job_id}/wait", timeout_ms=15_000)
+        assert view["exit_code"] is not None, view
+        return view
+
+    def until(self, condition):
+        for _ in range(2000):
+            with contextlib.suppress(PoolUnreachable):
+                if condition():
+                    return
+            assert all(process.poll() in {None, -9} for process in self.processes.values()), self.logs()
+            time.sleep(0.01)
+        raise AssertionError(self.logs())
+
+    def connected(self):
+        return self.get("/v1/status")["agent"]["connected"]
+
+    def runs(self, job_id):
+        return self.get(f"/v1/jobs/{job_id}")["state"] == "running"
+
+    def logs(self):
+        return "\n".join(path.read_text() for path in self.run_dir.glob("*.log"))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    pair = Pair(tmp_path)
+    pair.start("agent")
+    pair.start("pool")
+    pair.until(pair.connected)
+    yield pair
+    for process in pair.processes.values():
+        process.terminate()
+    assert [process.wait(timeout=20) for process in pair.processes.values()] == [0, 0], pair.logs()
+    assert "Traceback" not in pair.logs(), pair.logs()
+
+
+def test_a_job_runs_and_its_output_and_exit_code_are_kept(pair):
+    job_id = pair.submit("echo $FLEXAI_JOB_ID says $A; exit 3", env={"A": "hello", **os.environ})
+    assert pair.ends(job_id)["exit_code"] == 3
+    assert pair.output(job_id) == f"{job_id} says hello\n"
+    missing = pair.post("/v1/jobs", {"command": ["/no/such/program"], "compute_milli": 1000})["ids"][0]
+    assert pair.ends(missing)["state"] == "failed"
+
+
+def test_each_element_of_an_array_knows_its_index(pair):
+    pair.submit("echo $FLEXAI_ARRAY_INDEX", array="3,5", compute_milli=200, memory_bytes=1 << 30)
+    for index in ("3", "5"):
+        assert pair.ends(f"1_{index}")["exit_code"] == 0
+        assert pair.output(f"1_{index}") == f"{index}\n"
+
+
+def test_jobs_go_on_while_pool_and_agent_are_killed_and_run_once(pair, tmp_path):
+    mark, gate = tmp_path / "mark", tmp_path / "gate"
+    running = [pair.submit(f"echo {n} >> {mark}; while [ ! -e {gate} ]; do sleep 0.05; done; exit {n}") for n in (1, 2)]
+    queued = pair.submit(f"echo 3 >> {mark}; exit 3")
+    pair.until(lambda: all(map(pair.runs, running)))
+    for victims in (["pool"], ["agent"], ["pool", "agent"]):
+        for name in victims:
+            pair.kill(name)
+        for name in victims:
+            pair.start(name)
+        pair.until(pair.connected)
+        assert all(map(pair.runs, running))
+        assert pair.get(f"/v1/jobs/{queued}")["state"] == "queued"
+    pair.kill("pool")
+    gate.touch()  # they end while nobody keeps the books
+    pair.start("pool")
+    pair.until(pair.connected)
+    assert [pair.ends(job_id)["exit_code"] for job_id in (*running, queued)] == [1, 2, 3]
+    assert sorted(mark.read_text().split()) == ["1", "2", "3"]
+
+
+def test_a_cancelled_job_is_gone_even_when_it_was_paused(pair):
+    job_id = pair.submit("sleep 1000")
+    pair.until(lambda: pair.runs(job_id))
+    pair.post(f"/v1/jobs/{job_id}/pause")
+    pair.post(f"/v1/jobs/{job_id}/cancel")
+    view = pair.ends(job_id)
+    assert (view["state"], view["exit_code"]) == ("cancelled", 143)
+
+
+def test_a_time_limit_ends_a_job_and_says_so(pair):
+    view = pair.ends(pair.submit("sleep 1000", time_limit_ms=300))
+    assert (view["state"], view["cause"]) == ("failed", "time limit")
