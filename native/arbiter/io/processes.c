@@ -94,22 +94,38 @@ static void found(struct arbiter *a, int tenant, uint32_t pid, uint64_t now)
     look_for_groups(a, free, now);
 }
 
-static const char *cgroup_root(void)
+#define MAX_ROOTS 16
+
+/* Where hierarchies of control groups are mounted: version 2 first, then each of version 1. */
+static int cgroup_roots(const char *roots[MAX_ROOTS])
 {
-    static char root[PATH_MAX];
-    if (root[0])
-        return root;
-    FILE *mounts = fopen("/proc/self/mounts", "re");
-    char line[PATH_MAX * 2], at[PATH_MAX], kind[64];
-    strcpy(root, "/sys/fs/cgroup");
-    while (mounts && fgets(line, sizeof line, mounts))
-        if (sscanf(line, "%*s %4095s %63s", at, kind) == 2 && !strcmp(kind, "cgroup2")) {
-            strcpy(root, at);
-            break;
+    static char text[MAX_ROOTS][256];
+    static int n;
+    if (!n) {
+        char line[PATH_MAX], at[256], kind[64];
+        for (int version = 2; version >= 1; version--) {
+            FILE *mounts = fopen("/proc/self/mounts", "re");
+            while (mounts && n < MAX_ROOTS && fgets(line, sizeof line, mounts))
+                if (sscanf(line, "%*s %255s %63s", at, kind) == 2 && !strcmp(kind, version == 2 ? "cgroup2" : "cgroup"))
+                    strcpy(text[n++], at);
+            if (mounts)
+                fclose(mounts);
         }
-    if (mounts)
-        fclose(mounts);
-    return root;
+    }
+    for (int i = 0; i < n; i++)
+        roots[i] = text[i];
+    return n;
+}
+
+/* The tenant's group in the first hierarchy that has it: the agent makes it in those that it uses. */
+static bool cgroup_path(const char *cgroup, char path[PATH_MAX])
+{
+    const char *roots[MAX_ROOTS];
+    int n = cgroup_roots(roots);
+    for (int i = 0; i < n; i++)
+        if (snprintf(path, PATH_MAX, "%s%s", roots[i], cgroup) < PATH_MAX && access(path, F_OK) == 0)
+            return true;
+    return false;
 }
 
 static void scan_cgroup(struct arbiter *a, int tenant, const char *path, int depth, uint64_t now)
@@ -167,9 +183,10 @@ void processes_scan(struct arbiter *a, uint64_t now)
         if (!t->id[0])
             continue;
         t->n_processes = 0;
-        if (t->cgroup[0] && snprintf(path, sizeof path, "%s%s", cgroup_root(), t->cgroup) < (int)sizeof path)
-            scan_cgroup(a, i, path, 0, now);
-        else if (t->root_pid)
+        if (t->cgroup[0]) {
+            if (cgroup_path(t->cgroup, path))
+                scan_cgroup(a, i, path, 0, now);
+        } else if (t->root_pid)
             scan_descendants(a, i, t->root_pid, 0, now);
     }
     for (int i = 0; i < a->n_processes; i++)
