@@ -6,6 +6,7 @@
  */
 #include "state.h"
 
+#define PAUSE_NS (100 * MS)
 #define WINDOW_NS (200 * MS) /* over which borrowing is judged */
 
 void ac_charge(struct ac_card *c, int tenant, uint64_t ns)
@@ -72,10 +73,21 @@ void ac_accrue(struct ac_card *c, uint64_t now)
         c->window_at = now;
 }
 
-/* An owner comes back: what it did not ask for while idle is not owed to it. */
+void ac_sleeps(struct ac_card *c, struct tenant *t)
+{
+    if (t->wants)
+        t->idle_since = c->accrued_at;
+    t->wants = false;
+}
+
+/* An owner comes back: what it did not ask for while idle is not owed to it; a short pause is none. */
 void ac_wakes(struct ac_card *c, struct tenant *t)
 {
     if (t->wants)
+        return;
+    t->wants = true;
+    c->reconsider = true;
+    if (c->accrued_at < t->idle_since + PAUSE_NS)
         return;
     int64_t lowest = INT64_MAX;
     for (int i = 0; i < c->n_tenants; i++) {
@@ -88,8 +100,6 @@ void ac_wakes(struct ac_card *c, struct tenant *t)
         if (t->vt < lowest - credit)
             t->vt = lowest - credit;
     }
-    t->wants = true;
-    c->reconsider = true;
 }
 
 static struct group *find_group(struct ac_card *c, uint32_t pid, uint32_t context)

@@ -131,7 +131,7 @@ void ac_process_gone(struct ac_card *c, uint32_t pid)
         g->used = false;
         struct tenant *t = &c->tenant[g->tenant];
         if (--t->n_groups == 0 && c->backend == FX_BACKEND_HWSLICE) {
-            t->wants = false;
+            ac_sleeps(c, t);
             c->next_look = 0; /* the others need not wait for the end of the turn */
         }
     }
@@ -184,7 +184,7 @@ void ac_lease_seen(struct ac_card *c, int tenant, const struct ac_lease_seen *se
     if (seen->wants && !seen->never_gate)
         ac_wakes(c, t);
     else
-        t->wants = false;
+        ac_sleeps(c, t);
 }
 
 bool ac_step(struct ac_card *c, uint64_t now, struct ac_action *a)

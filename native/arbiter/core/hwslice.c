@@ -111,7 +111,7 @@ static void find_idle(struct ac_card *c, uint64_t now)
         else if (i == c->primary && c->settled_at == AC_NEVER)
             continue;
         if (now > since && now - since >= grace) {
-            t->wants = false;
+            ac_sleeps(c, t);
             if (i == c->primary && !c->fill && t->turns_to_trial > 4)
                 t->turns_to_trial = 4;
         }

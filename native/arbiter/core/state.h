@@ -14,6 +14,7 @@ struct tenant {
     enum fx_class class;
     int64_t vt;             /* card time over request, in ns of a tenant of 1000 */
     bool wants;             /* has work, as far as we know */
+    uint64_t idle_since;    /* when it last had none */
     int n_groups;
     /* The limit: card time left; and for a latency tenant, card time left in which it goes first. */
     int64_t tokens_ns, priority_ns;
@@ -99,6 +100,7 @@ static inline int64_t tokens_high(const struct ac_card *c, const struct tenant *
 /* account.c */
 void ac_charge(struct ac_card *c, int tenant, uint64_t ns);
 void ac_accrue(struct ac_card *c, uint64_t now);
+void ac_sleeps(struct ac_card *c, struct tenant *t);
 void ac_wakes(struct ac_card *c, struct tenant *t);
 /* turns.c: order and length of turns, the same for both policies */
 int ac_pick(const struct ac_card *c);

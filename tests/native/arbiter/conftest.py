@@ -49,6 +49,8 @@ class Agent:
 
 
 class Node:
+    eventually = staticmethod(eventually)
+
     def __init__(self, folder, cards):
         self.run_dir = Path(folder)
         self.socket = self.run_dir / "simcard.sock"
@@ -79,6 +81,8 @@ class Node:
     def start_arbiter(self):
         path = self.run_dir / "arbiter.sock"
         path.unlink(missing_ok=True)
+        if self.agent is not None:
+            self.agent.line.close()
         self.arbiter = self.start("flexai-arbiter", "--run-dir", self.run_dir, "--simcard", self.socket)
         eventually(path.exists)
         self.agent = Agent(path)
@@ -87,10 +91,15 @@ class Node:
         arguments = ("--guardian", "--run-dir", self.run_dir, "--simcard", self.socket)
         self.guardian = self.start("flexai-arbiter", *arguments)
 
+    def cpu_s(self):
+        """Processor time that the arbiter has had."""
+        fields = Path(f"/proc/{self.arbiter.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def log(self, name="flexai-arbiter"):
         return (self.run_dir / f"{name}.log").read_text()
 
-    def run(self, name, *arguments, shimmed=False, root=None):
+    def run(self, name, *arguments, shimmed=False):
         """A program of a tenant; its own command line is the workload's."""
         env = dict(os.environ, FLEXAI_SIMCARD=str(self.socket), LD_LIBRARY_PATH=str(SIMCARD_LIBRARIES))
         if shimmed:

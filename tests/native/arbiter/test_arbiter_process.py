@@ -1,5 +1,23 @@
 """The arbiter as a process: real programs on the simulated card, over its real socket."""
 
+import signal
+import time
+
+import pytest
+
+from flexai.model import TenantClass
+from flexai.wire import arbiter
+
+LEASE, HWSLICE = 1, 2
+
+
+def shimmed(node, name, request, *arguments, **terms):
+    """A tenant whose program has the shim, as the agent starts it."""
+    assert node.put(name, None, request, **terms).code == ""
+    process = node.run(name, *arguments, shimmed=True)
+    assert node.put(name, process, request, **terms).code == ""
+    return process
+
 
 def test_two_floods_get_their_shares_without_taking_part(make_node):
     node = make_node()
@@ -8,6 +26,153 @@ def test_two_floods_get_their_shares_without_taking_part(make_node):
     assert node.put("two", two, 700).code == ""
     node.shares(0.5)
     shares = node.shares(2)
+    assert abs(shares["one"] - 30) < 3
+    assert abs(shares["two"] - 70) < 3
+    assert node.usage().devices[0].backend == "hwslice"
+
+
+def test_a_limit_holds_on_an_idle_card_and_changes_at_once(make_node):
+    node = make_node()
+    one = node.run("one", "flood")
+    node.put("one", one, 300, 300)
+    node.shares(0.3)
+    assert abs(node.shares(1.5)["one"] - 30) < 3
+    node.put("one", one, 600, 600)
+    node.shares(0.2)
+    assert abs(node.shares(1.5)["one"] - 60) < 3
+    node.put("one", one, 600, 1000)
+    node.shares(0.2)
+    assert node.shares(1)["one"] > 97
+
+
+def test_idle_share_is_lent_and_taken_back(make_node):
+    node = make_node()
+    one, two = node.run("one", "flood"), node.run("two", "flood")
+    node.put("one", one, 500)
+    node.put("two", two, 500)
+    node.shares(0.5)
+    one.send_signal(signal.SIGSTOP)
+    node.shares(0.2)
+    assert node.shares(1)["two"] > 95
+    one.send_signal(signal.SIGCONT)
+    node.shares(0.2)
+    assert abs(node.shares(1.5)["one"] - 50) < 4
+    two.kill()
+    node.shares(0.2)
+    assert node.shares(1)["one"] > 95
+
+
+def test_a_suspended_tenant_has_nothing_until_it_is_resumed(make_node):
+    node = make_node()
+    one = node.run("one", "flood")
+    node.put("one", one, 500)
+    node.shares(0.3)
+    node.agent.ask(arbiter.Op.SUSPEND, tenant="one")
+    node.shares(0.2)
+    assert node.shares(0.5)["one"] == 0
+    node.agent.ask(arbiter.Op.RESUME, tenant="one")
+    node.shares(0.2)
+    assert node.shares(0.5)["one"] > 95
+
+
+def test_gates_hold_shares_where_nothing_else_can(make_node):
+    node = make_node()
+    node.prefer(LEASE)
+    shimmed(node, "one", 300, "flood")
+    shimmed(node, "two", 700, "flood")
+    node.shares(1)
+    shares = node.shares(2)
     print(shares, node.log())
     assert abs(shares["one"] - 30) < 3
     assert abs(shares["two"] - 70) < 3
+    assert node.usage().devices[0].backend == "lease"
+
+
+def test_a_gated_limit_holds_on_an_idle_card(make_node):
+    node = make_node()
+    node.prefer(LEASE)
+    shimmed(node, "one", 300, "flood", limit=300)
+    node.shares(1)
+    shares = node.shares(2)
+    print(shares)
+    assert abs(shares["one"] - 30) < 4
+
+
+def test_best_effort_has_what_is_idle(make_node):
+    node = make_node()
+    one, two = node.run("one", "flood"), node.run("two", "flood")
+    node.put("one", one, 300)
+    node.put("two", two, 0, tenant_class=TenantClass.BEST_EFFORT)
+    node.shares(0.5)
+    assert node.shares(1)["one"] > 95
+    one.send_signal(signal.SIGSTOP)
+    node.shares(0.3)
+    assert node.shares(1)["two"] > 95
+
+
+def test_nobody_stays_stopped_when_the_arbiter_is_killed(make_node):
+    node = make_node()
+    node.start_guardian()
+    one, two = node.run("one", "flood"), node.run("two", "flood")
+    node.put("one", one, 10, 10)
+    node.put("two", two, 100, 100)
+    node.shares(0.7)
+    node.arbiter.kill()
+    node.arbiter.wait()
+    node.eventually(lambda: "resumed" in node.log() and "is gone" in node.log(), 2)
+    node.start_arbiter()
+    assert "resumed" not in node.log().split("ready")[-1]
+    node.put("one", one, 10, 10)
+    node.put("two", two, 500, 500)
+    node.shares(0.5)
+    assert abs(node.shares(1.5)["two"] - 50) < 4
+
+
+def test_an_arbiter_that_hangs_is_overruled_by_its_guardian(make_node):
+    node = make_node()
+    node.start_guardian()
+    one = node.run("one", "flood")
+    node.put("one", one, 10, 10)
+    node.shares(0.5)
+    node.arbiter.send_signal(signal.SIGSTOP)
+    node.eventually(lambda: "shows no life" in node.log(), 2)
+    node.arbiter.send_signal(signal.SIGCONT)
+    time.sleep(0.3)
+    assert "took us for dead" in node.log()
+    assert node.shares(1)["one"] < 5
+
+
+def test_a_new_arbiter_resumes_what_the_last_one_had_stopped(make_node):
+    node = make_node()
+    one = node.run("one", "flood")
+    node.put("one", one, 10, 10)
+    node.shares(0.5)
+    node.arbiter.kill()
+    node.arbiter.wait()
+    node.start_arbiter()
+    assert "resumed 1 groups" in node.log()
+
+
+def test_malformed_messages_are_refused_and_change_nothing(make_node):
+    node = make_node()
+    good = arbiter.message(arbiter.Op.HELLO, 1)
+    for bad in (b"", b"x", good[:-1], b"\xff" * len(good), good[:4] + b"\x02" + good[5:]):
+        if bad:
+            assert node.agent.send(bad).code == "BadVersion"
+    assert node.agent.ask(99 and arbiter.Op.SUSPEND, tenant="nobody").code == "UnknownTenant"
+    assert node.agent.ask(arbiter.Op.HELLO).code == ""
+
+
+@pytest.mark.slow
+def test_eight_idle_cards_cost_next_to_nothing(make_node):
+    node = make_node("h200:8")
+    for card in range(8):
+        node.put(
+            f"idle{card}", node.run(f"idle{card}", "latency", "--period-us", 60e6, "--device", card), 500, card=card
+        )
+    node.shares(1)
+    before = node.cpu_s()
+    time.sleep(5)
+    used = (node.cpu_s() - before) / 5
+    print("cpu", used)
+    assert used < 0.02
