@@ -18,7 +18,7 @@ class Queue:
         weight: its part of what is left over, relative to its siblings, in thousandths (1000 is the default).
         priority: siblings of higher priority are served first from what is left over.
         device_class: product name the numbers count; empty for every card.
-        users: users who may submit; empty for all.
+        users: users, and groups written ``@name``, who may submit; empty for all.
         user_limit_milli: compute one user may hold in it; -1 for no limit.
     """
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import grp
+import os
 import socket
 
 from flexai.apps.pool.identity import Peer
@@ -222,6 +224,18 @@ async def test_a_manifest_makes_queues_and_jobs_and_names_what_it_did_not_use(ne
         assert (view["name"], view["queue"], view["cwd"]) == ("train", "lab", "/tmp")
         refused = await rig.post("/v1/manifests", status=400, yaml="kind: [")
         assert refused["thing"] == "manifest"
+
+
+async def test_a_queue_takes_jobs_of_the_members_of_its_groups(new_rig, monkeypatch):
+    group = grp.getgrgid(os.getgid()).gr_name
+    async with new_rig() as rig:
+        for users, status in (([f"@{group}"], 201), (["@no-such-group"], 403)):
+            await rig.client.put("/v1/queues/lab", json={"users": users})
+            monkeypatch.setattr(
+                "flexai.apps.pool.routes_jobs.peer_of_request", lambda _: Peer(1, 4242, os.getgid(), "stranger")
+            )
+            response = await rig.client.post("/v1/jobs", json={"command": ["x"], "compute_milli": 1000, "queue": "lab"})
+            assert response.status_code == status
 
 
 async def test_the_api_describes_itself(new_rig):

@@ -1,5 +1,7 @@
 """Who is calling: the kernel's word for it (SO_PEERCRED of the Unix socket), never the caller's own."""
 
+import contextlib
+import grp
 import os
 import pwd
 import socket
@@ -44,6 +46,13 @@ class Peer:
         """Whether it may see and change everything: root, and who runs the pool."""
         return self.uid in (0, os.geteuid())
 
+    def is_among(self, users: tuple[str, ...]) -> bool:
+        """Whether a list of users, and of groups written ``@name``, has this caller."""
+        if self.user in users:
+            return True
+        groups = {name[1:] for name in users if name.startswith("@")}
+        return bool(groups) and not groups.isdisjoint(group_names(self.user, self.gid))
+
     def owns(self, uid: int) -> bool:
         """Whether jobs of ``uid`` are its business."""
         return self.uid == uid or self.is_operator
@@ -63,6 +72,19 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid{uid}"
+
+
+def group_names(user: str, gid: int) -> set[str]:
+    """Names of the groups that a user is in now."""
+    try:
+        gids = os.getgrouplist(user, gid)
+    except (OSError, KeyError):
+        gids = [gid]
+    names = set()
+    for each in gids:
+        with contextlib.suppress(KeyError):
+            names.add(grp.getgrgid(each).gr_name)
+    return names
 
 
 class PeerProtocol(HttpToolsProtocol):

@@ -81,7 +81,7 @@ def check(pool: Pool, peer: Peer, submission: Submission) -> None:
             409, "QueueHasChildren", f"Queue {queue.name} only holds other queues.", "queue", queue.name,
             "Submit to one of: " + ", ".join(children[:20]),
         )  # fmt: skip
-    if queue.users and peer.user not in queue.users and not peer.is_operator:
+    if queue.users and not peer.is_among(queue.users) and not peer.is_operator:
         raise Refusal(
             403, "NotAllowed", f"User {peer.user} may not submit to queue {queue.name}.", "queue", queue.name,
             "Ask an operator to add you to its users, or use another queue",
