@@ -1,116 +1,189 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What we use of NVIDIA's resource manager interface: classes, control numbers and structures, in this one place. Source:
- * NVIDIA's open kernel modules, tag 580.95.05 (header named beside each); the same in 550 to 595 unless said otherwise.
+ * What this folder knows of NVIDIA's driver: ioctl and control numbers, classes, structures. Layouts are facts of the
+ * driver's ABI, taken from the headers of its open kernel modules (tag 580.95.05; the header is named at each), and
+ * compared with 535, 550, 570 and 595. Differences between branches:
+ *   - NV_MEMORY_ALLOCATION_PARAMS ends at `tag` in 535 and gained `numaNode` in 550 (both sizes are tried, new first).
+ *   - everything else here is the same in all five.
  */
 #ifndef FLEXAI_NVIDIA_ABI_H
 #define FLEXAI_NVIDIA_ABI_H
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 
-/* nv_escape.h, nv-ioctl-numbers.h: ioctl type 'F' on /dev/nvidiactl */
-enum { NV_ESC_REGISTER_FD = 201, NV_ESC_RM_FREE = 0x29, NV_ESC_RM_CONTROL = 0x2A, NV_ESC_RM_ALLOC = 0x2B,
-       NV_ESC_RM_MAP_MEMORY = 0x4E };
+/* ---- ioctls: nv-ioctl-numbers.h, nv_escape.h, nvos.h ---- */
+#define NV_IOCTL(number, type) _IOWR('F', number, type)
+#define NV_MAJOR 195
+#define NV_CONTROL_MINOR 255
 
-/* Classes (cl0000.h, cl0080.h, cl2080.h, cl90cd.h, cl90ce.h, cla06c.h) */
-enum { NV01_ROOT_CLIENT = 0x41, NV01_DEVICE_0 = 0x80, NV20_SUBDEVICE_0 = 0x2080, NV_EVENT_BUFFER = 0x90cd,
-       NV_MEMORY_LIST_SYSTEM = 0x90ce, KEPLER_CHANNEL_GROUP_A = 0xa06c };
-/* Families told by their last byte: ..6f a channel, ..c0 a compute engine object (0xa0c0 Kepler and later). */
-static inline int nv_is_channel(uint32_t class) { return (class & 0xff) == 0x6f && class >= 0xa06f; }
-static inline int nv_is_compute(uint32_t class) { return (class & 0xff) == 0xc0 && class >= 0xa0c0; }
+struct nv_register_fd { int32_t ctl_fd; };                      /* nv-ioctl.h nv_ioctl_register_fd_t */
+#define NV_ESC_REGISTER_FD NV_IOCTL(201, struct nv_register_fd)
 
-/* Controls */
-enum {
-    NV0000_CLIENT_GET_HANDLE_INFO = 0xd02,      /* ctrl0000client.h */
-    NV0000_GPU_GET_ATTACHED_IDS = 0x201,        /* ctrl0000gpu.h */
-    NV0000_GPU_GET_ID_INFO_V2 = 0x205,
-    NV2080_GPU_GET_ID = 0x20800142,             /* ctrl2080gpu.h */
-    NV2080_GPU_GET_GID_INFO = 0x2080014a,
-    NV2080_EVENT_FECS_BIND_EVTBUF_V2 = 0x20801238,
-    NV2080_FIFO_DISABLE_CHANNELS = 0x2080110b,  /* ctrl2080fifo.h */
-    NVA06C_SET_TIMESLICE = 0xa06c0103,          /* ctrla06c.h */
-    NVA06C_GET_TIMESLICE = 0xa06c0104,
-    NVA06C_PREEMPT = 0xa06c0105,
-    NV90CD_ENABLE = 0x90cd0101,                 /* ctrl90cd.h */
-    NV90CD_UPDATE_GET = 0x90cd0102,
-    NV90CD_FLUSH = 0x90cd0104,
+struct nv_os_free { uint32_t root, parent, object, status; };   /* nvos.h NVOS00_PARAMETERS */
+#define NV_ESC_RM_FREE NV_IOCTL(0x29, struct nv_os_free)
+
+struct nv_os_control {                                          /* nvos.h NVOS54_PARAMETERS */
+    uint32_t client, object, command, flags;
+    uint64_t parameters;
+    uint32_t n_parameters, status;
 };
-enum { NV_INFO_PARENT = 1, NV_INFO_CLASS = 2 }; /* of GET_HANDLE_INFO */
-enum { NV_ERR_INSUFFICIENT_PERMISSIONS = 0x1b, NV_ERR_OBJECT_NOT_FOUND = 0x57 };
+#define NV_ESC_RM_CONTROL NV_IOCTL(0x2A, struct nv_os_control)
 
-struct nv_control { uint32_t client, object, cmd, flags; uint64_t params; uint32_t n, status; };
-struct nv_alloc { uint32_t root, parent, object, class; uint64_t params; uint32_t n, status; };
-struct nv_free { uint32_t root, parent, object, status; };
-struct nv_register { int32_t fd; };
-struct nv_map {
-    struct { uint32_t client, device, memory, pad; uint64_t offset, length, linear; uint32_t status, flags; } p;
+struct nv_os_alloc {                                            /* nvos.h NVOS21_PARAMETERS */
+    uint32_t root, parent, object, class;
+    uint64_t parameters;
+    uint32_t n_parameters, status;
+};
+#define NV_ESC_RM_ALLOC NV_IOCTL(0x2B, struct nv_os_alloc)
+
+struct nv_os_map {                                              /* nvos.h NVOS33 + nv-unix-nvos-params-wrappers.h */
+    uint32_t client, device, memory, pad;
+    uint64_t offset, length, linear;
+    uint32_t status, flags;
     int32_t fd;
-    uint32_t pad;
-};
-
-struct nv_handle_info { uint32_t object, index; uint64_t data; };
-struct nv_attached_ids { uint32_t id[32]; };
-struct nv_id_info { uint32_t id, flags, device, subdevice, sli, board, instance; int32_t numa; };
-struct nv_gpu_id { uint32_t id; };
-struct nv_gid_info { uint32_t index, flags, length; uint8_t data[256]; };
-struct nv_device_params { uint32_t id, share, target_client, target_device, flags, pad; uint64_t start, size, limit;
-                          uint32_t mode, pad2; };
-struct nv_subdevice_params { uint32_t id; };
-/* nvos.h NV_MEMORY_ALLOCATION_PARAMS; `numa` came in 550, older drivers take the shorter size too. */
-struct nv_memory_params {
-    uint32_t owner, type, flags, width, height;
-    int32_t pitch;
-    uint32_t attr, attr2, format, comp, zcull, pad;
-    uint64_t low, high, size, align, offset, limit, address;
-    uint32_t tag_count, va, internal, tag;
-    int32_t numa;
     uint32_t pad2;
 };
-#define NV_MEMORY_PARAMS_BEFORE_550 offsetof(struct nv_memory_params, numa)
-#define NV_ATTR_CACHED (1u << 29)
-#define NV_ATTR2_USER_READ_ONLY (1u << 22)
+#define NV_ESC_RM_MAP_MEMORY NV_IOCTL(0x4E, struct nv_os_map)
+#define NV_MAP_READ_ONLY 1u
 
-/* cl90cd.h */
-struct nv_event_buffer_params {
-    uint64_t header, records;
-    uint32_t record_bytes, n_records;
-    uint64_t vardata;
-    uint32_t vardata_bytes, records_threshold;
-    uint64_t notification;
-    uint32_t vardata_threshold, subdevice, flags, h_header, h_records, h_vardata;
+_Static_assert(sizeof(struct nv_os_control) == 32 && sizeof(struct nv_os_alloc) == 32, "nvos.h");
+_Static_assert(sizeof(struct nv_os_map) == 56 && offsetof(struct nv_os_map, fd) == 48, "nvos.h");
+
+/* ---- status: nvstatuscodes.h ---- */
+enum {
+    NV_STATUS_OK = 0x00,
+    NV_STATUS_INSUFFICIENT_PERMISSIONS = 0x1B,
+    NV_STATUS_INVALID_ARGUMENT = 0x1F,
+    NV_STATUS_INVALID_CHANNEL = 0x21,
+    NV_STATUS_INVALID_CLIENT = 0x23,
+    NV_STATUS_INVALID_COMMAND = 0x24,
+    NV_STATUS_INVALID_OBJECT = 0x31,
+    NV_STATUS_INVALID_OBJECT_HANDLE = 0x33,
+    NV_STATUS_INVALID_PARAM_STRUCT = 0x3A,
+    NV_STATUS_INVALID_STATE = 0x40,
+    NV_STATUS_NO_MEMORY = 0x51,
+    NV_STATUS_NOT_SUPPORTED = 0x56,
+    NV_STATUS_OBJECT_NOT_FOUND = 0x57,
+    NV_STATUS_TIMEOUT = 0x65,
+    NV_STATUS_GPU_IS_LOST = 0x0F,
 };
-struct nv_event_header { uint32_t get, put; uint64_t count, dropped, vardata_dropped; };
-struct nv_event_enable { uint8_t enable, pad[3]; uint32_t flags; };
-enum { NV_OVERFLOW_KEEP_OLDEST = 1 };
-struct nv_event_get { uint32_t get, vardata_get; };
-struct nv_fecs_bind { uint32_t buffer, record_bytes, level, filter; uint8_t all_users, pad[3]; uint32_t reason; };
-enum { NV_FECS_LEVEL_COMPAT = 1 };
-/* cl90cdFecs.h */
-struct nv_fecs_record {
+
+/* ---- classes ---- */
+enum {
+    NV_CLASS_CLIENT = 0x0041,        /* cl0041.h NV01_ROOT_CLIENT */
+    NV_CLASS_DEVICE = 0x0080,        /* cl0080.h NV01_DEVICE_0 */
+    NV_CLASS_SUBDEVICE = 0x2080,     /* cl2080.h NV20_SUBDEVICE_0 */
+    NV_CLASS_GROUP = 0xA06C,         /* cla06c.h KEPLER_CHANNEL_GROUP_A */
+    NV_CLASS_EVENT_BUFFER = 0x90CD,  /* cl90cd.h NV_EVENT_BUFFER */
+    NV_CLASS_EVENT_MEMORY = 0x90CE,  /* cl90ce.h NV01_MEMORY_DEVICELESS */
+};
+/* Channels are 0x..6F from Kepler (A16F) on, compute objects 0x..C0 (A0C0): one pair per generation of hardware. */
+static inline int nv_is_channel(uint32_t class) { return (class & 0xFF) == 0x6F && class >= 0xA06F; }
+static inline int nv_is_compute(uint32_t class) { return (class & 0xFF) == 0xC0 && class >= 0xA0C0; }
+
+/* ---- allocation parameters ---- */
+struct nv_device_alloc {             /* cl0080.h NV0080_ALLOC_PARAMETERS */
+    uint32_t device, client_share, target_client, target_device, flags, pad;
+    uint64_t va_size, va_start, va_limit;
+    uint32_t va_mode, pad2;
+};
+#define NV_DEVICE_VA_MODE_MULTIPLE 2u
+struct nv_subdevice_alloc { uint32_t subdevice; };
+struct nv_group_alloc {              /* nvos.h NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS */
+    uint32_t error_object, ecc_object, va_space, engine;
+    uint8_t for_vgpu_plugin, pad[3];
+};
+#define NV_ENGINE_GRAPHICS 1u        /* cl2080_notification.h NV2080_ENGINE_TYPE_GR0 */
+struct nv_memory_alloc {             /* nvos.h NV_MEMORY_ALLOCATION_PARAMS */
+    uint32_t owner, type, flags, width, height;
+    int32_t pitch;
+    uint32_t attributes, attributes2, format, compression_coverage, zcull, pad;
+    uint64_t range_low, range_high, size, alignment, offset, limit, address;
+    uint32_t context_tag, va_space, internal_flags, tag;
+    int32_t numa_node;               /* 550 and later */
+    uint32_t pad2;
+};
+#define NV_MEMORY_ALLOC_535 offsetof(struct nv_memory_alloc, numa_node)
+#define NV_MEMORY_ATTR_CACHED (1u << 29)          /* nvos.h NVOS32_ATTR_COHERENCY_CACHED */
+#define NV_MEMORY_ATTR2_USER_READ_ONLY (1u << 22) /* nvos.h NVOS32_ATTR2_PROTECTION_USER */
+struct nv_event_buffer_alloc {       /* cl90cd.h NV_EVENT_BUFFER_ALLOC_PARAMETERS */
+    uint64_t header_out, records_out;
+    uint32_t record_size, n_records;
+    uint64_t vardata_out;
+    uint32_t vardata_size, records_threshold;
+    uint64_t notification;
+    uint32_t vardata_threshold, subdevice, flags, header, records, vardata;
+};
+
+/* ---- controls ---- */
+#define NV_GET_HANDLE_INFO 0x0D02u   /* ctrl0000client.h NV0000_CTRL_CMD_CLIENT_GET_HANDLE_INFO */
+struct nv_handle_info { uint32_t object, index; uint64_t value; };
+enum { NV_HANDLE_PARENT = 1, NV_HANDLE_CLASS = 2 };
+
+#define NV_GET_PROBED_IDS 0x0214u    /* ctrl0000gpu.h; ended by NV_NO_GPU */
+#define NV_GET_ATTACHED_IDS 0x0201u
+#define NV_MAX_GPUS 32
+#define NV_NO_GPU 0xFFFFFFFFu
+struct nv_attached_ids { uint32_t ids[NV_MAX_GPUS]; };
+#define NV_GET_ID_INFO 0x0205u
+struct nv_id_info {
+    uint32_t gpu, flags, device_instance, subdevice_instance, sli_status, board, gpu_instance;
+    int32_t numa;
+};
+#define NV_GET_UUID 0x0275u
+struct nv_uuid { uint32_t gpu, flags; uint8_t text[256]; uint32_t length; };
+#define NV_GET_GPU_ID 0x20800142u    /* ctrl2080gpu.h */
+#define NV_GET_TIME 0x20800403u      /* ctrl2080tmr.h, u64 ns */
+
+#define NV_SET_TIMESLICE 0xA06C0103u /* ctrla06cgpfifo.h, u64 us */
+#define NV_GET_TIMESLICE 0xA06C0104u
+#define NV_PREEMPT 0xA06C0105u
+struct nv_preempt { uint8_t wait, manual_timeout, pad[2]; uint32_t timeout_us; };
+/* Left to itself the driver waits 4 s for a group that never ran, its locks held: the wait is bounded by us. */
+#define NV_PREEMPT_BOUNDED {.wait = 1, .manual_timeout = 1, .timeout_us = 50000}
+
+#define NV_DISABLE_CHANNELS 0x2080110Bu /* ctrl2080fifo.h */
+#define NV_DISABLE_MAX 64
+struct nv_disable {
+    uint8_t disable, pad[3];
+    uint32_t n;
+    uint8_t only_scheduling, rewind, pad2[6]; /* both stay 0: 1 leaves work running, or discards it */
+    uint64_t event;                           /* 0: the call waits until the channels are off the card */
+    uint32_t clients[NV_DISABLE_MAX], channels[NV_DISABLE_MAX];
+};
+_Static_assert(sizeof(struct nv_disable) == 24 + 8 * NV_DISABLE_MAX, "ctrl2080fifo.h");
+
+#define NV_BIND_LOG 0x20801238u      /* ctrl2080gr.h NV2080_CTRL_CMD_GR_FECS_BIND_EVTBUF_FOR_UID_V2 */
+struct nv_bind_log {
+    uint32_t event_buffer, record_size, detail, filter;
+    uint8_t all_users, pad[3];
+    uint32_t reason;
+};
+#define NV_LOG_DETAIL_SIMPLE 1u      /* only the start and the end of a context's time on the card */
+#define NV_LOG_ENABLE 0x90CD0101u    /* ctrl90cd.h */
+#define NV_LOG_UPDATE_GET 0x90CD0102u
+#define NV_LOG_FLUSH 0x90CD0104u
+struct nv_log_enable { uint8_t enable, pad[3]; uint32_t flags; };
+#define NV_LOG_KEEP_OLDEST 1u
+struct nv_log_get { uint32_t records, vardata; };
+
+/* ---- the log's shared memory: cl90cd.h, cl90cdFecs.h ---- */
+struct nv_log_header {
+    uint32_t get, put;
+    uint64_t count, dropped, vardata_dropped;
+};
+struct nv_log_record {
     uint16_t type, subtype;
     uint32_t vardata;
     uint8_t tag, vm;
     uint16_t sequence;
     uint32_t context, pid;
     uint16_t reserved;
-    uint8_t instance, compute_instance;
-    uint64_t ts_ns;
+    uint8_t mig_gpu, mig_compute;
+    uint64_t timestamp;
 };
-enum { NV_FECS_RUNS = 6, NV_FECS_LEFT = 7 };
-
-struct nv_disable_channels {
-    uint8_t disable, pad[3];
-    uint32_t n;
-    uint8_t only_scheduling, rewind, pad2[6];
-    uint64_t event;
-    uint32_t client[64], channel[64];
-};
-struct nv_timeslice { uint64_t us; };
-struct nv_preempt { uint8_t wait, manual, pad[2]; uint32_t timeout_us; };
-
-_Static_assert(sizeof(struct nv_control) == 32 && sizeof(struct nv_alloc) == 32, "escapes");
-_Static_assert(sizeof(struct nv_map) == 56, "map");
-_Static_assert(sizeof(struct nv_fecs_record) == 32, "record");
-_Static_assert(sizeof(struct nv_event_header) == 32, "header");
-_Static_assert(sizeof(struct nv_disable_channels) == 536, "disable");
-_Static_assert(sizeof(struct nv_event_buffer_params) == 72, "event buffer");
+_Static_assert(sizeof(struct nv_log_record) == 32, "cl90cd.h, cl90cdFecs.h");
+enum { NV_TAG_RUNS = 6, NV_TAG_LEFT = 7 };
+#define NV_PID_UNKNOWN 0xFFFFFFFFu
 #endif

@@ -1,114 +1,244 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The context-switch log (FECS event buffer): who had the card, to the nanosecond. The reader's contract follows
- * fecs_event_list.c and eventbufferproducer.c: the oldest records are kept and drops counted, the counter is read before
- * UPDATE_GET resets it, the ring is not 2^16 records long (their sequence has 16 bits), and we flush ourselves.
+ *
+ * The driver's context-switch log (fecs_event_list.c, eventbufferproducer.c in tag 580.95.05): a ring in shared memory
+ * that the driver fills when asked to flush. Kept oldest, so that losses are counted: `dropped` in the header is reset
+ * by UPDATE_GET and so read first, and a gap in the 16-bit sequence shows what happened between the two.
  */
 #include <errno.h>
-#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
-#include <time.h>
-#include "card.h"
+#include "nvidia.h"
 
-#define N_RECORDS 32768u
-#define HEADER_BYTES 4096u
-#define RECORD_BYTES (N_RECORDS * sizeof(struct nv_fecs_record))
-#define OFFSET_FOR_NS 10000000000ull /* the least offset is forgotten after so long: clocks drift */
+#define CALIBRATE_EVERY_NS 1000000000ull
+#define CLOCK_TOLERANCE_NS 2000000    /* a record this far ahead of the card's clock: not the same clock */
+#define N_NAMES (sizeof((struct nv_log *)0)->names / sizeof((struct nv_log *)0)->names[0])
 
-uint64_t nvidia_now_ns(void)
+static uint64_t now(const struct nv_rm *rm)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+    return rm->sys->now_ns(rm->sys->context);
 }
 
-static int memory(struct nvidia_card *c, uint32_t *object, uint64_t bytes)
+static const void *map(struct nv_rm *rm, uint32_t memory, size_t length)
 {
-    struct nv_memory_params m = {.attr = NV_ATTR_CACHED, .attr2 = NV_ATTR2_USER_READ_ONLY, .size = bytes, .numa = -1};
-    int error = rm_alloc(c->control, c->root, c->root, object, NV_MEMORY_LIST_SYSTEM, &m, sizeof m);
-    if (!error)
-        return 0;
-    struct nv_memory_params old = {.attr = NV_ATTR_CACHED, .attr2 = NV_ATTR2_USER_READ_ONLY, .size = bytes};
-    return rm_alloc(c->control, c->root, c->root, object, NV_MEMORY_LIST_SYSTEM, &old, NV_MEMORY_PARAMS_BEFORE_550);
+    const struct nv_sys *sys = rm->sys;
+    /* The driver attaches the mapping to a descriptor of its own; it may be closed once mapped. */
+    int fd = sys->open(sys->context, "/dev/nvidiactl");
+    if (fd < 0)
+        return NULL;
+    struct nv_os_map call = {
+        .client = rm->client,
+        .device = rm->client, /* this memory has no device: the client stands for it */
+        .memory = memory,
+        .length = length,
+        .flags = NV_MAP_READ_ONLY,
+        .fd = fd,
+    };
+    const void *at = NULL;
+    if (!sys->ioctl(sys->context, rm->fd, NV_ESC_RM_MAP_MEMORY, &call)) {
+        rm->status = call.status;
+        if (!call.status)
+            at = sys->map(sys->context, length, fd);
+    }
+    sys->close(sys->context, fd);
+    return at;
 }
 
-int nvidia_log_open(struct nvidia_card *c)
+static int memory(struct nv_rm *rm, size_t length, uint32_t *handle)
 {
-    c->h_header = 0xf1000003;
-    c->h_records = 0xf1000004;
-    c->h_buffer = 0xf1000005;
-    int error = memory(c, &c->h_header, HEADER_BYTES);
-    if (!error)
-        error = memory(c, &c->h_records, RECORD_BYTES);
-    struct nv_event_buffer_params p = {
-        .record_bytes = sizeof(struct nv_fecs_record), .n_records = N_RECORDS, .subdevice = c->subdevice,
-        .h_header = c->h_header, .h_records = c->h_records};
-    if (!error)
-        error = rm_alloc(c->control, c->root, c->root, &c->h_buffer, NV_EVENT_BUFFER, &p, sizeof p);
-    if (!error)
-        c->header = rm_map(c->control, c->root, c->h_header, HEADER_BYTES, &error);
-    if (!error)
-        c->records = rm_map(c->control, c->root, c->h_records, RECORD_BYTES, &error);
-    struct nv_fecs_bind bind = {
-        .buffer = c->h_buffer, .record_bytes = sizeof(struct nv_fecs_record), .level = NV_FECS_LEVEL_COMPAT, .all_users = 1};
-    if (!error)
-        error = rm_control(c->control, c->root, c->subdevice, NV2080_EVENT_FECS_BIND_EVTBUF_V2, &bind, sizeof bind);
-    struct nv_event_enable enable = {.enable = 1, .flags = NV_OVERFLOW_KEEP_OLDEST};
-    if (!error)
-        error = rm_control(c->control, c->root, c->h_buffer, NV90CD_ENABLE, &enable, sizeof enable);
-    if (error)
-        nvidia_log_close(c);
+    struct nv_memory_alloc wanted = {
+        .attributes = NV_MEMORY_ATTR_CACHED,
+        .attributes2 = NV_MEMORY_ATTR2_USER_READ_ONLY,
+        .size = length,
+        .numa_node = -1,
+    };
+    int error = nv_alloc(rm, rm->client, NV_CLASS_EVENT_MEMORY, &wanted, sizeof wanted, handle);
+    if (error && (rm->status == NV_STATUS_INVALID_PARAM_STRUCT || rm->status == NV_STATUS_INVALID_ARGUMENT))
+        error = nv_alloc(rm, rm->client, NV_CLASS_EVENT_MEMORY, &wanted, NV_MEMORY_ALLOC_535, handle);
     return error;
 }
 
-void nvidia_log_close(struct nvidia_card *c)
+static const char *bind_reason(uint32_t reason)
 {
-    if (c->header)
-        rm_system->unmap((void *)(uintptr_t)c->header, HEADER_BYTES);
-    if (c->records)
-        rm_system->unmap((void *)(uintptr_t)c->records, RECORD_BYTES);
-    c->header = NULL;
-    c->records = NULL;
+    static const char *const texts[] = {
+        "no reason given", "this card is too old", "not enabled on this card", "not enabled",
+        "needs CAP_SYS_ADMIN in the initial user namespace", "needs the profiling capability",
+    };
+    return reason < sizeof texts / sizeof *texts ? texts[reason] : "unknown reason";
 }
 
-/* The card's clock now, by the smallest delay seen between a record's time and ours. */
-static uint64_t card_now(struct nvidia_card *c, uint64_t latest_ts, uint64_t now)
+/* The card's clock against ours: the narrowest of three questions. */
+static void calibrate(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice)
 {
-    if (latest_ts) {
-        int64_t offset = (int64_t)(now - latest_ts);
-        if (!c->offset_at || offset < c->clock_offset || now - c->offset_at > OFFSET_FOR_NS) {
-            c->clock_offset = offset;
-            c->offset_at = now;
+    uint64_t narrowest = UINT64_MAX;
+    for (int i = 0; i < 3; i++) {
+        uint64_t card = 0, before = now(rm);
+        if (nv_control(rm, subdevice, NV_GET_TIME, &card, sizeof card) || !card) {
+            log->clock_is_guessed = 1;
+            return;
+        }
+        uint64_t after = now(rm);
+        if (after - before < narrowest) {
+            narrowest = after - before;
+            log->offset_ns = (int64_t)card - (int64_t)(before + (after - before) / 2);
         }
     }
-    return c->offset_at ? (uint64_t)((int64_t)now - c->clock_offset) : now;
+    log->calibrated_at_ns = now(rm);
 }
 
-int nvidia_log_read(struct nvidia_card *c, struct cc_log_record *out, int max, uint64_t *dropped, uint64_t *now_ns)
+int nv_log_open(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, char *why, size_t n_why)
 {
-    if (!c->header)
-        return -ENOSYS;
-    int error = rm_control(c->control, c->root, c->h_buffer, NV90CD_FLUSH, NULL, 0);
+    memset(log, 0, sizeof *log);
+    const char *step = "memory of the log";
+    log->n_records = NV_LOG_RECORDS;
+    size_t length = (size_t)log->n_records * sizeof(struct nv_log_record);
+    int error = memory(rm, 4096, &log->header_memory);
+    if (!error)
+        error = memory(rm, length, &log->records_memory);
+    if (!error) {
+        step = "event buffer";
+        struct nv_event_buffer_alloc wanted = {
+            .record_size = sizeof(struct nv_log_record),
+            .n_records = log->n_records,
+            .subdevice = subdevice,
+            .header = log->header_memory,
+            .records = log->records_memory,
+        };
+        error = nv_alloc(rm, rm->client, NV_CLASS_EVENT_BUFFER, &wanted, sizeof wanted, &log->buffer);
+    }
+    if (!error) {
+        step = "mapping of the log";
+        log->header = map(rm, log->header_memory, 4096);
+        log->records = log->header ? map(rm, log->records_memory, length) : NULL;
+        error = log->records ? 0 : -EIO;
+    }
+    struct nv_bind_log bind = {
+        .event_buffer = log->buffer,
+        .record_size = sizeof(struct nv_log_record),
+        .detail = NV_LOG_DETAIL_SIMPLE,
+        .all_users = 1,
+    };
+    if (!error) {
+        step = "binding of the log";
+        error = nv_control(rm, subdevice, NV_BIND_LOG, &bind, sizeof bind);
+        if (error)
+            step = bind_reason(bind.reason);
+    }
+    if (!error) {
+        step = "enabling of the log";
+        struct nv_log_enable enable = {.enable = 1, .flags = NV_LOG_KEEP_OLDEST};
+        error = nv_control(rm, log->buffer, NV_LOG_ENABLE, &enable, sizeof enable);
+    }
+    if (error) {
+        snprintf(why, n_why, "%s: %s (driver status 0x%x)", step, strerror(-error), rm->status);
+        nv_log_close(log, rm);
+        return error;
+    }
+    log->get = log->header->put < log->n_records ? log->header->put : 0;
+    calibrate(log, rm, subdevice);
+    log->open = 1;
+    return 0;
+}
+
+void nv_log_close(struct nv_log *log, struct nv_rm *rm)
+{
+    const struct nv_sys *sys = rm->sys;
+    if (log->buffer)
+        nv_free(rm, rm->client, log->buffer);
+    if (log->records)
+        sys->unmap(sys->context, (void *)(uintptr_t)log->records, (size_t)log->n_records * sizeof *log->records);
+    if (log->header)
+        sys->unmap(sys->context, (void *)(uintptr_t)log->header, 4096);
+    if (log->records_memory)
+        nv_free(rm, rm->client, log->records_memory);
+    if (log->header_memory)
+        nv_free(rm, rm->client, log->header_memory);
+    memset(log, 0, sizeof *log);
+}
+
+/* A freed context's last record may have lost its pid; who started it still knows. */
+static uint32_t name(struct nv_log *log, const struct nv_log_record *record)
+{
+    size_t at = (record->context * 2654435761u) % N_NAMES;
+    if (record->pid != NV_PID_UNKNOWN) {
+        log->names[at].context = record->context;
+        log->names[at].pid = record->pid;
+        return record->pid;
+    }
+    return log->names[at].pid && log->names[at].context == record->context ? log->names[at].pid : NV_PID_UNKNOWN;
+}
+
+/* Losses that a gap in the sequence shows, beyond those already told: the gap is known modulo 2^16 only. */
+static uint64_t gap(struct nv_log *log, uint16_t sequence)
+{
+    uint16_t expected = (uint16_t)(log->sequence + 1);
+    uint64_t lost = log->have_sequence ? (uint16_t)(sequence - expected) : 0;
+    log->sequence = sequence;
+    log->have_sequence = 1;
+    while (lost < log->reported)
+        lost += 1u << 16;
+    uint64_t news = lost - log->reported;
+    log->reported = 0;
+    return news;
+}
+
+static void judge_clock(struct nv_log *log, uint64_t ts_ns, uint64_t host_ns)
+{
+    int64_t ahead = (int64_t)ts_ns - ((int64_t)host_ns + log->offset_ns);
+    if (!log->clock_is_guessed && ahead > CLOCK_TOLERANCE_NS)
+        log->clock_is_guessed = 1;
+    if (log->clock_is_guessed && (ahead > 0 || log->calibrated_at_ns == 0)) {
+        /* The least delay ever seen between a record and its reading is as near as records alone can tell. */
+        log->offset_ns = (int64_t)ts_ns - (int64_t)host_ns;
+        log->calibrated_at_ns = host_ns;
+    }
+}
+
+int nv_log_read(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, struct cc_log_record *records, int max,
+                uint64_t *dropped, uint64_t *now_ns)
+{
+    *dropped = 0;
+    *now_ns = 0;
+    if (!log->open)
+        return -EOPNOTSUPP;
+    if (!log->clock_is_guessed && now(rm) - log->calibrated_at_ns > CALIBRATE_EVERY_NS)
+        calibrate(log, rm, subdevice);
+    /* Every record before this instant is in the ring once the flush is over: open intervals are charged up to it. */
+    uint64_t flushed_at = now(rm);
+    int error = nv_control(rm, log->buffer, NV_LOG_FLUSH, NULL, 0);
     if (error)
         return error;
-    uint64_t now = nvidia_now_ns(), drops = *(const volatile uint64_t *)&c->header->dropped, latest = 0;
-    uint32_t put = *(const volatile uint32_t *)&c->header->put;
-    atomic_thread_fence(memory_order_acquire);
-    if (put >= N_RECORDS)
+    uint64_t lost = log->header->dropped;
+    uint32_t put = log->header->put;
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    if (put >= log->n_records)
         return -EPROTO;
+    log->reported += lost;
+    *dropped = lost;
     int n = 0;
-    while (c->get != put && n < max) {
-        const struct nv_fecs_record *r = &c->records[c->get];
-        c->get = (c->get + 1) % N_RECORDS;
-        if (r->tag != NV_FECS_RUNS && r->tag != NV_FECS_LEFT)
+    uint32_t first = log->get;
+    for (; log->get != put && n < max; log->get = (log->get + 1) % log->n_records) {
+        struct nv_log_record record = log->records[log->get];
+        *dropped += gap(log, record.sequence);
+        if (record.tag != NV_TAG_RUNS && record.tag != NV_TAG_LEFT)
             continue;
-        latest = r->ts_ns;
-        out[n++] = (struct cc_log_record){
-            .ts_ns = r->ts_ns, .pid = r->pid, .context = r->context,
-            .kind = r->tag == NV_FECS_RUNS ? CC_LOG_START : CC_LOG_END};
+        judge_clock(log, record.timestamp, flushed_at);
+        log->last_ts_ns = record.timestamp;
+        records[n++] = (struct cc_log_record){
+            .ts_ns = record.timestamp,
+            .pid = name(log, &record),
+            .context = record.context,
+            .kind = record.tag == NV_TAG_RUNS ? CC_LOG_START : CC_LOG_END,
+        };
     }
-    *dropped = drops;
-    *now_ns = card_now(c, latest, now);
-    struct nv_event_get get = {c->get, 0};
-    error = rm_control(c->control, c->root, c->h_buffer, NV90CD_UPDATE_GET, &get, sizeof get);
-    return error ? error : n;
+    int more = log->get != put;
+    struct nv_log_get got = {.records = log->get};
+    if (log->get != first || lost) {
+        error = nv_control(rm, log->buffer, NV_LOG_UPDATE_GET, &got, sizeof got);
+        if (error)
+            return error;
+    }
+    uint64_t card_now = (uint64_t)((int64_t)flushed_at + log->offset_ns);
+    /* With records left to read, time has only been accounted up to the last one given out. */
+    *now_ns = more || card_now < log->last_ts_ns ? log->last_ts_ns : card_now;
+    return n;
 }

@@ -1,241 +1,454 @@
 /* SPDX-License-Identifier: Apache-2.0
- * flexai-nvprobe: what of the outside controls works with this machine's driver, one JSON line per check. `doctor` runs
- * it; its other commands show each control by itself on processes that the caller names.
  *
- *   flexai-nvprobe UUID                                 self-test
- *   flexai-nvprobe UUID find PID                        groups of a process, and what finding them took
- *   flexai-nvprobe UUID watch SECONDS                   who had the card
- *   flexai-nvprobe UUID limit PID MILLI PERIOD_MS SECONDS   duty cycle by stop and resume
- *   flexai-nvprobe UUID turns TURN_MS SECONDS PID:SHARE...  turns in order of card time over share
- *   flexai-nvprobe UUID cost PID N                      what each control call takes
+ * flexai-nvprobe: what NVIDIA's controls do on this machine, one JSON object a line, for `flexai doctor` and for people;
+ * and the smallest policies over them (watch, limit, share), a proof of the controls that owes nothing to the arbiter.
  */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
-#include "card.h"
+#include "nvidia.h"
 
-#define MAX_PIDS 64
-static void *card;
-static volatile sig_atomic_t ended;
+#define MAX_TENANTS 16
+#define MAX_TENANT_GROUPS 16
+#define MAX_RECORDS 4096
 
-struct tenant { uint32_t pid; double share; uint32_t handle[64]; int n; uint64_t held_ns; double turn; bool stopped; };
-static struct tenant tenant[MAX_PIDS];
+struct tenant {
+    uint32_t pid;
+    double weight;
+    uint32_t handles[MAX_TENANT_GROUPS];
+    int n_groups, stopped;
+    uint64_t used_ns, n_starts;
+};
+static struct nv_card *card;
+static struct tenant tenants[MAX_TENANTS];
 static int n_tenants;
-static uint32_t resident;
-static uint64_t since;
-static uint64_t n_records, n_dropped;
+static uint64_t n_records, n_dropped, n_calls, call_ns, call_max_ns, card_now_ns;
+static struct { uint32_t pid; uint64_t since_ns; int running; } resident;
+static volatile sig_atomic_t ending;
 
-static double now_s(void) { return (double)nvidia_now_ns() / 1e9; }
-static void nap(double s)
+static void on_signal(int number) { (void)number; ending = 1; }
+
+static uint64_t now(void) { return nv_machine.now_ns(NULL); }
+
+static void sleep_ns(int64_t ns)
 {
-    struct timespec t = {(time_t)s, (long)((s - (double)(time_t)s) * 1e9)};
+    if (ns <= 0)
+        return;
+    struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
     nanosleep(&t, NULL);
 }
-static void on_signal(int number) { ended = number; }
 
-static void charge(uint64_t until)
+static int explain(const char *what, int error)
 {
-    for (int i = 0; resident && i < n_tenants; i++)
-        if (tenant[i].pid == resident && until > since)
-            tenant[i].held_ns += until - since;
-    since = until;
+    fprintf(stderr, "flexai-nvprobe: %s: %s (driver status 0x%x)\n", what, strerror(-error), card ? card->rm.status : 0);
+    return 1;
 }
 
-static void account(void)
+static int open_card(const char *wanted)
 {
-    static struct cc_log_record record[8192];
-    uint64_t dropped = 0, card_now = 0;
-    int n = cc_nvidia.read_log(card, record, 8192, &dropped, &card_now);
+    char why[160];
+    if (!nv_open(&nv_machine, &card, wanted, why, sizeof why))
+        return 0;
+    fprintf(stderr, "flexai-nvprobe: %s: %s\n", wanted[0] ? wanted : "first card", why);
+    return 1;
+}
+
+static void print_text(const char *text)
+{
+    for (; *text; text++)
+        if (*text == '"' || *text == '\\')
+            printf("\\%c", *text);
+        else if ((unsigned char)*text >= 0x20)
+            putchar(*text);
+}
+
+static int check_card(const char *wanted)
+{
+    if (open_card(wanted))
+        return 1;
+    struct cc_capabilities caps;
+    struct nv_check checks[16];
+    int n = nv_self_test(card, &caps, checks, 16), failed = 0;
     for (int i = 0; i < n; i++) {
-        charge(record[i].ts_ns > since ? record[i].ts_ns : since);
-        resident = record[i].kind == CC_LOG_START ? record[i].pid : 0;
+        printf("{\"card\":\"%s\",\"check\":\"%s\",\"ok\":%s,\"us\":%.1f,\"status\":%u,\"note\":\"", card->uuid, checks[i].name,
+               checks[i].error ? "false" : "true", (double)checks[i].cost_ns / 1e3, checks[i].status);
+        print_text(checks[i].note);
+        printf("\"}\n");
+        failed |= checks[i].error != 0;
     }
-    if (card_now > since)
-        charge(card_now);
-    n_records += n > 0 ? (uint64_t)n : 0;
-    n_dropped += dropped;
+    printf("{\"card\":\"%s\",\"check\":\"capabilities\",\"ok\":%s,\"timeslice\":%d,\"stop\":%d,\"preempt\":%d,\"log\":%d,"
+           "\"discover\":%d,\"clock\":\"%s\"}\n", card->uuid, failed ? "false" : "true", caps.timeslice, caps.stop,
+           caps.preempt, caps.log, caps.discover, card->log.clock_is_guessed ? "guessed from records" : "card");
+    nv_close(card);
+    card = NULL;
+    return failed;
 }
 
-static int find(struct tenant *t)
+static int check_all(const char *wanted)
 {
-    struct cc_group group[64];
-    double at = now_s();
-    int n = cc_nvidia.discover(card, t->pid, group, 64);
-    printf("{\"check\": \"find\", \"pid\": %u, \"groups\": %d, \"channels\": %u, \"ms\": %.2f}\n", t->pid, n,
-           n > 0 ? group[0].n_channels : 0, (now_s() - at) * 1e3);
-    t->n = n < 0 ? 0 : n;
-    for (int i = 0; i < t->n; i++)
-        t->handle[i] = group[i].handle;
-    return n > 0 ? 0 : 1;
+    if (wanted[0])
+        return check_card(wanted);
+    struct nv_card_file files[NV_MAX_CARDS];
+    int n = nv_machine.cards(NULL, files, NV_MAX_CARDS), failed = n <= 0;
+    if (failed)
+        fprintf(stderr, "flexai-nvprobe: no NVIDIA card: /proc/driver/nvidia/gpus is missing or empty\n");
+    for (int i = 0; i < n; i++)
+        failed |= check_card(files[i].uuid);
+    return failed;
 }
 
-static void set_stopped(struct tenant *t, bool stopped)
+/* ---- tenants ---- */
+
+static int find_tenant(const char *text)
 {
-    int error = cc_nvidia.stop(card, t->handle, t->n, stopped);
-    if (error)
-        fprintf(stderr, "stop(%d) of %u: %s\n", stopped, t->pid, strerror(-error));
+    struct tenant *t = &tenants[n_tenants];
+    char *end;
+    t->pid = (uint32_t)strtoul(text, &end, 10);
+    t->weight = *end == ':' ? strtod(end + 1, NULL) : 1;
+    if (n_tenants == MAX_TENANTS || !t->pid || !(t->weight > 0)) {
+        fprintf(stderr, "flexai-nvprobe: %s: expected PID or PID:WEIGHT, at most %d\n", text, MAX_TENANTS);
+        return 1;
+    }
+    struct cc_group groups[MAX_TENANT_GROUPS];
+    uint64_t guesses = card->n_guesses, began = now();
+    int n = nv_discover(card, t->pid, groups, MAX_TENANT_GROUPS);
+    if (n < 0)
+        return explain(text, n);
+    printf("{\"pid\":%u,\"groups\":%d,\"guesses\":%llu,\"ms\":%.2f,\"channels\":[", t->pid, n,
+           (unsigned long long)(card->n_guesses - guesses), (double)(now() - began) / 1e6);
+    for (int i = 0; i < n; i++) {
+        printf("%s%u", i ? "," : "", groups[i].n_channels);
+        t->handles[i] = groups[i].handle;
+    }
+    printf("]}\n");
+    t->n_groups = n;
+    n_tenants++;
+    return 0;
+}
+
+static int find_tenants(char **texts, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (find_tenant(texts[i]))
+            return 1;
+    return 0;
+}
+
+static int set_stopped(struct tenant *t, int stopped)
+{
+    uint64_t began = now();
+    int error = nv_stop(card, t->handles, t->n_groups, stopped);
+    uint64_t took = now() - began;
+    n_calls++;
+    call_ns += took;
+    call_max_ns = took > call_max_ns ? took : call_max_ns;
     t->stopped = stopped;
+    return error;
 }
 
-static void report(double took)
+static int gone(const struct tenant *t)
 {
-    double sum = 0;
+    const struct nv_group *group = t->n_groups ? nv_group_of(card, t->handles[0]) : NULL;
+    return !group || nv_machine.process_ended(NULL, card->processes[group->process].pidfd);
+}
+
+static void resume_all(void)
+{
     for (int i = 0; i < n_tenants; i++)
-        sum += (double)tenant[i].held_ns;
+        if (tenants[i].stopped)
+            set_stopped(&tenants[i], 0);
+}
+
+static struct tenant *tenant_of(uint32_t pid)
+{
     for (int i = 0; i < n_tenants; i++)
-        printf("{\"check\": \"held\", \"pid\": %u, \"asked\": %g, \"of_time\": %.5f, \"of_use\": %.5f}\n", tenant[i].pid,
-               tenant[i].share, (double)tenant[i].held_ns / 1e9 / took, sum > 0 ? (double)tenant[i].held_ns / sum : 0);
-    printf("{\"check\": \"log\", \"seconds\": %.3f, \"records\": %llu, \"dropped\": %llu}\n", took,
-           (unsigned long long)n_records, (unsigned long long)n_dropped);
+        if (tenants[i].pid == pid)
+            return &tenants[i];
+    if (n_tenants == MAX_TENANTS)
+        return NULL;
+    tenants[n_tenants] = (struct tenant){.pid = pid};
+    return &tenants[n_tenants++];
+}
+
+static void charge(uint64_t until_ns)
+{
+    struct tenant *t = resident.running ? tenant_of(resident.pid) : NULL;
+    if (t && until_ns > resident.since_ns)
+        t->used_ns += until_ns - resident.since_ns;
+    if (until_ns > resident.since_ns)
+        resident.since_ns = until_ns;
+}
+
+/* Read the log to its end and charge card time, an open interval up to the card's present. */
+static int account(void)
+{
+    static struct cc_log_record records[MAX_RECORDS];
+    int n;
+    do {
+        uint64_t dropped;
+        n = nv_log_read(&card->log, &card->rm, card->subdevice, records, MAX_RECORDS, &dropped, &card_now_ns);
+        if (n < 0)
+            return n;
+        n_records += (uint64_t)n;
+        n_dropped += dropped;
+        for (int i = 0; i < n; i++) {
+            charge(records[i].ts_ns); /* whatever ran has left: any record closes the interval */
+            resident.running = records[i].kind == CC_LOG_START;
+            if (resident.running) {
+                resident.pid = records[i].pid;
+                resident.since_ns = records[i].ts_ns;
+                struct tenant *t = tenant_of(resident.pid);
+                if (t)
+                    t->n_starts++;
+            }
+        }
+    } while (n == MAX_RECORDS);
+    charge(card_now_ns);
+    return 0;
+}
+
+static double cpu_ms(void)
+{
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1e3 +
+           (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e3;
+}
+
+static void print_summary(const char *name, uint64_t wall_ns)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < n_tenants; i++)
+        sum += tenants[i].used_ns;
+    printf("{\"run\":\"%s\",\"wall_ms\":%.1f,\"used_percent\":%.3f,\"records\":%llu,\"dropped\":%llu,\"calls\":%llu,"
+           "\"call_mean_us\":%.1f,\"call_max_us\":%.1f,\"cpu_ms\":%.1f,\"tenants\":[", name, (double)wall_ns / 1e6,
+           100.0 * (double)sum / (double)wall_ns, (unsigned long long)n_records, (unsigned long long)n_dropped,
+           (unsigned long long)n_calls, n_calls ? (double)call_ns / (double)n_calls / 1e3 : 0.0,
+           (double)call_max_ns / 1e3, cpu_ms());
+    for (int i = 0; i < n_tenants; i++)
+        printf("%s{\"pid\":%u,\"percent_of_time\":%.3f,\"percent_of_use\":%.3f,\"starts\":%llu}", i ? "," : "",
+               tenants[i].pid, 100.0 * (double)tenants[i].used_ns / (double)wall_ns,
+               sum ? 100.0 * (double)tenants[i].used_ns / (double)sum : 0.0, (unsigned long long)tenants[i].n_starts);
+    printf("]}\n");
+}
+
+static int begin(void)
+{
+    int error = account();
+    if (error)
+        return explain("log", error);
+    for (int i = 0; i < n_tenants; i++)
+        tenants[i].used_ns = tenants[i].n_starts = 0;
+    n_records = n_dropped = 0;
+    return 0;
 }
 
 static int watch(double seconds)
 {
-    double began = now_s();
-    account();
-    for (int i = 0; i < n_tenants; i++)
-        tenant[i].held_ns = 0;
-    began = now_s();
-    while (now_s() - began < seconds && !ended) {
-        nap(0.005);
-        account();
+    if (begin())
+        return 1;
+    uint64_t began = now(), end = began + (uint64_t)(seconds * 1e9), card_began = card_now_ns;
+    int error = 0;
+    while (!error && !ending && now() < end) {
+        sleep_ns(20000000);
+        error = account();
     }
-    report(now_s() - began);
-    return 0;
+    print_summary("watch", card_now_ns - card_began);
+    return error ? explain("log", error) : 0;
 }
 
-static int limit(double milli, double period_ms, double seconds)
+/* A tenant's card time held to a part of the clock's: its next window is what it may have by the window's end, less
+ * what it has had. */
+static int limit(double percent, double seconds, double period_ms)
 {
-    struct tenant *t = &tenant[0];
-    double began = now_s(), stopped_s = 0;
-    long n = 0;
-    account();
-    t->held_ns = 0;
-    while (now_s() - began < seconds && !ended) {
-        double start = began + (double)n++ * period_ms / 1e3;
-        set_stopped(t, false);
-        double on = start + period_ms * milli / 1e6 - now_s();
-        if (on > 0)
-            nap(on);
-        set_stopped(t, true);
-        double at = now_s(), off = start + period_ms / 1e3 - at;
-        if (off > 0)
-            nap(off);
-        stopped_s += now_s() - at;
-        account();
+    struct tenant *t = &tenants[0];
+    if (set_stopped(t, 1) || begin())
+        return explain("stop", -EIO);
+    uint64_t began = now(), end = began + (uint64_t)(seconds * 1e9), card_began = card_now_ns;
+    double period_ns = period_ms * 1e6, part = percent / 100;
+    int error = 0;
+    while (!error && !ending && now() < end) {
+        uint64_t turn = now();
+        double elapsed = (double)(card_now_ns - card_began);
+        double window = part * (elapsed + period_ns) - (double)t->used_ns;
+        window = window < 0 ? 0 : window > period_ns ? period_ns : window;
+        if (window > 0) {
+            error = set_stopped(t, 0);
+            /* A stop takes effect near the call's end: what calls cost has been learnt. */
+            sleep_ns((int64_t)(window - (double)call_ns / (double)n_calls));
+            int failed = set_stopped(t, 1);
+            error = error ? error : failed;
+        }
+        sleep_ns((int64_t)(period_ns - (double)(now() - turn)));
+        int failed = account();
+        error = error ? error : failed;
     }
-    double took = now_s() - began;
-    set_stopped(t, false);
-    t->share = milli / 10;
-    printf("{\"check\": \"limit\", \"asked\": %g, \"not_stopped\": %.5f}\n", milli / 1000, 1 - stopped_s / took);
-    report(took);
-    return 0;
+    uint64_t wall = card_now_ns - card_began;
+    resume_all();
+    print_summary("limit", wall);
+    return error ? explain("limit", error) : 0;
 }
 
-static int turns(double turn_ms, double seconds)
+/* One runnable at a time, the next the one with the least card time for its weight; the next is resumed before the last
+ * is stopped, so that the card never waits for us. */
+static int share(double seconds, double turn_ms)
 {
-    double began = now_s();
-    int current = -1;
-    account();
-    for (int i = 0; i < n_tenants; i++)
-        tenant[i].held_ns = 0;
-    while (now_s() - began < seconds && !ended) {
-        int next = 0;
-        for (int i = 1; i < n_tenants; i++)
-            if ((double)tenant[i].held_ns / tenant[i].share < (double)tenant[next].held_ns / tenant[next].share)
-                next = i;
+    int n = n_tenants;
+    for (int i = 0; i < n; i++)
+        if (set_stopped(&tenants[i], 1))
+            return explain("stop", -EIO);
+    if (begin())
+        return 1;
+    uint64_t began = now(), end = began + (uint64_t)(seconds * 1e9), card_began = card_now_ns;
+    struct tenant *current = NULL;
+    int error = 0;
+    while (!error && !ending && now() < end) {
+        struct tenant *next = NULL;
+        for (int i = 0; i < n; i++)
+            if (!gone(&tenants[i]) &&
+                (!next || (double)tenants[i].used_ns / tenants[i].weight < (double)next->used_ns / next->weight))
+                next = &tenants[i];
+        if (!next)
+            break;
         if (next != current) {
-            if (tenant[next].stopped)
-                set_stopped(&tenant[next], false);
-            for (int i = 0; i < n_tenants; i++)
-                if (i != next && !tenant[i].stopped)
-                    set_stopped(&tenant[i], true);
+            error = set_stopped(next, 0);
+            if (!error && current)
+                error = set_stopped(current, 1);
             current = next;
         }
-        nap(turn_ms / 1e3);
-        account();
+        sleep_ns((int64_t)(turn_ms * 1e6));
+        int failed = account();
+        error = error ? error : failed;
     }
-    double took = now_s() - began;
-    for (int i = 0; i < n_tenants; i++)
-        set_stopped(&tenant[i], false);
-    report(took);
-    return 0;
+    uint64_t wall = card_now_ns - card_began;
+    resume_all();
+    print_summary("share", wall);
+    return error ? explain("share", error) : 0;
 }
+
+/* ---- what calls cost ---- */
 
 static int by_value(const void *a, const void *b)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
 }
 
-static int cost(int n)
+static int time_calls(int rounds)
 {
-    static const char *const NAMES[] = {"set_timeslice", "get_timeslice", "preempt", "stop", "resume", "flush"};
-    double ms[6][200];
-    n = n > 200 ? 200 : n;
-    for (int i = 0; i < n; i++)
-        for (int k = 0; k < 6; k++) {
-            uint32_t us = 0, handle = tenant[0].handle[0];
-            double at = now_s();
-            int error = k == 0   ? cc_nvidia.set_timeslice(card, handle, 2000)
-                        : k == 1 ? cc_nvidia.get_timeslice(card, handle, &us)
-                        : k == 2 ? cc_nvidia.preempt(card, handle)
-                        : k == 3 ? cc_nvidia.stop(card, &handle, 1, 1)
-                        : k == 4 ? cc_nvidia.stop(card, &handle, 1, 0)
-                                 : (account(), 0);
-            ms[k][i] = (now_s() - at) * 1e3;
-            if (error && !i)
-                printf("{\"check\": \"cost\", \"call\": \"%s\", \"error\": \"%s\"}\n", NAMES[k], strerror(-error));
+    static uint64_t took[10000];
+    static const char *const names[] = {"set_timeslice", "get_timeslice", "preempt", "stop", "resume", "read_log"};
+    struct tenant *t = &tenants[0];
+    rounds = rounds > 10000 ? 10000 : rounds;
+    for (int which = 0; which < 6; which++) {
+        int error = 0;
+        for (int i = 0; i < rounds && !error; i++) {
+            uint32_t us;
+            if (which == 4)
+                error = nv_stop(card, t->handles, t->n_groups, 1);
+            uint64_t began = now();
+            switch (which) {
+            case 0: error = nv_set_timeslice(card, t->handles[0], 2000); break;
+            case 1: error = nv_get_timeslice(card, t->handles[0], &us); break;
+            case 2: error = nv_preempt(card, t->handles[0]); break;
+            case 3: error = nv_stop(card, t->handles, t->n_groups, 1); break;
+            case 4: error = nv_stop(card, t->handles, t->n_groups, 0); break;
+            default: error = account(); break;
+            }
+            took[i] = now() - began;
+            if (which == 3)
+                nv_stop(card, t->handles, t->n_groups, 0);
+            sleep_ns(2000000);
         }
-    for (int k = 0; k < 6; k++) {
-        qsort(ms[k], (size_t)n, sizeof ms[k][0], by_value);
-        printf("{\"check\": \"cost\", \"call\": \"%s\", \"p50_ms\": %.4f, \"p99_ms\": %.4f}\n", NAMES[k], ms[k][n / 2],
-               ms[k][n * 99 / 100]);
+        if (error)
+            return explain(names[which], error);
+        qsort(took, (size_t)rounds, sizeof *took, by_value);
+        printf("{\"call\":\"%s\",\"n\":%d,\"p50_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f}\n", names[which], rounds,
+               (double)took[rounds / 2] / 1e3, (double)took[rounds * 99 / 100] / 1e3, (double)took[rounds - 1] / 1e3);
     }
     return 0;
 }
 
-int main(int argc, char **argv)
+static int slices(const char *text)
 {
-    char why[256] = "";
-    if (argc < 2) {
-        fprintf(stderr, "usage: flexai-nvprobe UUID [find PID | watch S [PID...] | limit PID MILLI PERIOD_MS S | "
-                        "turns TURN_MS S PID:SHARE... | cost PID N]\n");
-        return 2;
-    }
-    signal(SIGINT, on_signal);
-    signal(SIGTERM, on_signal);
-    int error = cc_nvidia.open(&card, argv[1], why, sizeof why);
-    printf("{\"check\": \"open\", \"ok\": %s, \"detail\": \"%s\"}\n", error ? "false" : "true", why);
-    if (error)
-        return 1;
-    struct cc_capabilities caps;
-    error = cc_nvidia.self_test(card, &caps);
-    printf("{\"check\": \"self_test\", \"timeslice\": %d, \"stop\": %d, \"preempt\": %d, \"log\": %d, \"discover\": %d, "
-           "\"detail\": \"%s\"}\n", caps.timeslice, caps.stop, caps.preempt, caps.log, caps.discover, caps.note);
-    const char *command = argc > 2 ? argv[2] : "";
-    int first = !strcmp(command, "find") || !strcmp(command, "limit") || !strcmp(command, "cost") ? 3
-                : !strcmp(command, "watch") ? 4 : !strcmp(command, "turns") ? 5 : argc;
-    bool many = first > 3;
-    for (int i = first; i < argc && n_tenants < MAX_PIDS && (many || i == first); i++) {
-        struct tenant *t = &tenant[n_tenants++];
-        t->share = 1;
-        if (sscanf(argv[i], "%u:%lf", &t->pid, &t->share) < 1 || find(t))
+    for (int i = 0; i < n_tenants; i++)
+        for (int g = 0; g < tenants[i].n_groups; g++) {
+            uint32_t us = 0, asked = text ? (uint32_t)strtoul(text, NULL, 10) : 0;
+            int error = asked ? nv_set_timeslice(card, tenants[i].handles[g], asked) : 0;
+            if (!error)
+                error = nv_get_timeslice(card, tenants[i].handles[g], &us);
+            if (error)
+                return explain("time slice", error);
+            printf("{\"pid\":%u,\"group\":%d,\"timeslice_us\":%u}\n", tenants[i].pid, g, us);
+        }
+    return 0;
+}
+
+static int usage(void)
+{
+    fprintf(stderr,
+            "usage: flexai-nvprobe [--card UUID] [check]            try every control; one JSON object a line\n"
+            "       flexai-nvprobe discover PID...                  the process's compute groups\n"
+            "       flexai-nvprobe watch SECONDS                    who had the card, by the driver's log\n"
+            "       flexai-nvprobe limit PID PERCENT SECONDS [PERIOD_MS]\n"
+            "       flexai-nvprobe share SECONDS TURN_MS PID:WEIGHT...\n"
+            "       flexai-nvprobe stop PID... | resume PID...      a stop lasts until resumed\n"
+            "       flexai-nvprobe timeslice PID [US]               read, or set and read\n"
+            "       flexai-nvprobe calls PID [N]                    what each control costs\n");
+    return 2;
+}
+
+static int command(int n, char **words)
+{
+    const char *name = words[0];
+    if (!strcmp(name, "watch") && n == 2)
+        return watch(atof(words[1]));
+    if (!strcmp(name, "discover") && n >= 2)
+        return find_tenants(words + 1, n - 1);
+    if (!strcmp(name, "limit") && n >= 4)
+        return find_tenants(words + 1, 1) || limit(atof(words[2]), atof(words[3]), n > 4 ? atof(words[4]) : 30);
+    if (!strcmp(name, "share") && n >= 4)
+        return find_tenants(words + 3, n - 3) || share(atof(words[1]), atof(words[2]));
+    if (!strcmp(name, "timeslice") && n >= 2)
+        return find_tenants(words + 1, 1) || slices(n > 2 ? words[2] : NULL);
+    if (!strcmp(name, "calls") && n >= 2)
+        return find_tenants(words + 1, 1) || time_calls(n > 2 ? atoi(words[2]) : 200);
+    if ((!strcmp(name, "stop") || !strcmp(name, "resume")) && n >= 2) {
+        if (find_tenants(words + 1, n - 1))
             return 1;
+        for (int i = 0; i < n_tenants; i++) {
+            int error = set_stopped(&tenants[i], name[0] == 's');
+            if (error)
+                return explain(name, error);
+        }
+        return 0;
     }
-    fflush(stdout);
-    int result = 0;
-    if (!strcmp(command, "watch"))
-        result = watch(atof(argv[3]));
-    else if (!strcmp(command, "limit") && argc == 7)
-        result = limit(atof(argv[4]), atof(argv[5]), atof(argv[6]));
-    else if (!strcmp(command, "turns"))
-        result = turns(atof(argv[3]), atof(argv[4]));
-    else if (!strcmp(command, "cost") && argc == 5)
-        result = cost(atoi(argv[4]));
-    cc_nvidia.close(card);
-    return result;
+    return usage();
+}
+
+int main(int n, char **words)
+{
+    const char *wanted = "";
+    n--, words++;
+    if (n >= 2 && !strcmp(words[0], "--card")) {
+        wanted = words[1];
+        n -= 2, words += 2;
+    }
+    if (n == 0 || !strcmp(words[0], "check"))
+        return check_all(wanted);
+    if (words[0][0] == '-')
+        return usage();
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    if (open_card(wanted))
+        return 1;
+    int rc = command(n, words);
+    nv_close(card);
+    return rc;
 }
