@@ -25,6 +25,8 @@ CPU_RESERVE = 1.2
 """A node should keep this many times the mix's mean CPUs for its free compute."""
 FIRST_REFRESH = 32
 GROWTH = 1.25
+COUNT_BITS = 40
+COUNT = 1 << COUNT_BITS
 MAX_COUNT = 200_000
 
 
@@ -45,6 +47,12 @@ class Mix:
     pair_milli: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     pair_memory: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     cpu_per_card: float = 0.0
+    has_memory: bool = False
+    n_models: int = 0
+    n_steps: int = 1
+    most_devices: int = 0
+    cpu_steps: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    hosted: Floats = field(default_factory=lambda: np.zeros(0))
     _counts: dict[Shape, int] = field(default_factory=dict)
     _n: int = 0
     _refresh_at: float = FIRST_REFRESH
@@ -78,6 +86,28 @@ class Mix:
         asked = np.array([shape.asked_milli for shape in shapes], dtype=np.float64) @ counts
         cpu = self.cpu_milli[self.n_devices > 0].astype(np.float64) @ counts[self.n_devices > 0]
         self.cpu_per_card = float(cpu / asked * 1000) if asked else 0.0
+        self.has_memory = bool(self.pair_memory.any())
+        self._tabulate()
+
+    def _tabulate(self) -> None:
+        """``hosted[model, CPU step, pair, cards]``: how much of the mix, of a (compute, memory) pair, a node can host.
+
+        It has a first card of the model (the last entry: a model that no shape names), CPU at least of the step, and so
+        many cards that are enough for the pair. Flat; ``cpu_steps`` are the amounts of CPU that shapes ask for.
+        """
+        named = [mask for mask in self.models.tolist() if mask != -1]
+        self.n_models = max((mask.bit_length() for mask in named), default=0)
+        self.cpu_steps = np.unique(self.cpu_milli)
+        self.n_steps = len(self.cpu_steps) + 1
+        self.most_devices = int(self.n_devices.max(initial=0))
+        table = np.zeros((self.n_models + 1, self.n_steps, len(self.pair_milli), self.most_devices + 1))
+        steps = np.searchsorted(self.cpu_steps, self.cpu_milli) + 1
+        models = np.arange(self.n_models + 1)
+        for index, often in enumerate(self.frequency.tolist()):
+            if self.n_devices[index] > 0:
+                may = (int(self.models[index]) >> models) & 1 == 1
+                table[may, steps[index], self.pair[index], self.n_devices[index]] += often
+        self.hosted = table.cumsum(axis=1).cumsum(axis=3).ravel()
 
 
 def stranded(cpu_milli: Ints, free_milli: Ints, free_memory: Ints, model: Ints, mix: Mix) -> Floats:
@@ -87,16 +117,18 @@ def stranded(cpu_milli: Ints, free_milli: Ints, free_memory: Ints, model: Ints, 
     """
     free = np.maximum(free_milli, 0)
     total = free.sum(axis=1)
-    enough = free_milli[:, :, None] >= mix.pair_milli
-    if mix.pair_memory.any():
+    n_pairs = len(mix.pair_milli)
+    enough = free[:, :, None] >= mix.pair_milli
+    if mix.has_memory:
         enough &= free_memory[:, :, None] >= mix.pair_memory
-    n_cards = enough.sum(axis=1)
-    useful = np.matmul(free[:, None, :].astype(np.float64), enough.astype(np.float64))[:, 0, :]
-    hosts = n_cards[:, mix.pair] >= mix.n_devices
-    hosts &= cpu_milli[:, None] >= mix.cpu_milli
-    hosts &= (mix.models >> model[:, None]) & 1 == 1
-    hosts &= mix.n_devices > 0
-    lost: Floats = total - (hosts * useful[:, mix.pair]) @ mix.frequency
+    enough &= (free_milli >= 0)[:, :, None]
+    # How many cards are enough, and how much they have free, in one sum: the count stands above the 40th bit.
+    sums = (enough * (free + COUNT)[:, :, None]).sum(axis=1)
+    n_cards, useful = np.minimum(sums >> COUNT_BITS, mix.most_devices), sums & (COUNT - 1)
+    at = np.minimum(model, mix.n_models) * mix.n_steps + np.searchsorted(mix.cpu_steps, cpu_milli, side="right")
+    at = (at * n_pairs)[:, None] + np.arange(n_pairs)
+    at = at * (mix.most_devices + 1) + n_cards
+    lost: Floats = total - (mix.hosted.take(at) * useful).sum(axis=1)
     if mix.cpu_per_card:
         need = CPU_RESERVE * mix.cpu_per_card
         lost = lost + np.maximum(0.0, total * (need / 1000) - cpu_milli) * (1000 / need)

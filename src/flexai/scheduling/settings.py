@@ -10,7 +10,7 @@ class SchedulerSettings:
     """Settings of the scheduler; the defaults are the product's.
 
     Attributes:
-        scorer: name in ``policy.placement.SCORERS``.
+        scorer: name in ``policy.scores.SCORERS``.
         order: ``expected`` (least expected card time first inside a priority) or ``fifo``.
         reserve_cards: jobs of so many cards, or of a quarter of a small pool, get a reservation as soon as they wait.
         reserve_after_ms: any job that has waited so long gets one too.

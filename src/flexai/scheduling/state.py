@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from flexai.cluster import Books, Evictable, QueueTree, Shape
 from flexai.model import Grant, JobState, MemberState, SliceRequest
 from flexai.policy.fragmentation import Mix
-from flexai.policy.placement import SCORERS, Placement
+from flexai.policy.placement import Placement
 from flexai.policy.run_time import RunTimes
+from flexai.policy.scores import SCORERS
 from flexai.scheduling.commands import SetJobState, Start
 from flexai.scheduling.records import JobRecord, Line, LineKey, MemberRecord, Need, line_key
 

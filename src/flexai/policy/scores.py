@@ -1,0 +1,75 @@
+"""Scores: what makes a place good. A scorer gives every candidate a number; higher is better.
+
+A new one is a function of ``Candidates`` and the mix of what is asked for, with a name in ``SCORERS``
+(docs/how-to/add-a-score.md). Ties are broken by ``placement``, by packing, never by a name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flexai.policy.fragmentation import Mix, stranded
+from flexai.policy.node_classes import NodeStates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Ways to place a member.
+
+    Attributes:
+        before: states of the nodes, (n,).
+        of: which of them each candidate is about, (k,), ascending.
+        after: the state of each candidate's node with the member on it, (k,).
+        taken: the cards it takes, (k, cards).
+    """
+
+    before: NodeStates
+    of: NDArray[np.int64]
+    after: NodeStates
+    taken: NDArray[np.bool_]
+
+
+def fragmentation(candidates: Candidates, mix: Mix) -> Floats:
+    """Least compute stranded by the placement (``policy.fragmentation``)."""
+    before, after = candidates.before, candidates.after
+    both = stranded(
+        np.concatenate([before.cpu_milli, after.cpu_milli]),
+        np.concatenate([before.free_milli, after.free_milli]),
+        np.concatenate([before.free_memory, after.free_memory]),
+        np.concatenate([before.model, after.model]),
+        mix,
+    )
+    n = len(before.cpu_milli)
+    score: Floats = np.round(both[:n][candidates.of] - both[n:], 3)
+    return score
+
+
+def binpack(candidates: Candidates, _mix: Mix) -> Floats:
+    """Fullest node first, then fullest card."""
+    free = np.maximum(candidates.after.free_milli, 0)
+    score: Floats = -free.sum(axis=1) - (free * candidates.taken).sum(axis=1) / 1000
+    return score
+
+
+def spread(candidates: Candidates, _mix: Mix) -> Floats:
+    """Emptiest card first, then emptiest node."""
+    free = np.maximum(candidates.after.free_milli, 0)
+    score: Floats = (free * candidates.taken).sum(axis=1) + free.sum(axis=1) / 1_000_000
+    return score
+
+
+SCORERS: dict[str, Callable[[Candidates, Mix], Floats]] = {
+    "fragmentation": fragmentation,
+    "binpack": binpack,
+    "spread": spread,
+}
