@@ -29,7 +29,9 @@ def books(draw):
     out = Books()
     for row in range(draw(st.integers(1, 5))):
         cards = tuple(
-            Device(f"{row}/{column}", draw(st.sampled_from("abc")), "simulated", column, draw(st.sampled_from([8, 40])) * GIB)
+            Device(
+                f"{row}/{column}", draw(st.sampled_from("abc")), "simulated", column, draw(st.sampled_from([8, 40])) * GIB
+            )
             for column in range(draw(st.integers(1, 5)))
         )  # fmt: skip
         out.put_node(Node(f"n{row}", cards, draw(st.sampled_from([2_000, 16_000])), 64 * GIB))

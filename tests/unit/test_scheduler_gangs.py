@@ -176,3 +176,12 @@ def test_two_queues_never_take_turns():
             n_evicted += 1
             scheduler.step(MemberFinished(now, name, 0, 143))
     assert n_evicted <= 1
+
+
+def test_work_without_cards_goes_to_a_node_without_cards():
+    scheduler = pool(Node("bare", (), 8_000, 64 * GIB))
+    request = SliceRequest(1, 1, 1, n_devices=0)
+    assert starts(submit(scheduler, Job("cpu", "ann", "a", request, cpu_milli=6_000, seq=1))) == [("cpu", 0)]
+    submit(scheduler, Job("more", "ann", "a", request, cpu_milli=6_000, seq=2))
+    assert scheduler.reason_for("more").code == "NotEnoughCpu"
+    assert starts(scheduler.step(MemberFinished(3, "cpu", 0, 0))) == [("more", 0)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,18 @@ class Shape:
     whole: bool
     models: int = -1
     partition: str = ""
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+
+    def __post_init__(self) -> None:
+        """Shapes are keys everywhere: hash once."""
+        key = (
+            self.cpu_milli, self.ram_bytes, self.n_devices, self.compute_milli, self.memory_bytes, self.whole,
+            self.models, self.partition,
+        )  # fmt: skip
+        object.__setattr__(self, "_hash", hash(key))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def asked_milli(self) -> int:

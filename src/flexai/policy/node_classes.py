@@ -35,6 +35,10 @@ class NodeStates:
     free_memory: Ints
 
 
+FEW_CARDS = 32
+"""Up to so many cards plain Python orders them faster than arrays do."""
+
+
 def _none(*shape: int) -> Ints:
     return np.zeros(shape, dtype=np.int64)
 
@@ -87,6 +91,27 @@ class NodeClasses:
             if self._nodes.get(row) is not node:
                 self._nodes[row] = node
                 self._learn_kinds(row)
+        for row, state in zip(rows.tolist(), self._one(rows) if len(rows) == 1 else self._many(rows), strict=True):
+            self._move(row, state)
+
+    def _one(self, rows: Ints) -> list[Ints]:
+        """A node's state in a row: CPU, model, then free compute, free memory and sort of its cards in order."""
+        books, row = self.books, int(rows[0])
+        if not 0 < books.free_milli.shape[1] <= FEW_CARDS:
+            return list(self._many(rows))
+        cards = sorted(
+            (free, memory, 2 * kind + (held > 0)) if free >= 0 else CLOSED_CARD
+            for free, memory, kind, held in zip(
+                books.free_milli[row].tolist(), books.free_memory[row].tolist(), self._kind[row].tolist(),
+                books.granted_memory[row].tolist(), strict=True,
+            )
+        )  # fmt: skip
+        free, memory, sort = zip(*cards, strict=True)
+        return [np.array([books.cpu_milli[row], books.model[row, 0], *free, *memory, *sort], dtype=np.int64)]
+
+    def _many(self, rows: Ints) -> Ints:
+        """Say the same of many nodes at once."""
+        books = self.books
         free, memory = books.free_milli[rows], books.free_memory[rows]
         sort = 2 * self._kind[rows] + (books.granted_memory[rows] > 0)
         closed = free < 0
@@ -94,15 +119,14 @@ class NodeClasses:
             for array, value in zip((free, memory, sort), CLOSED_CARD, strict=True):
                 array[closed] = value
         order = np.lexsort((sort, memory, free))
-        packed = np.concatenate(
+        model = books.model[rows, :1] if books.model.shape[1] else _none(len(rows), 1)
+        return np.concatenate(
             [
-                books.cpu_milli[rows][:, None], books.model[rows, :1], np.take_along_axis(free, order, axis=1),
+                books.cpu_milli[rows][:, None], model, np.take_along_axis(free, order, axis=1),
                 np.take_along_axis(memory, order, axis=1), np.take_along_axis(sort, order, axis=1),
             ],
             axis=1,
         )  # fmt: skip
-        for row, state in zip(rows.tolist(), packed, strict=True):
-            self._move(row, state)
 
     def forget(self) -> None:
         """Number everything anew at the next ``sync``: the books' log of changes was cut."""

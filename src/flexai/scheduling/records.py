@@ -101,6 +101,18 @@ class LineKey:
     burst: Burst
     required_level: str
     preferred_level: str
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+
+    def __post_init__(self) -> None:
+        """Lines are looked up many times a step: hash once."""
+        key = (
+            self.queue, self.user, self.shape, self.n_members, self.min_member, self.priority, self.burst.number,
+            self.required_level, self.preferred_level,
+        )  # fmt: skip
+        object.__setattr__(self, "_hash", hash(key))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def asked_milli(self) -> int:
