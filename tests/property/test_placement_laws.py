@@ -26,12 +26,10 @@ def shapes(n_models=3):
 
 @st.composite
 def books(draw):
-    out = Books()
+    out, models, gibs = Books(), st.sampled_from("abc"), st.sampled_from([8, 40])
     for row in range(draw(st.integers(1, 5))):
         cards = tuple(
-            Device(
-                f"{row}/{column}", draw(st.sampled_from("abc")), "simulated", column, draw(st.sampled_from([8, 40])) * GIB
-            )
+            Device(f"{row}/{column}", draw(models), "simulated", column, draw(gibs) * GIB)
             for column in range(draw(st.integers(1, 5)))
         )  # fmt: skip
         out.put_node(Node(f"n{row}", cards, draw(st.sampled_from([2_000, 16_000])), 64 * GIB))

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexai.policy.fragmentation import Mix, stranded
-from flexai.policy.node_classes import NodeStates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from flexai.policy.node_classes import NodeStates
 
     Floats = NDArray[np.float64]
 
