@@ -83,7 +83,7 @@ bool sm_busy(const struct sm_model *m);
 
 /* Processes. `events` has SM_EVENT_SLOTS slots or is NULL (then times go nowhere). */
 struct sm_process *sm_process_new(struct sm_model *m, uint32_t pid, uint64_t start_ticks, struct sm_event_slot *events);
-/* It died: all it had is free at this moment. Watches of its streams end without a call back. */
+/* It died: all it had is free at this moment. Watches of its streams are called back, as of any stream that ends. */
 void sm_process_gone(struct sm_process *p);
 uint32_t sm_process_pid(const struct sm_process *p);
 

@@ -36,7 +36,7 @@ enum sc_op {
     SC_RESUME,
     SC_PREEMPT,        /* a card, context[0] */
     SC_LOG_OPEN,       /* a card: this connection becomes its reader */
-    SC_LOG_READ,       /* flush, then struct sc_log and records */
+    SC_LOG_READ,       /* v[0] room for records (0: 1024); flush, then struct sc_log_head and records */
     SC_FAIL,           /* a card, v[0] xid (0 recovers) */
     SC_INJECT,         /* a kind of control, b errno, v[0] calls */
     SC_LOSE_LOG,       /* a card, v[0] records */

@@ -121,7 +121,8 @@ static int sim_get_timeslice(void *self, uint32_t handle, uint32_t *us)
     struct sc_reply reply;
     struct sc_request r = {.op = SC_GET_TIMESLICE, .n_contexts = 1, .context = {handle}};
     int error = ask(self, &r, &reply, NULL, 0);
-    *us = (uint32_t)(reply.v / 1000);
+    if (!error)
+        *us = (uint32_t)(reply.v / 1000);
     return error;
 }
 
@@ -155,7 +156,7 @@ static int sim_read_log(void *self, struct cc_log_record *records, int max, uint
     struct simcard *s = self;
     struct { struct sc_log_head head; struct cc_log_record records[1024]; } in;
     struct sc_reply reply;
-    struct sc_request r = {.op = SC_LOG_READ, .a = s->card};
+    struct sc_request r = {.op = SC_LOG_READ, .a = s->card, .v = {max > 0 ? (uint64_t)max : 1}};
     int error = ask(s, &r, &reply, &in, sizeof in);
     if (error)
         return error;

@@ -76,12 +76,18 @@ SIM_API CUresult cuEventRecord(CUevent event, CUstream stream)
     return cuEventRecordWithFlags(event, stream, 0);
 }
 
+/* The card has written this record's time: so it is done, though its stream be gone and its ring another's. */
+static bool recorded(const struct sim_event *event)
+{
+    return atomic_load_explicit(&sim_session()->events[event->slot].value, memory_order_acquire) == event->value;
+}
+
 SIM_API CUresult cuEventQuery(CUevent event);
 SIM_API CUresult cuEventQuery(CUevent event)
 {
     if (!event)
         return CUDA_ERROR_INVALID_HANDLE;
-    return !event->value || sim_done(event->ring, event->seq) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+    return !event->value || recorded(event) || sim_done(event->ring, event->seq) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
 SIM_API CUresult cuEventSynchronize(CUevent event);
@@ -89,7 +95,7 @@ SIM_API CUresult cuEventSynchronize(CUevent event)
 {
     if (!event)
         return CUDA_ERROR_INVALID_HANDLE;
-    return event->value ? sim_wait(event->ring, event->seq) : CUDA_SUCCESS;
+    return event->value && !recorded(event) ? sim_wait(event->ring, event->seq) : CUDA_SUCCESS;
 }
 
 SIM_API CUresult cuEventElapsedTime_v2(float *ms, CUevent start, CUevent end);
@@ -97,7 +103,7 @@ SIM_API CUresult cuEventElapsedTime_v2(float *ms, CUevent start, CUevent end)
 {
     if (!start || !end || !start->value || !end->value)
         return CUDA_ERROR_INVALID_HANDLE;
-    if (!sim_done(start->ring, start->seq) || !sim_done(end->ring, end->seq))
+    if (cuEventQuery(start) || cuEventQuery(end))
         return CUDA_ERROR_NOT_READY;
     struct sm_event_slot *slot = sim_session()->events;
     uint64_t a = atomic_load(&slot[start->slot].done_ns), b = atomic_load(&slot[end->slot].done_ns);
@@ -118,7 +124,7 @@ SIM_API CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flag
     struct sim_stream *s = sim_stream(stream);
     if (!s || !event)
         return CUDA_ERROR_INVALID_HANDLE;
-    if (!event->value || event->captured || s->capture)
+    if (!event->value || event->captured || s->capture || recorded(event))
         return CUDA_SUCCESS; /* inside one capture everything runs in the order in which it was captured */
     struct sm_entry wait = {.op = SM_OP_WAIT, .slot = (uint32_t)event->ring, .amount = event->seq};
     return sim_push(s, &wait, NULL);

@@ -11,6 +11,7 @@ struct client {
     pid_t pid;
     uint64_t start_ticks;
     int n_connections;
+    int pidfd;        /* readable once it is dead, whoever still holds its sockets */
     int region_fd;
     void *region;
     struct sm_process *process;
@@ -26,6 +27,7 @@ struct connection {
     struct client *client;
     struct sm_log *log;
     int log_card;
+    uint64_t log_room; /* records that its reader has room for; 0: as many as fit a reply */
     bool dead;        /* to be freed by server_sweep: events of this round may still name it */
     bool waiting;     /* a reply is owed by a callback */
     uint64_t cookie;
@@ -45,6 +47,9 @@ void server_start(struct server *s);
 void server_accept(struct server *s, int listener);
 void server_read(struct server *s, struct connection *c);
 void server_sweep(struct server *s);
+/* Events carry an object: a connection, or a client whose pidfd became readable (lowest bit set). */
+#define EVENT_OF_CLIENT 1u
+void server_client_died(struct server *s, struct client *client);
 void connection_reply(struct connection *c, int status, int64_t a, uint64_t v, const void *payload, size_t n, int fd);
 void connection_log(struct server *s, struct connection *c);
 

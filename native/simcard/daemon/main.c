@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "daemon.h"
+#include "order.h"
 
 #define REFRESH_NS 50000000ull /* while work runs that nobody waits for, rings are brought up to date so often */
 
@@ -29,7 +30,13 @@ static uint64_t clock_ns(void)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: flexai-simcard --socket PATH --cards h200:2[,a100:1...]\n");
+    fprintf(stderr, "usage: flexai-simcard --socket PATH --cards h200:2[,a100:1...]\n"
+                    "       flexai-simcard --socket PATH COMMAND    of a running one:\n"
+                    "  show                      cards, figures and processes, a JSON object a line\n"
+                    "  fail CARD [XID]           the card falls off the bus (79) or fails otherwise; contexts are lost\n"
+                    "  recover CARD              it is good again\n"
+                    "  refuse CALL ERRNO N       the next N control calls fail: timeslice stop resume preempt flush\n"
+                    "  lose-log CARD N           the next N records of the context-switch log are dropped\n");
     return 2;
 }
 
@@ -81,7 +88,10 @@ int main(int argc, char **argv)
             path = argv[++i];
         else if (!strcmp(argv[i], "--cards") && i + 1 < argc)
             cards = argv[++i];
-        else
+        else if (argv[i][0] != '-' && path && !cards) {
+            int status = order(path, argc - i, argv + i);
+            return status == 2 ? usage() : status;
+        } else
             return usage();
     }
     if (!path || !cards)
@@ -124,7 +134,9 @@ int main(int argc, char **argv)
                 uint64_t expired;
                 if (read(timer, &expired, sizeof expired) < 0 && errno != EAGAIN)
                     return 1;
-            } else
+            } else if (events[i].data.u64 & EVENT_OF_CLIENT)
+                server_client_died(&server, (struct client *)(uintptr_t)(events[i].data.u64 & ~(uint64_t)EVENT_OF_CLIENT));
+            else
                 server_read(&server, events[i].data.ptr);
         }
         server_sweep(&server);

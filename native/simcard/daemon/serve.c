@@ -141,7 +141,8 @@ bool serve(struct server *s, struct connection *c, const struct sc_request *r)
     case SC_STREAM_NEW: {
         struct sm_group *group = group_of(client, r);
         error = !group || *stream ? -EINVAL : sm_stream_new(group, (uint32_t)r->a, ring_at(client, r->a), stream);
-        client->stream_context[r->a] = r->context[0];
+        if (!error)
+            client->stream_context[r->a] = r->context[0];
         return answer(c, error, 0);
     }
     case SC_STREAM_FREE:
@@ -183,7 +184,8 @@ bool serve(struct server *s, struct connection *c, const struct sc_request *r)
 void connection_log(struct server *s, struct connection *c)
 {
     struct { struct sc_log_head head; struct cc_log_record records[1024]; } out;
-    int n = sm_log_read(c->log, out.records, 1024, &out.head.dropped);
+    int room = c->log_room && c->log_room < 1024 ? (int)c->log_room : 1024;
+    int n = sm_log_read(c->log, out.records, room, &out.head.dropped);
     out.head.now_ns = sm_now(s->model);
     n = n < 0 ? 0 : n;
     connection_reply(c, 0, n, 0, &out, sizeof out.head + (size_t)n * sizeof out.records[0], -1);
@@ -233,6 +235,7 @@ bool serve_owner(struct server *s, struct connection *c, const struct sc_request
         if (!c->log)
             return answer(c, -EINVAL, 0);
         c->wants_log = true;
+        c->log_room = r->v[0];
         if (!control(s, c, SM_FLUSH, r))
             return false;
         c->wants_log = false;

@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include "daemon.h"
 
@@ -80,6 +81,13 @@ static struct client *client_of(struct server *s, pid_t pid)
     client->pid = pid;
     client->start_ticks = ticks;
     client->region_fd = -1;
+    client->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    /* Without one (an old kernel, a process of another pid namespace) its death is seen by its sockets alone. */
+    struct epoll_event death = {.events = EPOLLIN, .data.u64 = (uint64_t)(uintptr_t)client | EVENT_OF_CLIENT};
+    if (client->pidfd >= 0 && epoll_ctl(s->poll, EPOLL_CTL_ADD, client->pidfd, &death) != 0) {
+        close(client->pidfd);
+        client->pidfd = -1;
+    }
     client->next = s->clients;
     s->clients = client;
     return client;
@@ -146,6 +154,8 @@ void client_release(struct server *s, struct client *client)
         client->groups = gone->next;
         free(gone);
     }
+    if (client->pidfd >= 0)
+        close(client->pidfd);
     if (client->region) {
         munmap(client->region, SC_REGION_BYTES);
         close(client->region_fd);
@@ -200,6 +210,16 @@ void server_read(struct server *s, struct connection *c)
         serve_owner(s, c, &r);
     else
         connection_reply(c, -EPERM, 0, 0, NULL, 0, -1);
+}
+
+/* A child that was forked and not yet replaced holds copies of the sockets: they would keep the dead one's memory. */
+void server_client_died(struct server *s, struct client *client)
+{
+    for (struct connection *c = s->connections; c; c = c->next)
+        if (c->client == client)
+            c->dead = true;
+    if (client->n_connections == 0) /* the sweep would not come by it */
+        client_release(s, client);
 }
 
 void server_sweep(struct server *s)

@@ -235,6 +235,8 @@ void sm_drain(struct sm_model *m)
         struct sm_stream *s = m->todo;
         m->todo = s->todo_next;
         s->todo = false;
+        if (s->watches)
+            fire_watches(s);
         run(s);
     }
 }
@@ -327,10 +329,8 @@ void sm_stream_free(struct sm_stream *s)
 {
     struct sm_model *m = s->group->card->model;
     unhook(s);
-    for (struct sm_watch *w = s->watches, *next; w; w = next) {
-        next = w->next;
-        free(w);
-    }
+    s->phase = SM_ENDED;
+    fire_watches(s); /* who waits for it is told, or would wait for ever */
     for (struct sm_stream **at = &s->group->streams; *at; at = &(*at)->next)
         if (*at == s) {
             *at = s->next;
@@ -367,6 +367,8 @@ int sm_watch(struct sm_stream *s, uint64_t seq, uint64_t cookie)
         return -ENOMEM;
     *w = (struct sm_watch){.next = s->watches, .seq = seq, .cookie = cookie};
     s->watches = w;
+    if (s->tail >= seq || s->phase == SM_ENDED)
+        todo_add(s);
     return 0;
 }
 

@@ -307,6 +307,38 @@ static void the_wake_is_never_later_than_the_completion_it_is_for(void)
     sm_free(exact);
 }
 
+static uint64_t watched[3];
+
+static void note_watch(void *arg, uint64_t cookie)
+{
+    (void)arg;
+    watched[cookie]++;
+}
+
+static void a_watch_is_answered_once_when_its_entries_are_done_before_it_and_when_the_stream_ends(void)
+{
+    struct sm_model *m = sm_new(0);
+    static struct sm_ring ring;
+    struct sm_group *g;
+    struct sm_stream *s;
+    struct sm_entry e = {.op = SM_OP_WORK, .amount = MS, .n_kernels = 1};
+    sm_set_callbacks(m, &(struct sm_callbacks){.watch_done = note_watch});
+    CHECK(sm_add_cards(m, "h200") == 1 && sm_group_new(sm_process_new(m, 1, 0, NULL), 0, &g) == 0);
+    CHECK(sm_stream_new(g, 0, &ring, &s) == 0 && sm_submit(s, &e, NULL) == 0 && sm_submit(s, &e, NULL) == 0);
+    sm_advance(m, 3 * MS / 2);
+    CHECK(sm_watch(s, 1, 0) == 0 && sm_watch(s, 2, 1) == 0 && watched[0] == 0);
+    CHECK(sm_next_wake(m) <= 3 * MS / 2);
+    sm_advance(m, 3 * MS / 2);
+    CHECK(watched[0] == 1 && watched[1] == 0);
+    sm_card_fail(m, 0, 79);
+    CHECK(watched[1] == 1 && ring.error == 719);
+    CHECK(sm_watch(s, 2, 2) == 0);
+    sm_advance(m, 2 * MS);
+    CHECK(watched[0] == 1 && watched[1] == 1 && watched[2] == 1);
+    CHECK(sm_next_wake(m) == SM_NEVER); /* or its owner would spin */
+    sm_free(m);
+}
+
 #define CASE(name) {#name, name}
 static const struct {
     const char *name;
@@ -323,6 +355,7 @@ static const struct {
     CASE(a_reader_who_is_late_keeps_the_oldest_and_learns_the_count_of_the_rest),
     CASE(injected_errors_hit_the_next_calls_and_change_nothing),
     CASE(a_card_that_fails_ends_its_contexts_and_refuses_new_ones_until_it_recovers),
+    CASE(a_watch_is_answered_once_when_its_entries_are_done_before_it_and_when_the_stream_ends),
     CASE(the_wake_is_never_later_than_the_completion_it_is_for),
 };
 
