@@ -87,8 +87,9 @@ def test_what_a_killed_up_left_running_is_taken_over_and_still_watched(keep, tmp
     script = (
         "import sys; from pathlib import Path; from flexai.apps.cli.up.keeper import Keeper\n"
         "from flexai.apps.cli.up.plan import Process\n"
-        f"part = Process('arbiter', ({sys.executable!r}, '-c', {SLEEPS!r}), None, True)\n"
-        f"keeper = Keeper((part,), Path({str(tmp_path)!r}), print); keeper.adopt(); keeper.start(part)\n"
+        f"parts = [Process(name, ({sys.executable!r}, '-c', {SLEEPS!r}), None, True) for name in ('arbiter', 'pool')]\n"
+        f"keeper = Keeper(tuple(parts), Path({str(tmp_path)!r}), print); keeper.adopt()\n"
+        "[keeper.start(part) for part in parts]\n"
         "print('started', flush=True); sys.stdin.read()\n"
     )
     killed = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -96,8 +97,8 @@ def test_what_a_killed_up_left_running_is_taken_over_and_still_watched(keep, tmp
     killed.kill()
     killed.communicate()
     left = pid_of(tmp_path, "arbiter")
-    keeper = keep(part("arbiter", holds_jobs=True))
-    assert keeper.adopt() == ["arbiter"]
+    keeper = keep(part("arbiter", holds_jobs=True), part("pool", holds_jobs=True))
+    assert keeper.adopt() == ["arbiter", "pool"]
     keeper.start(keeper.processes[0])
     assert pid_of(tmp_path, "arbiter") == left
     os.kill(left, signal.SIGKILL)

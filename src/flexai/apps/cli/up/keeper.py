@@ -60,10 +60,10 @@ class Keeper:
 
     def adopt(self) -> list[str]:
         """Take over what an earlier ``up`` left running with the same command; returns the names."""
-        adopted = []
+        adopted, recorded = [], self._recorded()  # once: what is taken over is written down as it is found
         for process in self.processes:
             kept = self._kept[process.name] = _Kept(process)
-            entry = self._recorded().get(process.name, {})
+            entry = recorded.get(process.name, {})
             pid = entry.get("pid")
             if isinstance(pid, int) and entry.get("start_ticks") == start_ticks(pid):
                 if entry.get("argv") != list(process.argv):
@@ -73,7 +73,7 @@ class Keeper:
                 kept.adopted = True
                 self._watch(kept, pid)
                 adopted.append(process.name)
-        for name, entry in self._recorded().items():
+        for name, entry in recorded.items():
             ticks = start_ticks(entry.get("pid"))
             if name not in self._kept and ticks is not None and entry.get("start_ticks") == ticks:
                 self.say(f"{name} (pid {entry.get('pid')}) is no part of this pool; it is stopped")
