@@ -190,9 +190,10 @@ def test_down_that_keeps_jobs_lets_them_go_on_and_the_next_up_finds_them(machine
     script = f"echo started >> {mark}; while [ ! -e {gate} ]; do sleep 0.1; done; echo done"
     running = machine.flexai("submit", "-s", "60%", "-m", "1Gi", "--", "sh", "-c", script).stdout.strip()
     until(mark.exists, "the job has started")
-    machine.flexai("down", "--jobs", "keep", timeout=90)
+    assert f"jobs that go on: {running}" in machine.flexai("down", "--jobs", "keep", timeout=90).stdout
     machine.flexai("status", code=3)
-    machine.flexai("up", "--simulate", "h200:2", "--detach", timeout=90)
+    again = machine.flexai("up", "--simulate", "h200:2", "--detach", timeout=90)
+    assert "taken over from an earlier `up`: simcard" in again.stdout
     until(lambda: machine.job(running)["state"] == "running", "the job is found again")
     gate.touch()
     machine.flexai("wait", running, "--timeout", "40")

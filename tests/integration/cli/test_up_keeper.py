@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from flexai.adapters.settings import Settings
 from flexai.apps.cli.up.keeper import Keeper, start_ticks, stop_process
 from flexai.apps.cli.up.lock import AlreadyUp, lock_holder, take_lock
 from flexai.apps.cli.up.machine import accelerators
-from flexai.apps.cli.up.main import living_jobs
+from flexai.apps.cli.up.main import jobs_that_go_on
 from flexai.apps.cli.up.plan import Process, check_cards, processes
 from flexai.wire.errors import BadInput
 
@@ -69,6 +70,14 @@ def test_a_process_that_is_killed_is_started_again_and_the_reason_is_said(keep, 
     until(lambda: keeper.wait(0.05) == {} and keeper.alive("pool"))
     assert pid_of(tmp_path, "pool") != first
     assert any("SIGKILL" in line and "pool.log" in line for line in keep.said)
+
+
+def test_a_process_that_was_told_to_shut_down_is_not_started_again(keep, tmp_path):
+    keeper = keep(Process("pool", (sys.executable, "-c", ""), None, holds_jobs=False, may_end=True))
+    start_all(keeper)
+    assert keeper.wait(5.0) == {"pool": "exit code 0"}
+    assert keeper.wait(0.5) == {}
+    assert not keeper.alive("pool")
 
 
 def test_the_pause_before_a_restart_grows_with_each_early_death(keep, tmp_path):
@@ -154,12 +163,17 @@ def test_only_one_up_holds_a_state_and_a_dead_ones_lock_is_free(tmp_path):
 
 
 def test_jobs_that_have_not_said_how_they_ended_are_alive(tmp_path):
-    for job, files in (("1", ["pid"]), ("2", ["pid", "exit.json"]), ("3_0", ["pid"]), ("4", ["log"])):
+    for job, files in (
+        ("1", ["1.0.1.token"]),
+        ("2", ["2.0.1.token", "2.0.1.exit.json"]),
+        ("3_0", ["3_0.0.1.token", "3_0.0.1.exit.json", "3_0.0.2.token"]),
+        ("4", ["log"]),
+    ):
         folder = tmp_path / "jobs" / job / "0"
         folder.mkdir(parents=True)
         for file in files:
             (folder / file).touch()
-    assert living_jobs(tmp_path) == ["1", "3_0"]
+    assert jobs_that_go_on(Settings(tmp_path, tmp_path)) == ["1", "3_0"]
 
 
 def test_simulated_pools_have_a_card_daemon_and_real_ones_have_not(tmp_path):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
 STEADY_AFTER_S = 30.0
 STOP_GRACE_S = 10.0
+ENDED_WELL = "exit code 0"
 
 
 @dataclass(slots=True)
@@ -139,6 +140,8 @@ class Keeper:
         how = _reap(kept.pid)
         lived_s = time.monotonic() - kept.started_at
         self._forget(kept)
+        if kept.process.may_end and how == ENDED_WELL:
+            return how
         kept.pause_s = FIRST_PAUSE_S if lived_s > STEADY_AFTER_S else min(2 * kept.pause_s, LONGEST_PAUSE_S)
         kept.start_at = time.monotonic() + kept.pause_s
         log = self.state_dir / "logs" / f"{kept.process.name}.log"

@@ -14,7 +14,7 @@ from flexai_native import program
 
 from flexai.adapters.pool_client import PoolClient, PoolRefused, PoolUnreachable
 from flexai.apps.cli import exits
-from flexai.apps.cli.up.keeper import Keeper, start_ticks, stop_process
+from flexai.apps.cli.up.keeper import ENDED_WELL, Keeper, start_ticks, stop_process
 from flexai.apps.cli.up.lock import lock_holder, take_lock, write_holder
 from flexai.apps.cli.up.machine import accelerators, usable_nvidia_cards
 from flexai.apps.cli.up.plan import DEFAULT_CARDS, check_cards, processes
@@ -85,7 +85,7 @@ def down(settings: Settings, jobs: str, say: Callable[[str], None]) -> int:
     if holder is None:
         say(f"no pool runs on {settings.state_dir}")
         return exits.NO_POOL
-    ticks = start_ticks(holder)
+    ticks, going_on = start_ticks(holder), jobs_that_go_on(settings) if jobs == "keep" else []
     if not (jobs == "cancel" and _cancel_and_leave(settings, say)):
         try:
             os.kill(holder, signal.SIGTERM)
@@ -98,7 +98,7 @@ def down(settings: Settings, jobs: str, say: Callable[[str], None]) -> int:
             stop_process(holder, 1.0)
             break
         time.sleep(_POLL_S)
-    say("the pool is down")
+    say("the pool is down" + (f"; jobs that go on: {', '.join(going_on[:10])}" if going_on else ""))
     return exits.OK
 
 
@@ -107,10 +107,13 @@ def running_jobs(pool: PoolClient) -> list[str]:
     return [str(job["id"]) for job in pool.pages("/v1/jobs", state="running")]
 
 
-def living_jobs(state_dir: Path) -> list[str]:
-    """Ids of jobs whose supervisor was started and has not yet said how the job ended."""
-    begun = {file.parent for file in state_dir.glob("jobs/*/*/pid")}
-    return sorted({folder.parent.name for folder in begun if not (folder / "exit.json").exists()})
+def jobs_that_go_on(settings: Settings) -> list[str]:
+    """Ids of jobs whose processes live: as the pool says; without a pool, those that have not said how they ended."""
+    try:
+        return running_jobs(PoolClient(settings.run_dir, timeout_s=3.0))
+    except (PoolUnreachable, PoolRefused):
+        begun = settings.state_dir.glob("jobs/*/*/*.token")
+        return sorted({file.parent.parent.name for file in begun if not file.with_suffix(".exit.json").exists()})
 
 
 def _cancel_and_leave(settings: Settings, say: Callable[[str], None]) -> bool:
@@ -161,7 +164,7 @@ def _keep(settings: Settings, cards: str, say: Callable[[str], None], ready: Cal
     say(f"ready: {settings.run_dir / 'pool.sock'}  (`flexai status`, `flexai down`; logs in {settings.state_dir}/logs)")
     ready()
     while not asked:
-        if keeper.wait(timeout_s=3600.0).get("pool") == "exit code 0":
+        if keeper.wait(timeout_s=3600.0).get("pool") == ENDED_WELL:
             break  # it was told to shut down
     _stop(keeper, settings, say)
     return exits.OK
@@ -177,7 +180,7 @@ def _notes(settings: Settings) -> list[str]:
 
 def _stop(keeper: Keeper, settings: Settings, say: Callable[[str], None]) -> None:
     """Stop what can be stopped; what holds jobs that go on stays and is taken over by the next ``up``."""
-    going_on = living_jobs(settings.state_dir)
+    going_on = jobs_that_go_on(settings)
     if going_on:
         say(f"running jobs go on and stay held; `flexai up` finds them again ({', '.join(going_on[:10])})")
     keeper.stop(leave_holders=bool(going_on))

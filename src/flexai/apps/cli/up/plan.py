@@ -25,12 +25,14 @@ class Process:
         argv: how it is started.
         socket: answers there once it is ready; None when being alive is enough.
         holds_jobs: stays when the pool is stopped and jobs go on.
+        may_end: its exit code 0 means that it was told to shut down, and is no reason to start it again.
     """
 
     name: str
     argv: tuple[str, ...]
     socket: Path | None
     holds_jobs: bool
+    may_end: bool = False
 
 
 def processes(
@@ -43,7 +45,9 @@ def processes(
     simulated = ("--simcard", str(socket)) if cards else ()
     parts = [
         Process("agent", (python, "-m", "flexai.apps.agent", *both, *simulated), run_dir / "agent.sock", False),
-        Process("pool", (python, "-m", "flexai.apps.pool", *both), run_dir / "pool.sock", holds_jobs=False),
+        Process(
+            "pool", (python, "-m", "flexai.apps.pool", *both), run_dir / "pool.sock", holds_jobs=False, may_end=True
+        ),
     ]
     if arbiter:
         words = (str(program("flexai-arbiter")), *folders, *simulated)
