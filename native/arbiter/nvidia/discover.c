@@ -20,12 +20,20 @@
 #define MAX_GUESSES 4096          /* a call: what a kernel's log can bear once per process */
 #define WHOLE_BRACKET 16u         /* so narrow that it is searched to the end, for processes with several clients */
 
+static uint32_t draw(struct nv_card *card)
+{
+    uint32_t client = nv_fresh_client(card->sys);
+    if (client)
+        card->drawn[card->n_drawn++ % NV_MAX_DRAWN] = client;
+    return client;
+}
+
 void nv_mark_now(struct nv_card *card)
 {
     uint64_t ticks = card->sys->now_ticks(card->sys->context);
     if (card->n_marks && card->marks[card->n_marks - 1].ticks == ticks)
         return;
-    uint32_t client = nv_fresh_client(card->sys);
+    uint32_t client = draw(card);
     if (client < FIRST_CLIENT)
         return;
     if (card->n_marks == NV_MAX_MARKS)
@@ -185,9 +193,9 @@ static int is_known(const struct nv_card *card, uint32_t client)
 {
     if (client == card->rm.client)
         return 1;
-    for (int i = 0; i < card->n_marks; i++)
-        if (card->marks[i].client == client)
-            return 1; /* drawn by us, and freed */
+    for (int i = 0; i < NV_MAX_DRAWN; i++)
+        if (card->drawn[i] == client)
+            return 1;
     for (int i = 0; i < NV_MAX_PROCESSES; i++)
         for (int k = 0; card->processes[i].used && k < card->processes[i].n_clients; k++)
             if (card->processes[i].clients[k].client == client)
@@ -233,7 +241,7 @@ static int search(struct nv_card *card, struct nv_process *process)
     uint32_t low = bracket_start(card, process->start_ticks);
     if (process->tried_to > low)
         low = process->tried_to;
-    uint32_t high = nv_fresh_client(card->sys);
+    uint32_t high = draw(card);
     if (high <= low)
         return 0;
     int n_fds = card->sys->control_fds(card->sys->context, process->pid, fds, NV_MAX_FDS);

@@ -174,6 +174,8 @@ static uint64_t gap(struct nv_log *log, uint16_t sequence)
     uint64_t lost = log->have_sequence ? (uint16_t)(sequence - expected) : 0;
     log->sequence = sequence;
     log->have_sequence = 1;
+    if (!lost)
+        return 0; /* older than what was dropped, if anything was */
     while (lost < log->reported)
         lost += 1u << 16;
     uint64_t news = lost - log->reported;

@@ -20,6 +20,7 @@
 #define NV_MAX_CLIENTS 8             /* of one process, that own compute groups */
 #define NV_MAX_FDS 256               /* control descriptors looked at in one process */
 #define NV_MAX_MARKS 64
+#define NV_MAX_DRAWN 256
 #define NV_LOG_RECORDS (1u << 15)    /* not 2^16: the sequence has 16 bits, and a lost lap must show */
 
 struct nv_card_file { char uuid[48]; int minor; }; /* uuid empty: not told */
@@ -113,6 +114,8 @@ struct nv_card {
     struct nv_group groups[NV_MAX_GROUPS];
     struct nv_mark marks[NV_MAX_MARKS];
     int n_marks;
+    uint32_t drawn[NV_MAX_DRAWN];    /* numbers of our own short-lived clients, a ring: never worth a guess */
+    unsigned n_drawn;
     uint64_t n_guesses;              /* client numbers tried in vain: each is a line in the kernel's log */
 };
 /* The process, known or made known; NULL if it is gone (-ESRCH), or the table is full. */
