@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "gate.h"
+#include "table.h"
 
 uint64_t fx_stream_memo[FX_N_STREAMS];
 
@@ -15,6 +16,9 @@ static struct stream {
     int card;
     bool per_thread, used;
 } streams[FX_N_STREAMS];
+
+/* The legacy default stream is another in each context: it is waited for in all of them. */
+static bool default_used;
 
 #define N_REST 1024
 
@@ -34,16 +38,32 @@ void fx_streams_forget(void)
     }
     for (int i = 0; i < N_REST; i++)
         rest[i].event = NULL;
+    default_used = false;
+}
+
+static void remember(uint64_t key)
+{
+    __atomic_store_n(&fx_stream_memo[fx_stream_home(key)], key + 1, __ATOMIC_RELAXED);
+}
+
+static void cannot_drain(void)
+{
+    __atomic_and_fetch(&fx_gates.slot->flags, ~(uint32_t)FX_SLOT_DRAINS, __ATOMIC_SEQ_CST);
 }
 
 void fx_stream_note(CUstream stream, bool per_thread)
 {
     uint64_t key = (uint64_t)stream << 1 | per_thread;
-    uint32_t home = fx_stream_home(key);
-    /* The default streams (NULL, 1, 2) are others in each context: with several cards they are looked up each time. */
-    bool memo = fx.n_cards == 1 || (uint64_t)stream > 2;
-    if (memo && __atomic_load_n(&fx_stream_memo[home], __ATOMIC_RELAXED) == key + 1)
+    if (__atomic_load_n(&fx_stream_memo[fx_stream_home(key)], __ATOMIC_RELAXED) == key + 1)
         return;
+    if ((uint64_t)stream <= 2) {
+        if ((uint64_t)stream == 2 || (per_thread && !stream))
+            cannot_drain(); /* a thread's own default stream: no other thread can name it */
+        else
+            default_used = true;
+        remember(key);
+        return;
+    }
     CUcontext context = NULL;
     if (FX_REAL(cuCtxGetCurrent, CUresult (*)(CUcontext *))(&context) != CUDA_SUCCESS || !context)
         return;
@@ -51,22 +71,18 @@ void fx_stream_note(CUstream stream, bool per_thread)
     struct stream *at = NULL;
     for (int i = 0; i < FX_N_STREAMS; i++) {
         struct stream *other = &streams[i];
-        if (other->used && other->stream == stream && other->per_thread == per_thread && other->context == context) {
+        if (other->used && other->stream == stream && other->per_thread == per_thread) {
             at = other;
             break;
         }
         if (!other->used && !at)
             at = other;
     }
-    if (at) {
+    if (at)
         *at = (struct stream){stream, context, fx_current_card(), per_thread, true};
-        if (memo)
-            __atomic_store_n(&fx_stream_memo[home], key + 1, __ATOMIC_RELAXED);
-    }
-    /* More streams than we follow, or a thread's own default stream, which no other thread can name: nobody may rely on
-     * our drains. */
-    if (!at || (uint64_t)stream == 2 || (per_thread && !stream))
-        __atomic_and_fetch(&fx_gates.slot->flags, ~(uint32_t)FX_SLOT_DRAINS, __ATOMIC_SEQ_CST);
+    else
+        cannot_drain(); /* more streams than we follow */
+    remember(key);
     pthread_mutex_unlock(&lock);
 }
 
@@ -160,27 +176,47 @@ void fx_mark_free(struct fx_mark *mark)
     pthread_mutex_unlock(&lock);
 }
 
+/* Record in one stream of a context, from our own thread. False: its context is gone. */
+static bool record_in(struct fx_mark *marks, int *n, CUstream stream, bool per_thread, CUcontext context, bool *all)
+{
+    CUcontext popped;
+    if (FX_REAL(cuCtxPushCurrent_v2, CUresult (*)(CUcontext))(context) != CUDA_SUCCESS)
+        return false;
+    if (record(&marks[*n], stream, per_thread, context))
+        ++*n;
+    else
+        *all = false;
+    FX_REAL(cuCtxPopCurrent_v2, CUresult (*)(CUcontext *))(&popped);
+    return true;
+}
+
+#define N_CONTEXTS 16
+
 bool fx_streams_wait(int card)
 {
-    struct fx_mark marks[FX_N_STREAMS];
-    int n = 0;
+    struct fx_mark marks[FX_N_STREAMS + N_CONTEXTS];
+    CUcontext contexts[N_CONTEXTS];
+    int n = 0, n_contexts = 0;
     bool all = true;
-    CUcontext popped;
-    pthread_mutex_lock(&lock);
-    for (int i = 0; i < FX_N_STREAMS; i++) {
-        if (!streams[i].used || streams[i].card != card)
-            continue;
-        if (FX_REAL(cuCtxPushCurrent_v2, CUresult (*)(CUcontext))(streams[i].context) != CUDA_SUCCESS) {
-            streams[i].used = false; /* its context is gone */
-            fx_stream_memo[fx_stream_home((uint64_t)streams[i].stream << 1 | streams[i].per_thread)] = 0;
-            continue;
-        }
-        if (record(&marks[n], streams[i].stream, streams[i].per_thread, streams[i].context))
-            n++;
-        else
-            all = false;
-        FX_REAL(cuCtxPopCurrent_v2, CUresult (*)(CUcontext *))(&popped);
+    if (default_used) {
+        struct fx_entry *entry;
+        uint64_t position = 0;
+        fx_table_lock();
+        while (n_contexts < N_CONTEXTS && (entry = fx_table_next(FX_KIND_CONTEXT, &position)))
+            if (entry->card == card)
+                contexts[n_contexts++] = (CUcontext)entry->key;
+        fx_table_unlock();
     }
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < n_contexts; i++)
+        record_in(marks, &n, NULL, false, contexts[i], &all);
+    for (int i = 0; i < FX_N_STREAMS; i++)
+        if (streams[i].used && streams[i].card == card &&
+            !record_in(marks, &n, streams[i].stream, streams[i].per_thread, streams[i].context, &all)) {
+            uint64_t key = (uint64_t)streams[i].stream << 1 | streams[i].per_thread;
+            streams[i].used = false;
+            fx_stream_memo[fx_stream_home(key)] = 0;
+        }
     pthread_mutex_unlock(&lock);
     for (int i = 0; i < n; i++) {
         all &= fx_mark_wait(&marks[i]);
