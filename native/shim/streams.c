@@ -51,6 +51,19 @@ static void cannot_drain(void)
     __atomic_and_fetch(&fx_gates.slot->flags, ~(uint32_t)FX_SLOT_DRAINS, __ATOMIC_SEQ_CST);
 }
 
+/* A context that was made in a way we do not see (for graphics) is known from its first launch on. */
+static void know_context(void)
+{
+    CUcontext context = NULL;
+    int card = fx_current_card();
+    if (card < 0 || FX_REAL(cuCtxGetCurrent, CUresult (*)(CUcontext *))(&context) != CUDA_SUCCESS || !context)
+        return;
+    fx_table_lock();
+    if (!fx_table_get(FX_KIND_CONTEXT, (uint64_t)context))
+        fx_table_put(FX_KIND_CONTEXT, (uint64_t)context, card, 0);
+    fx_table_unlock();
+}
+
 void fx_stream_note(CUstream stream, bool per_thread)
 {
     uint64_t key = (uint64_t)stream << 1 | per_thread;
@@ -61,6 +74,7 @@ void fx_stream_note(CUstream stream, bool per_thread)
             cannot_drain(); /* a thread's own default stream: no other thread can name it */
         else
             default_used = true;
+        know_context();
         remember(key);
         return;
     }
