@@ -52,6 +52,8 @@ class Mix:
     n_steps: int = 1
     most_devices: int = 0
     cpu_steps: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    least_milli: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    pair_offset: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     hosted: Floats = field(default_factory=lambda: np.zeros(0))
     _counts: dict[Shape, int] = field(default_factory=dict)
     _n: int = 0
@@ -108,6 +110,8 @@ class Mix:
                 may = (int(self.models[index]) >> models) & 1 == 1
                 table[may, steps[index], self.pair[index], self.n_devices[index]] += often
         self.hosted = table.cumsum(axis=1).cumsum(axis=3).ravel()
+        self.least_milli = np.maximum(self.pair_milli, 0)
+        self.pair_offset = np.arange(len(self.pair_milli)) * (self.most_devices + 1)
 
 
 def stranded(cpu_milli: Ints, free_milli: Ints, free_memory: Ints, model: Ints, mix: Mix) -> Floats:
@@ -115,23 +119,32 @@ def stranded(cpu_milli: Ints, free_milli: Ints, free_memory: Ints, model: Ints, 
 
     Shapes: ``cpu_milli`` and ``model`` (n,), ``free_milli`` (negative: closed, absent) and ``free_memory`` (n, cards).
     """
-    free = np.maximum(free_milli, 0)
-    total = free.sum(axis=1)
-    n_pairs = len(mix.pair_milli)
-    enough = free[:, :, None] >= mix.pair_milli
+    sums = sums_of_cards(free_milli, free_memory, mix).sum(axis=1)
+    return stranded_by_sums(cpu_milli, np.maximum(free_milli, 0).sum(axis=1), model, sums, mix)
+
+
+def sums_of_cards(free_milli: Ints, free_memory: Ints, mix: Mix) -> Ints:
+    """What cards in these states add to their node's sums, per pair of the mix: shape of the cards x (pairs,).
+
+    A card that has enough for the pair counts once, above bit 40, and below with what it has free; others are 0. So one
+    addition keeps both how many cards are enough and how much they have.
+    """
+    enough = free_milli[..., None] >= mix.least_milli
     if mix.has_memory:
-        enough &= free_memory[:, :, None] >= mix.pair_memory
-    enough &= (free_milli >= 0)[:, :, None]
-    # How many cards are enough, and how much they have free, in one sum: the count stands above the 40th bit.
-    sums = (enough * (free + COUNT)[:, :, None]).sum(axis=1)
+        enough &= free_memory[..., None] >= mix.pair_memory
+    return enough * (free_milli + COUNT)[..., None]
+
+
+def stranded_by_sums(cpu_milli: Ints, total: Ints, model: Ints, sums: Ints, mix: Mix) -> Floats:
+    """``stranded`` from all free compute (n,) and the sums over the cards (n, pairs)."""
+    n_pairs = len(mix.pair_milli)
     n_cards, useful = np.minimum(sums >> COUNT_BITS, mix.most_devices), sums & (COUNT - 1)
-    at = np.minimum(model, mix.n_models) * mix.n_steps + np.searchsorted(mix.cpu_steps, cpu_milli, side="right")
-    at = (at * n_pairs)[:, None] + np.arange(n_pairs)
-    at = at * (mix.most_devices + 1) + n_cards
-    lost: Floats = total - (mix.hosted.take(at) * useful).sum(axis=1)
+    at = np.minimum(model, mix.n_models) * mix.n_steps + mix.cpu_steps.searchsorted(cpu_milli, side="right")
+    n_cards += (at * n_pairs)[:, None] * (mix.most_devices + 1) + mix.pair_offset
+    lost: Floats = total - (mix.hosted.take(n_cards) * useful).sum(axis=1)
     if mix.cpu_per_card:
         need = CPU_RESERVE * mix.cpu_per_card
-        lost = lost + np.maximum(0.0, total * (need / 1000) - cpu_milli) * (1000 / need)
+        lost += np.maximum(0.0, total * (need / 1000) - cpu_milli) * (1000 / need)
     return lost
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flexai.policy.fragmentation import Mix, stranded
+from flexai.policy.fragmentation import Mix, stranded_by_sums, sums_of_cards
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,16 +42,21 @@ class Candidates:
 
 def fragmentation(candidates: Candidates, mix: Mix) -> Floats:
     """Least compute stranded by the placement (``policy.fragmentation``)."""
-    before, after = candidates.before, candidates.after
-    both = stranded(
-        np.concatenate([before.cpu_milli, after.cpu_milli]),
-        np.concatenate([before.free_milli, after.free_milli]),
-        np.concatenate([before.free_memory, after.free_memory]),
-        np.concatenate([before.model, after.model]),
-        mix,
-    )
-    n = len(before.cpu_milli)
-    score: Floats = np.round(both[:n][candidates.of] - both[n:], 3)
+    before, after, of = candidates.before, candidates.after, candidates.of
+    cards = sums_of_cards(before.free_milli, before.free_memory, mix)
+    total = np.maximum(before.free_milli, 0).sum(axis=1)
+    sums = cards.sum(axis=1)
+    lost = stranded_by_sums(before.cpu_milli, total, before.model, sums, mix)
+    # Only the cards taken change: their part of the sums is replaced, the rest stays.
+    at, card = np.nonzero(candidates.taken)
+    free_after = after.free_milli[at, card]
+    change = sums_of_cards(free_after, after.free_memory[at, card], mix) - cards[of[at], card]
+    if len(at) == len(of):
+        sums_after, total_after = sums[of] + change, total[of] - before.free_milli[of[at], card] + free_after
+    else:
+        sums_after, total_after = sums[of], np.maximum(after.free_milli, 0).sum(axis=1)
+        np.add.at(sums_after, at, change)
+    score: Floats = np.round(lost[of] - stranded_by_sums(after.cpu_milli, total_after, after.model, sums_after, mix), 3)
     return score
 
 

@@ -60,11 +60,15 @@ class JobRecord:
     @property
     def n_to_start(self) -> int:
         """Members that wait."""
+        if len(self.members) == 1:
+            return int(self.members[0].hold is None)
         return sum(member.state is MemberState.WAITING and member.hold is None for member in self.members)
 
     @property
     def n_needed(self) -> int:
         """Members that must start together: ``min_member`` at first; then an elastic job grows one by one."""
+        if len(self.members) == 1:
+            return 1
         return 1 if self.is_placed else min(self.job.min_member, max(1, self.n_to_start))
 
     @property
