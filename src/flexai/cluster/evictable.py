@@ -25,7 +25,10 @@ def _none(*shape: int) -> Ints:
 
 @dataclass(slots=True)
 class Evictable:
-    """Sums over the holds of jobs that may be evicted; shapes as in ``Books``."""
+    """Sums over the holds of jobs that may be evicted; shapes as in ``Books``.
+
+    ``holders`` counts the holds of each job on a node, of those that may not be evicted too.
+    """
 
     cpu_milli: Ints = field(default_factory=lambda: _none(0))
     ram_bytes: Ints = field(default_factory=lambda: _none(0))
@@ -33,16 +36,18 @@ class Evictable:
     memory: Ints = field(default_factory=lambda: _none(0, 0))
     holders: dict[int, dict[str, int]] = field(default_factory=dict)
 
-    def add(self, books: Books, job_id: str, hold: Hold) -> None:
-        """A job that may be evicted holds this from now on."""
+    def add(self, books: Books, job_id: str, hold: Hold, *, evictable: bool) -> None:
+        """A job holds this from now on."""
         self._grow(books)
-        self._move(hold, 1)
+        if evictable:
+            self._move(hold, 1)
         on_row = self.holders.setdefault(hold.row, {})
         on_row[job_id] = on_row.get(job_id, 0) + 1
 
-    def remove(self, job_id: str, hold: Hold) -> None:
+    def remove(self, job_id: str, hold: Hold, *, evictable: bool) -> None:
         """It holds it no more."""
-        self._move(hold, -1)
+        if evictable:
+            self._move(hold, -1)
         on_row = self.holders[hold.row]
         on_row[job_id] -= 1
         if not on_row[job_id]:

@@ -159,7 +159,9 @@ def _victims_on(state: State, record: JobRecord, row: int, shares: dict[str, int
     for job_id in state.evictable_holds.holders.get(row, ()):
         other = state.jobs[job_id]
         job = other.job
-        if other.state is JobState.STOPPING or state.now_ms - other.started_at_ms < job.min_runtime_ms:
+        if not job.preemptible or other.state is JobState.STOPPING:
+            continue
+        if state.now_ms - other.started_at_ms < job.min_runtime_ms:
             continue
         if job.queue == record.job.queue:
             if job.priority >= record.job.priority:

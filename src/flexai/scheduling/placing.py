@@ -18,7 +18,7 @@ from flexai.policy.fair_share import Claim, fair_shares
 from flexai.policy.reservation import NEVER_MS, reserve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from flexai.scheduling.records import JobRecord, Line, LineKey
     from flexai.scheduling.state import State
 
+FEW_NODES = 512
+FEW_GROUPS = 16
 PREDICTED_FOR_MS = 10_000
 """Ends of what runs are predicted again after so long; in between a reservation follows what ends."""
 
@@ -220,15 +222,29 @@ def _start_big(state: State) -> None:
             held_for.has_news = False
             return
         state.reservation = reserve(
-            record.job.id, record.shape, record.n_needed, state.books, state.now_ms, _ends(state),
+            record.job.id, record.shape, record.n_needed, state.books, state.now_ms, _ends_for(state, record),
             record.job.required_level,
         )  # fmt: skip
         return
 
 
-def _ends(state: State) -> Iterator[tuple[int, Hold]]:
-    """When what runs will likely be over, hold by hold."""
-    for job_id in state.running:
+def _ends_for(state: State, claimant: JobRecord) -> Iterator[tuple[int, Hold]]:
+    """When what runs where the claimant may go will likely be over, hold by hold.
+
+    With a required level, on a large cluster, only the groups are looked at where most is free already.
+    """
+    books, level = state.books, claimant.job.required_level
+    running: Iterable[str] = state.running
+    if level in books.topology and len(books.names) > FEW_NODES:
+        n = len(books.names)
+        groups = books.topology.groups(level, n)
+        able = group_sums(groups, books.emptied().n_fit(claimant.shape)) >= claimant.n_needed
+        granted = group_sums(groups, books.granted_milli[:n].sum(axis=1))
+        best = np.argsort(np.where(able, granted, 2**62), kind="stable")[:FEW_GROUPS]
+        holders = state.evictable_holds.holders
+        rows = np.flatnonzero(np.isin(groups, best)).tolist()
+        running = dict.fromkeys(job_id for row in rows for job_id in holders.get(row, ()))
+    for job_id in running:
         record = state.jobs[job_id]
         end_ms = ends_at(state, record)
         for member in record.members:

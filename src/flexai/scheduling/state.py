@@ -113,8 +113,7 @@ class State:
     def hold(self, record: JobRecord, member: MemberRecord, hold: Hold) -> None:
         """Note what a member holds from now on; it is in the books already."""
         member.hold = hold
-        if record.job.preemptible:
-            self.evictable_holds.add(self.books, record.job.id, hold)
+        self.evictable_holds.add(self.books, record.job.id, hold, evictable=record.job.preemptible)
         milli = hold.compute_milli * len(hold.columns)
         self.queues.add(record.job.queue, record.job.user, milli, self.now_ms)
 
@@ -122,8 +121,7 @@ class State:
         """Note that it holds nothing any more; the books are the caller's."""
         hold, member.hold = member.hold, None
         if hold is not None:
-            if record.job.preemptible:
-                self.evictable_holds.remove(record.job.id, hold)
+            self.evictable_holds.remove(record.job.id, hold, evictable=record.job.preemptible)
             milli = hold.compute_milli * len(hold.columns)
             self.queues.add(record.job.queue, record.job.user, -milli, self.now_ms)
         return hold
