@@ -17,6 +17,7 @@ class Settings:
         run_dir: sockets and shared memory.
         state_dir: what must survive a restart.
         simulate: cards to simulate, as ``h200:2``; empty for the machine's own cards.
+        backend: how shares are enforced: ``auto``, ``lease`` or ``hwslice``.
         queue: queue of jobs that name none.
         share: share of a card of jobs that name none, as ``30%``.
         ready_timeout_s: how long ``up`` waits for each process to answer.
@@ -26,6 +27,7 @@ class Settings:
     run_dir: Path
     state_dir: Path
     simulate: str = ""
+    backend: str = "auto"
     queue: str = "default"
     share: str = "100%"
     ready_timeout_s: int = 30
@@ -60,6 +62,12 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
+def _backend(text: str) -> str:
+    if text not in {"auto", "lease", "hwslice"}:
+        raise ValueError("is not a choice. Write auto, lease or hwslice")
+    return text
+
+
 def _color(text: str) -> str:
     if text not in {"auto", "always", "never"}:
         raise ValueError("is not a choice. Write auto, always or never")
@@ -73,6 +81,8 @@ SETTINGS = (
             "root: `/var/lib/flexai`; user: `$XDG_STATE_HOME/flexai`, else `~/.local/state/flexai`"),
     Setting("simulate", str, "cards that `flexai up` simulates, as `h200:2`",
             "the machine's cards; two simulated ones where it has none"),
+    Setting("backend", _backend, "how shares are enforced: `auto` (the best that works), `lease` or `hwslice`",
+            "`auto`"),
     Setting("queue", str, "queue of jobs that name none", "`default`"),
     Setting("share", str, "share of a card of jobs that name none", "`100%`"),
     Setting("ready_timeout_s", _seconds, "how long `flexai up` waits for each process to answer", "`30`"),

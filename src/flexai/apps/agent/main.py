@@ -37,12 +37,14 @@ from flexai.apps.agent.tenant_env import TenantEnv
 from flexai.model import Node as NodeShape
 from flexai.node import NodeMachine
 from flexai.ports import Containment, DeviceBackend
+from flexai.wire.arbiter import BACKEND_NAME
 from flexai.wire.errors import BadInput
 
 log = logging.getLogger("flexai.agent")
 
 _SIMCARD_WITHIN_S = 10.0
 _INSTANCE_DIGITS = 10
+_BACKENDS = {"auto": 0, **{name: number for number, name in BACKEND_NAME.items() if number}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Settings:
         simcard: socket of the simulated card; None for real cards.
         fake_cards: cards that do not exist, for tests; empty for none.
         over_cap: ``warn`` or ``end``.
+        backend: how the arbiter is to enforce shares; ``auto`` leaves it to it.
         cgroups: ``auto`` or ``off``.
     """
 
@@ -62,6 +65,7 @@ class Settings:
     fake_cards: str = ""
     over_cap: str = "warn"
     cgroups: str = "auto"
+    backend: str = "auto"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,10 +87,11 @@ def settings_of(argv: Sequence[str] | None) -> Settings:
     parser.add_argument("--fake-cards", default="", help="cards without any driver, for tests: h200:2")
     parser.add_argument("--over-cap", choices=("warn", "end"), default="warn", help="a job over its memory cap")
     parser.add_argument("--cgroups", choices=("auto", "off"), default="auto", help="off: hold jobs by process trees")
+    parser.add_argument("--backend", choices=tuple(_BACKENDS), default="auto", help="how shares are enforced")
     given = parser.parse_args(argv)
     return Settings(
         given.run_dir.absolute(), given.state_dir.absolute(), given.simcard and given.simcard.absolute(),
-        given.fake_cards, given.over_cap, given.cgroups,
+        given.fake_cards, given.over_cap, given.cgroups, given.backend,
     )  # fmt: skip
 
 
@@ -113,7 +118,7 @@ async def serve(settings: Settings) -> int:
     checkpoint = CheckpointFile(settings.state_dir / "agent.json", lambda: list(machine.tenants.values()))
     node = Node(parts, machine, checkpoint)
     for device in backend.devices():
-        arbiter.manage(device.uuid, 0)
+        arbiter.manage(device.uuid, _BACKENDS[settings.backend])
     notes = await recover(node)
 
     hello = HelloServer(node)

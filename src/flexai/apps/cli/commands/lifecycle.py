@@ -18,13 +18,16 @@ from flexai.wire.errors import BadInput
 
 def up(
     simulate: Annotated[str | None, typer.Option(help="Simulate these cards, as h200:2.", metavar="CARDS")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="Enforce shares by auto, lease or hwslice.", metavar="NAME")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return once the pool is ready.")] = False,
     run_dir: RunDir = None,
     state_dir: StateDir = None,
     as_json: AsJson = False,
 ) -> int:
     """Start the pool of this machine and keep its processes alive."""
-    settings = settings_from(run_dir, state_dir, simulate=simulate)
+    settings = settings_from(run_dir, state_dir, simulate=simulate, backend=backend)
     return start_pool(settings, detach=detach, say=_say_json if as_json else _say)
 
 

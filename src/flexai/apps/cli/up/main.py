@@ -39,7 +39,10 @@ def up(settings: Settings, *, detach: bool, say: Callable[[str], None]) -> int:
         BadInput: the cards, the folders or another pool stand in the way.
     """
     cards = _cards(settings, say)
-    _check_native(say)
+    try:
+        program("flexai-arbiter")
+    except FileNotFoundError as error:
+        raise BadInput("native part", str(error), "is not built", "Run `make install`") from None
     for folder, flag in ((settings.state_dir, "--state-dir"), (settings.run_dir, "--run-dir")):
         _make_folder(folder, flag)
     lock = take_lock(settings.state_dir, settings.run_dir)
@@ -60,23 +63,6 @@ def up(settings: Settings, *, detach: bool, say: Callable[[str], None]) -> int:
             os._exit(code)
     os.close(write)
     return _follow_start(read, settings, say)
-
-
-def _check_native(say: Callable[[str], None]) -> None:
-    try:
-        program("flexai-supervisor")
-    except FileNotFoundError as error:
-        raise BadInput("native part", str(error), "is not built", "Run `make install`") from None
-    if not _has_arbiter():
-        say("the arbiter is not built: memory is capped, shares of compute are NOT held")
-
-
-def _has_arbiter() -> bool:
-    try:
-        program("flexai-arbiter")
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def down(settings: Settings, jobs: str, say: Callable[[str], None]) -> int:
@@ -149,7 +135,9 @@ def _keep(settings: Settings, cards: str, say: Callable[[str], None], ready: Cal
         signal.signal(number, lambda came, _: asked.append(came))
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    parts = processes(settings.run_dir, settings.state_dir, cards, sys.executable, program, arbiter=_has_arbiter())
+    parts = processes(
+        settings.run_dir, settings.state_dir, cards, sys.executable, program, settings.backend
+    )  # fmt: skip
     keeper = Keeper(parts, settings.state_dir, say, wake=wake_read)
     adopted = keeper.adopt()
     if adopted:

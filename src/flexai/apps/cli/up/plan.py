@@ -36,26 +36,28 @@ class Process:
 
 
 def processes(
-    run_dir: Path, state_dir: Path, cards: str, python: str, program: Callable[[str], Path], *, arbiter: bool = True
+    run_dir: Path,
+    state_dir: Path,
+    cards: str,
+    python: str,
+    program: Callable[[str], Path],
+    backend: str = "auto",
 ) -> tuple[Process, ...]:
     """The processes in the order in which they are started; ``cards`` is empty for the machine's own."""
     folders = ("--run-dir", str(run_dir))
     both = (*folders, "--state-dir", str(state_dir))
     socket = run_dir / "simcard.sock"
     simulated = ("--simcard", str(socket)) if cards else ()
+    arbiter = (str(program("flexai-arbiter")), *folders, *simulated)
+    chosen = () if backend == "auto" else ("--backend", backend)
+    agent = (python, "-m", "flexai.apps.agent", *both, *simulated, *chosen)
+    pool = (python, "-m", "flexai.apps.pool", *both)
     parts = [
-        Process("agent", (python, "-m", "flexai.apps.agent", *both, *simulated), run_dir / "agent.sock", False),
-        Process(
-            "pool", (python, "-m", "flexai.apps.pool", *both), run_dir / "pool.sock", holds_jobs=False, may_end=True
-        ),
+        Process("arbiter", arbiter, run_dir / "arbiter.sock", holds_jobs=True),
+        Process("guardian", (arbiter[0], "--guardian", *arbiter[1:]), None, holds_jobs=True),
+        Process("agent", agent, run_dir / "agent.sock", holds_jobs=False),
+        Process("pool", pool, run_dir / "pool.sock", holds_jobs=False, may_end=True),
     ]
-    if arbiter:
-        words = (str(program("flexai-arbiter")), *folders, *simulated)
-        parts = [
-            Process("arbiter", words, run_dir / "arbiter.sock", holds_jobs=True),
-            Process("guardian", (words[0], "--guardian", *words[1:]), None, holds_jobs=True),
-            *parts,
-        ]
     if cards:
         argv = (str(program("flexai-simcard")), "--socket", str(socket), "--cards", cards)
         parts.insert(0, Process("simcard", argv, socket, holds_jobs=True))
