@@ -54,23 +54,35 @@ static void finish(uint64_t n)
     control_finished(done);
 }
 
-/* `launch` is one iteration; `depth` of them are kept in flight. */
-static void fed(void (*launch)(uint64_t), uint64_t iterations)
+/* `launch` is one iteration of `us`; `depth` of them are kept in flight. They are awaited and counted in portions of up to
+ * 2 ms: to be woken for each kernel of 50 us would cost the machine more than the kernel costs the card. */
+static void fed(void (*launch)(uint64_t), uint64_t iterations, double us)
 {
-    uint64_t sent = 0, awaited = 0;
-    while (goes_on()) {
-        while (sent - awaited < o.depth && (!o.iterations || sent < o.iterations)) {
-            launch(iterations);
-            cuda_record((unsigned)(sent++ % 1024));
+    double most = us > 0 ? 2000 / us : o.depth;
+    unsigned half = o.depth > 1 ? o.depth / 2 : 1;
+    unsigned portion = most < 1 ? 1 : most < half ? (unsigned)most : half;
+    uint64_t size[1024];
+    uint64_t sent = 0, counted = 0, n_sent = 0, n_awaited = 0;
+    bool more = true;
+    while (more || n_awaited < n_sent) {
+        bool idle = control_order() == ORDER_IDLE;
+        if (!idle || n_awaited == n_sent) /* what is in flight is counted before it waits for another order */
+            more = more && goes_on();
+        while (more && !idle && sent - counted + portion <= o.depth) {
+            uint64_t n = o.iterations && o.iterations - sent < portion ? o.iterations - sent : portion;
+            if (!n)
+                break;
+            for (uint64_t i = 0; i < n; i++)
+                launch(iterations);
+            sent += n;
+            size[n_sent % 1024] = n;
+            cuda_record((unsigned)(n_sent++ % 1024));
         }
-        if (awaited == sent)
-            break;
-        cuda_await((unsigned)(awaited++ % 1024));
-        finish(1);
-    }
-    while (awaited < sent) {
-        cuda_await((unsigned)(awaited++ % 1024));
-        finish(1);
+        if (n_awaited < n_sent) {
+            cuda_await((unsigned)(n_awaited % 1024));
+            counted += size[n_awaited % 1024];
+            finish(size[n_awaited++ % 1024]);
+        }
     }
 }
 
@@ -167,9 +179,9 @@ int main(int argc, char **argv)
     control_ready();
     began = now_s();
     if (!strcmp(o.kind, "flood"))
-        fed(cuda_launch, iterations);
+        fed(cuda_launch, iterations, o.kernel_us);
     else if (!strcmp(o.kind, "graph"))
-        fed(launch_graph, iterations);
+        fed(launch_graph, iterations, o.kernel_us * o.nodes);
     else if (!strcmp(o.kind, "step"))
         step(iterations);
     else if (!strcmp(o.kind, "latency"))
@@ -182,7 +194,7 @@ int main(int argc, char **argv)
     printf("{\"kind\": \"%s\", \"device\": \"%s\", \"kernel_us\": %g, \"iterations\": %llu, \"seconds\": %.6f, "
            "\"card_seconds\": %.6f",
            o.kind, cuda_device_name(), o.kernel_us, (unsigned long long)done, took,
-           (double)done * o.kernel_us / 1e6 * (strcmp(o.kind, "graph") ? 1 : o.nodes));
+           (double)done * o.kernel_us / 1e6 * (!strcmp(o.kind, "graph") ? o.nodes : strcmp(o.kind, "fill") ? 1 : 0));
     if (n)
         printf(", \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"mean_ms\": %.3f, \"max_ms\": %.3f", (double)sample[n / 2],
                (double)sample[n * 99 / 100], sum_ms / (double)n_latencies, worst_ms);

@@ -9,7 +9,7 @@ static int usage(void)
     fprintf(stderr,
             "usage: flexai-workload flood|latency|step|graph|fill [--kernel-us U] [--seconds S] [--iterations N]\n"
             "         [--depth N] [--memory BYTES] [--host-us U] [--period-us U] [--nodes N] [--device N] [--control FILE]\n"
-            "  flood    kernels back to back, --depth in flight\n"
+            "  flood    kernels back to back, --depth in flight (0: 20 ms of them, 3 to 500)\n"
             "  latency  a request of one kernel every --period-us, open loop\n"
             "  step     a kernel, synchronise, --host-us on the host\n"
             "  graph    replays of a graph of --nodes kernels\n"
@@ -19,7 +19,7 @@ static int usage(void)
 
 int options_read(struct options *o, int argc, char **argv)
 {
-    *o = (struct options){.kernel_us = 1000, .depth = 16, .host_us = 100, .period_us = 20000, .nodes = 20};
+    *o = (struct options){.kernel_us = 1000, .host_us = 100, .period_us = 20000, .nodes = 20};
     static const char *const KINDS[] = {"flood", "latency", "step", "graph", "fill"};
     for (size_t i = 0; argc > 1 && i < sizeof KINDS / sizeof KINDS[0]; i++)
         if (!strcmp(argv[1], KINDS[i]))
@@ -50,6 +50,10 @@ int options_read(struct options *o, int argc, char **argv)
         else if (!strcmp(name, "--nodes")) o->nodes = (unsigned)value;
         else if (!strcmp(name, "--device")) o->device = (int)value;
         else return usage();
+    }
+    if (!o->depth) { /* enough that a machine short of processors does not let the card run dry */
+        double us = o->kernel_us * (strcmp(o->kind, "graph") ? 1 : o->nodes);
+        o->depth = us <= 40 ? 500 : us >= 6000 ? 3 : (unsigned)(20000 / us);
     }
     if (!o->depth || o->depth > 1024 || !o->nodes || o->nodes > 1000 || o->period_us < 1) {
         fprintf(stderr, "flexai-workload: --depth 1..1024, --nodes 1..1000, --period-us at least 1\n");

@@ -195,3 +195,25 @@ time.sleep(60)
         os.kill(child, signal.SIGKILL)
         parent.wait()
         parent.stdout.close()
+
+
+def test_the_arbiters_controls_do_on_a_running_card_what_they_do_on_a_real_one(daemon, program, tmp_path):
+    _, at = daemon
+    control = tmp_path / "control_test"
+    card = NATIVE / "simcard"
+    sources = [card / "tests" / "control_test.c", card / "control" / "cc_simcard.c", card / "client" / "connection.c"]
+    flags = ["-std=gnu11", "-D_GNU_SOURCE", *SANITIZED, f"-I{NATIVE / 'include'}", f"-I{card / 'client'}"]
+    subprocess.run(["gcc", *flags, "-Wall", "-Wextra", "-Werror", "-o", control, *sources], check=True)
+    floods = [workload(at, "flood", "--seconds", "60", "--depth", "64") for _ in "ab"]
+    try:
+        until(lambda: len(cards_of(program, at)[0]["processes"]) == 2)
+        until(lambda: all(p["n_kernels"] > 10 for p in cards_of(program, at)[0]["processes"]))
+        uuid = cards_of(program, at)[0]["uuid"]
+        env = dict(os.environ, FLEXAI_SIMCARD=str(at))
+        words = [control, uuid, *(str(flood.pid) for flood in floods)]
+        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    finally:
+        for flood in floods:
+            flood.kill()
+            flood.communicate()

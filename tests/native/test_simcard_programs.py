@@ -100,6 +100,28 @@ print(n.nvmlDeviceGetName(card))
         keeper.wait()
 
 
+def test_a_launch_costs_less_than_two_microseconds_and_wakes_nobody(cards):
+    code = """
+import ctypes, time
+c = ctypes.CDLL("libcuda.so.1"); at = ctypes.c_void_p()
+assert c.cuInit(0) == 0 and c.cuDevicePrimaryCtxRetain(ctypes.byref(at), 0) == 0 and c.cuCtxSetCurrent(at) == 0
+module, f, s = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
+assert c.cuModuleLoadData(ctypes.byref(module), b"x") == 0 and c.cuStreamCreate(ctypes.byref(s), 1) == 0
+assert c.cuModuleGetFunction(ctypes.byref(f), module, b"empty") == 0
+best = 1e9
+for _ in range(20):
+    before = time.thread_time_ns()
+    for _ in range(500): c.cuLaunchKernel(f, 1, 1, 1, 1, 1, 1, 0, s, None, None)
+    launched = time.thread_time_ns() - before
+    before = time.thread_time_ns()
+    for _ in range(500): c.cuDriverGetVersion(None)
+    empty = time.thread_time_ns() - before
+    best = min(best, (launched - empty) / 500); assert c.cuStreamSynchronize(s) == 0
+print(best)
+"""
+    assert float(python(cards, code).stdout) < 2000  # ns; the ten more arguments that ctypes converts included
+
+
 def test_nvitop_shows_the_cards_once(cards):
     done = subprocess.run(
         [Path(sys.executable).with_name("nvitop"), "--once", "--no-unicode"],
