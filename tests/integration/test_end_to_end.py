@@ -7,11 +7,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from flexai_native import program
-
 
 FLEXAI = str(Path(sys.executable).with_name("flexai"))
 pytestmark = pytest.mark.timeout(180)
@@ -74,8 +74,8 @@ def until(condition, what, timeout_s=40):
         time.sleep(0.1)
 
 
-@pytest.fixture
-def machine():
+@contextmanager
+def pool_up():
     with tempfile.TemporaryDirectory(prefix="fxe") as folder:
         machine = Machine(Path(folder))
         try:
@@ -86,65 +86,84 @@ def machine():
                 print(machine.logs())
 
 
-def test_up_says_simulated_and_a_second_up_is_refused(machine):
-    refused = machine.flexai("up", "--simulate", "h200:2", "--detach", code=4)
+@pytest.fixture(scope="module")
+def pool():
+    """One for all tests that leave it as it was."""
+    with pool_up() as machine:
+        yield machine
+
+
+@pytest.fixture
+def machine():
+    """One of its own, for tests that kill or stop it."""
+    with pool_up() as machine:
+        yield machine
+
+
+def test_up_says_simulated_and_a_second_up_is_refused(pool):
+    refused = pool.flexai("up", "--simulate", "h200:2", "--detach", code=4)
     assert "running already" in refused.stderr
     assert "flexai down" in refused.stderr
-    cards = machine.json("devices")["items"]
+    cards = pool.json("devices")["items"]
     assert [card["source"] for card in cards] == ["simulated", "simulated"]
-    assert "simulated" in machine.flexai("top", "--once").stdout
-    failed = [check["name"] for check in machine.json("doctor", code=None)["checks"] if not check["ok"]]
+    assert "simulated" in pool.flexai("top", "--once").stdout
+    failed = [check["name"] for check in pool.json("doctor", code=None)["checks"] if not check["ok"]]
     assert failed == []
 
 
-def test_a_submitted_job_runs_as_the_user_and_its_output_and_exit_code_are_kept(machine, tmp_path):
-    job_id = machine.flexai(
+def test_a_submitted_job_runs_as_the_user_and_its_output_and_exit_code_are_kept(pool, tmp_path):
+    job_id = pool.flexai(
         "submit", "-s", "30%", "-m", "1Gi", "--", "sh", "-c", "id -u; echo hello; exit 3"
     ).stdout.strip()
-    assert machine.flexai("wait", job_id, code=3)
-    assert machine.flexai("logs", job_id).stdout.split() == [str(os.geteuid()), "hello"]
-    assert machine.job(job_id)["state"] == "failed"
+    assert pool.flexai("wait", job_id, code=3)
+    assert pool.flexai("logs", job_id).stdout.split() == [str(os.geteuid()), "hello"]
+    assert pool.job(job_id)["state"] == "failed"
 
 
-def test_a_run_is_the_callers_child_with_a_slice_of_a_card(machine):
+def test_a_run_is_the_callers_child_with_a_slice_of_a_card(pool):
     script = "echo out; echo $FLEXAI_TENANT_DIR; exit 7"
-    result = machine.flexai("run", "-s", "30%", "-m", "1Gi", "--", "sh", "-c", script, code=7)
+    result = pool.flexai("run", "-s", "30%", "-m", "1Gi", "--", "sh", "-c", script, code=7)
     said, tenant = result.stdout.split()
-    assert (said, tenant.startswith(str(machine.run_dir))) == ("out", True)
-    listed = machine.json("devices")["items"]
+    assert (said, tenant.startswith(str(pool.run_dir))) == ("out", True)
+    listed = pool.json("devices")["items"]
     assert sum(card["compute_granted_milli"] for card in listed) == 0
 
 
-def test_a_program_in_a_slice_sees_the_slice_as_its_card(machine):
+def test_a_program_in_a_slice_sees_the_slice_as_its_card(pool):
     program = (
         "import pynvml as n; n.nvmlInit(); card = n.nvmlDeviceGetHandleByIndex(0); "
         "print(n.nvmlDeviceGetCount(), n.nvmlDeviceGetMemoryInfo(card).total)"
     )
-    result = machine.flexai("run", "-s", "30%", "-m", "2Gi", "--", sys.executable, "-c", program)
+    result = pool.flexai("run", "-s", "30%", "-m", "2Gi", "--", sys.executable, "-c", program)
     assert result.stdout.split() == ["1", str(2 << 30)]
 
 
-def test_two_busy_neighbours_get_what_they_asked_for(machine):
-    flood = [str(program("flexai-workload")), "flood", "--kernel-us", "500", "--seconds", "5"]
-    held = machine.flexai("submit", "-s", "100%", "--time", "60s", "--", "sleep", "60").stdout.strip()  # the other card
-    ids = [machine.flexai("submit", "-s", part, "-m", "1Gi", "--", *flood).stdout.strip() for part in ("70%", "30%")]
-    machine.flexai("wait", *ids)
-    done = [json.loads(machine.flexai("logs", job_id).stdout)["iterations"] for job_id in ids]
-    assert done[0] / (done[0] + done[1]) == pytest.approx(0.7, abs=0.08)  # they neither start nor end together
-    machine.flexai("cancel", held)
+def test_two_busy_neighbours_get_what_they_asked_for(pool):
+    flood = [str(program("flexai-workload")), "flood", "--kernel-us", "500", "--seconds", "3"]
+    # The other card is taken, and both are let go at once, so that they run side by side from start to end.
+    other = pool.flexai("submit", "-s", "100%", "--", "sleep", "60").stdout.strip()
+    parts = ("70%", "30%")
+    ids = [pool.flexai("submit", "--held", "-s", part, "-m", "1Gi", "--", *flood).stdout.strip() for part in parts]
+    until(lambda: pool.job(other)["state"] == "running", "the other card is taken")
+    pool.flexai("release", *ids)
+    pool.flexai("wait", *ids)
+    done = [json.loads(pool.flexai("logs", job_id).stdout)["iterations"] for job_id in ids]
+    assert done[0] / (done[0] + done[1]) == pytest.approx(0.7, abs=0.08)
+    pool.flexai("cancel", other)
+    pool.flexai("wait", other, code=None)
 
 
 @pytest.mark.slow
-def test_small_jobs_are_stacked_and_what_does_not_fit_waits_with_a_reason(machine):
-    ids = [machine.flexai("submit", "-s", "60%", "-m", "1Gi", "--", "sleep", "60").stdout.strip() for _ in range(3)]
-    until(lambda: sum(machine.job(job_id)["state"] == "running" for job_id in ids) == 2, "two run")
-    waiting = next(job for job in map(machine.job, ids) if job["state"] == "queued")
+def test_small_jobs_are_stacked_and_what_does_not_fit_waits_with_a_reason(pool):
+    ids = [pool.flexai("submit", "-s", "60%", "-m", "1Gi", "--", "sleep", "60").stdout.strip() for _ in range(3)]
+    until(lambda: sum(pool.job(job_id)["state"] == "running" for job_id in ids) == 2, "two run")
+    waiting = next(job for job in map(pool.job, ids) if job["state"] == "queued")
     assert "60" in waiting["reason"]["message"]
-    small = machine.flexai("submit", "-s", "40%", "-m", "1Gi", "--", "true").stdout.strip()
-    machine.flexai("wait", small, "--timeout", "30")
-    machine.flexai("cancel", *ids)
+    small = pool.flexai("submit", "-s", "40%", "-m", "1Gi", "--", "true").stdout.strip()
+    pool.flexai("wait", small, "--timeout", "30")
+    pool.flexai("cancel", *ids)
     for job_id in ids:
-        until(lambda job_id=job_id: machine.job(job_id)["state"] == "cancelled", f"{job_id} is cancelled")
+        until(lambda job_id=job_id: pool.job(job_id)["state"] == "cancelled", f"{job_id} is cancelled")
 
 
 @pytest.mark.slow
