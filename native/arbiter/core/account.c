@@ -154,6 +154,9 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
     close_interval(c, ts); /* the END was lost */
     c->resident = true;
     c->resident_tenant = g ? g->tenant : p ? p->tenant : AC_OUTSIDE;
+    if (c->resident_tenant != c->last_tenant)
+        c->alone_since = at;
+    c->last_tenant = c->resident_tenant;
     c->resident_pid = r->pid;
     c->resident_context = r->context;
     c->open_at = ts;

@@ -25,6 +25,17 @@ static bool waiting(const struct ac_card *c)
     return false;
 }
 
+/* Somebody who may run now is held back for another's sake: it matters whether that one works. */
+static bool others_want(const struct ac_card *c, int than)
+{
+    for (int i = 0; i < c->n_tenants; i++) {
+        const struct tenant *t = &c->tenant[i];
+        if (i != than && t->used && t->wants && t->n_groups && !t->suspended && !t->throttled)
+            return true;
+    }
+    return false;
+}
+
 static bool latency_beside(const struct ac_card *c)
 {
     for (int i = 0; i < c->n_tenants; i++)
@@ -37,8 +48,8 @@ static bool latency_beside(const struct ac_card *c)
 static void judge_turn(struct ac_card *c, uint64_t now)
 {
     struct tenant *t = &c->tenant[c->primary];
-    uint64_t wall = now - c->turn_began;
-    if (!t->used || wall < 4 * MS)
+    uint64_t wall = now - c->judged_from;
+    if (!t->used || !c->judging || wall < 4 * MS)
         return;
     if (!c->fill) {
         if (t->turns_to_trial)
@@ -47,8 +58,13 @@ static void judge_turn(struct ac_card *c, uint64_t now)
     }
     uint64_t held = c->turn_held < wall ? c->turn_held : wall;
     uint64_t gap = (wall - held) / (c->turn_ends + 1);
-    /* Short hops cost more in changes of the card than the others gain by filling them. */
-    t->gappy = held * 100 < wall * 92 && gap > 400 * US;
+    /* Short hops cost more in changes of the card than the others gain by filling them; each of them takes a turn before
+     * the tenant is back. */
+    uint64_t hop = 400 * US;
+    for (int i = 0; i < c->n_tenants; i++)
+        if (i != c->primary && c->tenant[i].used && c->tenant[i].candidate)
+            hop += 300 * US;
+    t->gappy = held * 100 < wall * 92 && gap > hop;
     t->turns_to_trial = TRIAL_TURNS;
 }
 
@@ -63,14 +79,13 @@ static void begin_turn(struct ac_card *c, int tenant, uint64_t now)
     c->primary = tenant;
     others = waiting(c);
     c->turn_began = now;
-    c->turn_held = c->turn_ends = 0;
+    c->judging = false;
     c->turn_end = now + ac_turn_length(c, tenant, c->set.turn_ns, c->set.min_turn_ns, c->set.max_turn_ns);
     c->fill = others && !latency_beside(c) && (t->gappy || t->turns_to_trial == 0);
     if (c->fill && c->turn_end < now + c->set.turn_ns)
         c->turn_end = now + c->set.turn_ns; /* setting time slices must pay */
     c->settled_at = AC_NEVER;
     c->test_at = now + c->set.turn_ns * 9 / 20;
-    c->test_due = false;
 }
 
 /* Is it time for another turn, as far as requests of latency tenants are concerned? */
@@ -97,8 +112,8 @@ static void find_idle(struct ac_card *c, uint64_t now)
     for (int i = 0; i < c->n_tenants; i++)
         if (c->tenant[i].used && c->tenant[i].wants && c->tenant[i].runnable_since != AC_NEVER && i != c->primary)
             grace += GRACE_NS;
-    if (c->resident && c->resident_tenant >= 0 && c->tenant[c->resident_tenant].class == FX_CLASS_LATENCY)
-        grace += c->set.slice_latency_us * US;
+    if (c->resident && (c->resident_tenant < 0 || c->tenant[c->resident_tenant].class == FX_CLASS_LATENCY))
+        grace += c->set.slice_latency_us * US; /* it waits for a time slice that is not ours to shorten */
     for (int i = 0; i < c->n_tenants; i++) {
         struct tenant *t = &c->tenant[i];
         if (!t->used || !t->wants || t->runnable_since == AC_NEVER || (c->resident && c->resident_tenant == i))
@@ -153,7 +168,8 @@ static void decide(struct ac_card *c, uint64_t now)
                       : !c->fill            ? c->set.slice_us
                       : i == c->primary     ? c->set.slice_fill_long_us
                                             : c->set.slice_fill_short_us;
-        us /= (uint32_t)t->n_groups;
+        if (t->n_groups > 1) /* every group of it earns a turn of the hardware's, and each change costs */
+            us = us == c->set.slice_us ? 4 * us : us / (uint32_t)t->n_groups;
         t->slice_want_us = us < 100 ? 100 : us;
     }
 }
@@ -164,7 +180,7 @@ static bool slice_differs(const struct ac_card *c, const struct group *g)
     const struct tenant *t = &c->tenant[g->tenant];
     if (!g->slice_us)
         return true;
-    if (!c->fill && !t->prior && g->slice_us <= t->slice_want_us)
+    if (!c->fill && !t->prior && t->n_groups == 1 && g->slice_us <= t->slice_want_us)
         return false;
     return g->slice_us != t->slice_want_us;
 }
@@ -247,11 +263,11 @@ static bool test_idle(struct ac_card *c, uint64_t now, struct ac_action *a)
     if (who < 0)
         return false;
     struct tenant *t = &c->tenant[who];
-    bool contended = waiting(c);
+    bool contended = others_want(c, who);
     if (contended && c->primary != who)
         return false;
-    if (contended ? !(c->test_at <= now && !c->fill && now + 6 * MS < c->turn_end)
-                  : !(c->n_tenants && now >= c->next_lone_test && t->limit_milli >= 1000 && t->wants))
+    if (contended ? !(c->test_at <= now && !c->fill && (now + 6 * MS < c->turn_end || !waiting(c)))
+                  : !(now >= c->next_lone_test && now > c->alone_since + 50 * MS && t->limit_milli >= 1000 && t->wants))
         return false;
     for (int i = 0; i < c->n_groups; i++) {
         const struct group *g = &c->group[i];
@@ -335,6 +351,11 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
 {
     if (a->kind == AC_READ_LOG) {
         plan_look(c, now);
+        if (!c->judging && now >= c->settled_at) { /* the time it takes to change turns is not the tenant's */
+            c->judging = true;
+            c->judged_from = now;
+            c->turn_held = c->turn_ends = 0;
+        }
         if (result < 0) {
             c->usage.n_failed++;
             c->next_look = now + 20 * MS;
@@ -386,6 +407,8 @@ uint64_t ac_hwslice_wake(const struct ac_card *c, uint64_t now)
             wake = soonest(wake, c->test_at);
         if (c->reconsider)
             wake = soonest(wake, c->turn_began + c->set.min_turn_ns);
+    } else if (c->primary >= 0 && others_want(c, c->primary) && c->test_at > now) {
+        wake = soonest(wake, c->test_at);
     }
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *t = &c->tenant[i];

@@ -68,14 +68,16 @@ struct ac_card {
     uint64_t open_at;       /* card time up to which it is charged */
     uint64_t last_ts;
     bool lost;              /* records were lost: the next END may close what we did not see begin */
+    uint64_t alone_since;   /* our time at which another tenant than the one before came on the card */
+    int last_tenant;
     uint64_t last_latency_end; /* our time */
     bool log_fresh;         /* a reading ended since the last decision */
     /* Turns */
     int primary;            /* -1 = none */
     bool fill, reconsider;
     uint64_t turn_began, turn_end, settled_at, next_look, test_at;
-    uint64_t turn_held, turn_ends;
-    bool test_due;
+    bool judging;
+    uint64_t judged_from, turn_held, turn_ends; /* what the one whose turn it is had, and how often it left the card */
     uint64_t next_lone_test;
     uint32_t discover[16];  /* pids whose groups we do not know */
     int n_discover;

@@ -1,0 +1,303 @@
+"""The arbiter's core against the model of a card, in one virtual time: exact and repeatable. Under ASan and UBSan."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+NATIVE = Path(__file__).parents[3] / "native"
+SOURCES = [
+    NATIVE / "arbiter" / "tests" / "scenario.c",
+    *sorted((NATIVE / "arbiter" / "core").glob("*.c")),
+    *sorted((NATIVE / "simcard" / "model").glob("*.c")),
+    NATIVE / "simcard" / "virtual" / "virtual.c",
+]
+INCLUDES = [f"-I{NATIVE / 'include'}", f"-I{NATIVE.parent / 'api'}", f"-I{NATIVE / 'arbiter' / 'core'}"]
+FLAGS = [
+    "-std=gnu11",
+    "-O1",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wshadow",
+    "-Wconversion",
+    "-fsanitize=address,undefined",
+]
+THIRTY_SEVENTY = "flood:0:1000 put:0:300:1000:1 flood:1:1000 put:1:700:1000:1"
+
+
+class Figures:
+    """What a report says: per tenant, and of the card, each name with its number."""
+
+    def __init__(self, text):
+        self.card = {}
+        self.tenant = {}
+        for line in text.splitlines():
+            numbers = {name: float(value) for name, value in re.findall(r"([a-z][a-z0-9_]*) (-?[\d.]+)", line)}
+            if line.startswith("tenant"):
+                self.tenant[int(numbers.pop("tenant"))] = numbers
+            else:
+                self.card = numbers
+
+    def held(self, i):
+        return self.tenant[i]["held"]
+
+    @property
+    def sum(self):
+        return sum(t["held"] for t in self.tenant.values())
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory):
+    """Answers a function that plays a scenario and gives the figures of its last report."""
+    path = tmp_path_factory.mktemp("arbiter") / "scenario"
+    subprocess.run(["gcc", *FLAGS, "-fno-sanitize-recover=all", *INCLUDES, "-o", path, *SOURCES], check=True)
+
+    def run(backend, *steps):
+        words = " ".join(steps).split()
+        done = subprocess.run([path, f"backend:{backend}", *words], check=False, capture_output=True, text=True)
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        return Figures(done.stdout[done.stdout.rfind("tenant 0") :])
+
+    return run
+
+
+both = pytest.mark.parametrize("backend", ["hwslice", "lease"])
+
+
+def errors(figures, requests):
+    total = sum(requests)
+    return [abs(figures.held(i) - 100 * request / total) for i, request in enumerate(requests)]
+
+
+@both
+@pytest.mark.parametrize(
+    ("requests", "kernels_us"),
+    [
+        ((300, 700), (1000, 1000)),
+        ((10, 990), (50, 20000)),
+        ((990, 10), (50, 20000)),
+        ((500, 300, 200), (20000, 50, 1000)),
+        ((100, 100, 100, 100, 100, 500), (1000, 50, 200, 5000, 1000, 1000)),
+    ],
+)
+def test_shares_of_busy_tenants_are_exact_and_nothing_is_wasted(play, backend, requests, kernels_us):
+    steps = [f"flood:{i}:{us}:{max(1, min(64, 2000 // us))} put:{i}:{r}:1000:1"
+             for i, (r, us) in enumerate(zip(requests, kernels_us, strict=True))]  # fmt: skip
+    figures = play(backend, *steps, "run:500 mark run:10000 report")
+    found = errors(figures, requests)
+    assert figures.sum >= 97
+    assert sum(found) / len(found) <= 1
+    assert max(found) <= 2
+    for t in figures.tenant.values():
+        assert abs(t["counted"] - t["held"]) < 0.5
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    backend=st.sampled_from(["hwslice", "lease"]),
+    tenants=st.lists(
+        st.tuples(st.integers(10, 990), st.sampled_from([50, 300, 1000, 4000, 20000])), min_size=2, max_size=6
+    ),
+)
+def test_shares_hold_whatever_the_mix(play, backend, tenants):
+    requests = [max(10, request * 1000 // sum(r for r, _ in tenants)) for request, _ in tenants]
+    steps = [f"flood:{i}:{us}:{max(1, min(64, 2000 // us))} put:{i}:{requests[i]}:1000:1"
+             for i, (_, us) in enumerate(tenants)]  # fmt: skip
+    figures = play(backend, *steps, "run:1000 mark run:10000 report")
+    found = errors(figures, requests)
+    assert figures.sum >= 97
+    assert sum(found) / len(found) <= 1
+    assert max(found) <= 2
+
+
+@both
+@pytest.mark.parametrize("limit", [10, 100, 300, 700, 900])
+def test_a_hard_limit_holds_while_the_card_is_otherwise_idle(play, backend, limit):
+    figures = play(backend, f"flood:0:1000:2 put:0:{limit}:{limit}:1 run:500 mark run:5000 report")
+    measured = "held" if backend == "hwslice" else "work"
+    assert abs(figures.tenant[0][measured] - limit / 10) <= 1
+
+
+@both
+def test_a_limit_among_others_leaves_the_rest_to_them(play, backend):
+    figures = play(
+        backend, "flood:0:1000:2 put:0:300:300:1 flood:1:1000:2 put:1:100:1000:1 run:500 mark run:5000 report"
+    )
+    assert abs(figures.held(0) - 30) <= 1
+    assert figures.held(1) >= 67
+
+
+def test_a_step_synchronous_tenant_gets_its_time_beside_a_deep_queue(play):
+    figures = play(
+        "hwslice", "step:0:1000:50 put:0:300:1000:1 flood:1:1000 put:1:700:1000:1 run:500 mark run:5000 report"
+    )
+    assert abs(figures.held(0) - 30) <= 1
+    assert figures.sum >= 98
+
+
+def test_others_fill_the_gaps_of_a_tenant_that_cannot_use_its_turns(play):
+    figures = play(
+        "hwslice", "burst:0:1000:8:5000 put:0:300:1000:1 flood:1:2000 put:1:700:1000:1 run:500 mark run:5000 report"
+    )
+    assert abs(figures.held(0) - 30) <= 1
+    assert figures.sum >= 97
+    # Asks for more than it can use (8 of 13 ms): it gets what it can use, the other all the rest.
+    figures = play(
+        "hwslice", "burst:0:1000:8:5000 put:0:700:1000:1 flood:1:2000 put:1:300:1000:1 run:500 mark run:5000 report"
+    )
+    assert figures.held(0) > 55
+    assert figures.sum >= 96
+
+
+@pytest.mark.parametrize(
+    ("request_us", "period_us", "within_ms"), [(1000, 20000, 1.6), (4000, 20000, 4.7), (16000, 60000, 17.6)]
+)
+def test_a_latency_tenant_is_served_as_if_it_were_alone(play, request_us, period_us, within_ms):
+    figures = play(
+        "hwslice", f"latency:0:{request_us}:{period_us} put:0:300:1000:0",
+        "flood:1:1000 put:1:300:1000:1 flood:2:1000 put:2:400:1000:1 run:500 mark run:10000 report",
+    )  # fmt: skip
+    assert figures.tenant[0]["p99_ms"] <= within_ms
+    left = 100 - 100 * request_us / period_us
+    assert figures.tenant[1]["work"] + figures.tenant[2]["work"] >= 0.96 * left
+    assert abs(figures.held(1) / figures.held(2) - 3 / 4) < 0.02
+
+
+def test_a_latency_tenant_cannot_starve_what_is_guaranteed(play):
+    figures = play(
+        "hwslice", "flood:0:1000 put:0:300:1000:0 flood:1:1000 put:1:700:1000:1 run:1000 mark run:5000 report"
+    )
+    assert abs(figures.held(1) - 70) <= 2
+
+
+@both
+def test_best_effort_has_what_is_idle_and_no_more(play, backend):
+    steps = "flood:0:1000:2 put:0:300:1000:1 flood:1:1000:2 put:1:0:1000:2 run:500"
+    assert play(backend, steps, "mark run:1000 report").held(0) >= 99
+    figures = play(backend, steps, "pause:0 run:50 mark run:1000 report")
+    assert figures.held(1) >= 97
+
+
+@pytest.mark.parametrize("when_ms", [0, 3, 7, 11, 16, 23])
+def test_what_falls_idle_is_lent_within_10_ms(play, when_ms):
+    steps = f"flood:0:100:5 put:0:500:1000:1 flood:1:1000:5 put:1:500:1000:1 run:500 run:{when_ms + 1} pause:0"
+    figures = play("hwslice", steps, "mark run:200 report")
+    wasted_ms = 200 - 2 * (figures.tenant[0]["work"] + figures.tenant[1]["work"])
+    assert wasted_ms <= 10 + 0.02 * 200, "it is found out in its turn, and the card changes hands"
+    figures = play("hwslice", steps, "run:50 mark run:200 report")
+    assert figures.held(1) >= 99
+
+
+@pytest.mark.parametrize("n_borrowers", [1, 3])
+@pytest.mark.parametrize("when_ms", [0, 3, 7, 11])
+def test_an_owner_that_wakes_has_the_card_within_10_ms(play, n_borrowers, when_ms):
+    others = " ".join(f"flood:{i}:1000 put:{i}:100:1000:1" for i in range(1, n_borrowers + 1))
+    figures = play(
+        "hwslice",
+        f"flood:0:100:5 put:0:700:1000:1 run:300 pause:0 {others} run:500 run:{when_ms + 1} go:0 mark run:10 report",
+    )
+    assert figures.held(0) > 5, "of the first 10 ms it has some"
+    figures = play(
+        "hwslice",
+        f"flood:0:100:5 put:0:700:1000:1 run:300 pause:0 {others} run:500 run:{when_ms + 1} go:0",
+        "run:10 mark run:20 report",
+    )
+    assert figures.held(0) > 60
+
+
+@both
+def test_tenants_come_and_go(play, backend):
+    figures = play(
+        backend,
+        "flood:0:1000:2 put:0:300:1000:1 flood:1:1000:2 put:1:700:1000:1 run:700 kill:1 run:20 mark run:1000 report",
+    )
+    assert figures.held(0) >= 99
+    figures = play(
+        backend, "put:0:250:1000:1 flood:0:1000:2 run:300 put:1:250:1000:1 flood:1:1000:2 run:300",
+        "put:2:500:1000:1 flood:2:500:4",
+        "run:400 gone:1 kill:1 put:3:250:1000:1 flood:3:3000:1 run:500 mark run:5000 report",
+    )  # fmt: skip
+    assert [round(figures.held(i)) for i in (0, 2, 3)] == pytest.approx([25, 50, 25], abs=1)
+
+
+def test_every_context_of_a_process_counts_for_its_tenant(play):
+    figures = play(
+        "hwslice",
+        "flood:0:1000 beside:0:1000 put:0:300:1000:1 flood:1:1000 put:1:700:1000:1 run:700 mark run:5000 report",
+    )
+    assert abs(figures.tenant[0]["counted"] - 30) <= 1
+    assert abs(figures.held(1) - 70) <= 1
+
+
+def test_programs_that_are_nobodys_are_seen_and_subtracted(play):
+    figures = play(
+        "hwslice",
+        "outside:1000 flood:0:1000 put:0:300:1000:1 flood:1:1000 put:1:700:1000:1 run:500 mark run:5000 report",
+    )
+    assert figures.card["outside_ms"] > 1000
+    assert figures.held(0) / figures.held(1) == pytest.approx(3 / 7, rel=0.05)
+
+
+@pytest.mark.parametrize("n", [3, 7, 20])
+def test_refused_control_calls_cost_accuracy_for_a_moment_only(play, n):
+    figures = play(
+        "hwslice", f"{THIRTY_SEVENTY} run:500 fail:{n} run:1000",
+        "fail:0 run:1500 mark run:5000 report",
+    )  # fmt: skip
+    assert figures.card["failed"] > 0
+    assert abs(figures.held(0) - 30) <= 1
+    assert figures.sum >= 97
+
+
+def test_lost_and_disordered_records_do_not_carry_the_shares_away(play):
+    figures = play(
+        "hwslice", f"{THIRTY_SEVENTY} run:500 mark",
+        *["lose:3 run:250"] * 20, "report",
+    )  # fmt: skip
+    assert abs(figures.held(0) - 30) <= 4
+    assert figures.sum >= 96
+    figures = play(
+        "hwslice", "flood:0:1000 put:0:300:1000:1 flood:1:1000 put:1:700:1000:1 shuffle run:500 mark run:5000 report"
+    )
+    assert figures.sum >= 90
+
+
+def test_a_stop_that_is_undone_from_inside_is_seen_and_repeated(play):
+    figures = play(
+        "hwslice", "flood:0:1000 put:0:100:100:1 flood:1:1000 put:1:900:1000:1 run:500 mark",
+        *["undo:0 run:50"] * 20, "report",
+    )  # fmt: skip
+    assert figures.tenant[0]["hostile"] >= 5
+    assert figures.held(0) < 20
+
+
+@both
+def test_a_suspended_tenant_has_nothing(play, backend):
+    steps = "flood:0:1000:2 put:0:500:1000:1 flood:1:1000:2 put:1:500:1000:1 run:500 suspend:0 run:50"
+    figures = play(backend, steps, "mark run:1000 report")
+    assert figures.held(0) == 0
+    assert figures.held(1) >= 99
+    figures = play(backend, steps, "resume:0 run:200 mark run:2000 report")
+    assert abs(figures.held(0) - 50) <= 2
+
+
+def test_a_holder_that_never_drains_is_passed_over_in_bounded_time(play):
+    figures = play(
+        "lease",
+        "flood:0:1000:2 put:0:500:1000:1 flood:1:1000:2 put:1:500:1000:1 run:500 freeze:0 run:600 mark run:1000 report",
+    )
+    assert figures.held(1) >= 95
+
+
+def test_control_calls_take_a_bounded_part_of_the_time(play):
+    figures = play(
+        "hwslice", "flood:0:1000 put:0:500:1000:1 flood:1:1000 put:1:500:1000:1 run:500 mark run:5000 report"
+    )
+    assert figures.card["control"] < 7.5
+    figures = play("hwslice", "flood:0:1000 put:0:500:1000:1 run:500 mark run:5000 report")
+    assert figures.card["control"] < 0.5
