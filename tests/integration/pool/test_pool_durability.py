@@ -159,6 +159,7 @@ async def test_a_live_caller_of_run_comes_back_to_the_pool_and_gets_its_grant(po
     assert f"/tenants/{job_id}.0" in said[-1]
 
 
+@pytest.mark.slow
 async def test_a_job_that_was_being_cancelled_when_the_pool_died_ends_as_cancelled(pool_process):
     pool = pool_process()
     agent = await pool.open_agent(deaf=True)
@@ -192,6 +193,7 @@ async def test_a_job_that_was_being_evicted_when_the_pool_died_goes_back_to_its_
     assert agent.starts == [f"{job_id}.0.1", f"{job_id}.0.2"]
 
 
+@pytest.mark.slow
 async def test_a_job_cancelled_while_its_agent_is_away_holds_its_card_until_it_is_gone(pool_process):
     pool = pool_process()
     agent = await pool.open_agent()

@@ -50,7 +50,7 @@ async def busy_life(rig, points, tmp_path):
     await rig.in_state("2", "cancelled")
     await rig.post("/v1/jobs/4/release")
     await rig.in_state("4", "running")
-    await rig.pool.core.ended_are_stored()
+    await rig.pool.core.stored()
 
 
 JOB = {"command": ["true"], "cwd": "/", "compute_milli": 500, "memory_bytes": 1 << 30}
@@ -107,4 +107,4 @@ async def all_end(rig):
                 if tenant["state"] == "running":
                     rig.agent.end(*key)
             await asyncio.sleep(0.01)
-    await rig.pool.core.ended_are_stored(5.0)
+    await rig.pool.core.stored(5.0)

@@ -21,7 +21,6 @@ async def test_history_tells_a_jobs_life_in_order_page_by_page(new_rig):
     async with new_rig(run_s=0.0) as rig:
         job_id = await rig.submit()
         await rig.in_state(job_id, "succeeded")
-        await asyncio.sleep(0.2)
         kinds = [line["kind"] for line in (await rig.get(f"/v1/jobs/{job_id}/history"))["items"]]
         assert kinds == ["Submitted", "Start", "State", "Running", "State", "Finished", "State"]
         first = await rig.get(f"/v1/jobs/{job_id}/history", limit=3)

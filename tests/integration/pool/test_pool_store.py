@@ -88,7 +88,7 @@ async def test_the_end_of_a_job_is_recorded_once_there_is_room_again(new_rig, mo
     async with new_rig() as rig:
         running = await rig.submit()
         await rig.in_state(running, "running")
-        await rig.pool.core.ended_are_stored()
+        await rig.pool.core.stored()
         with monkeypatch.context() as patch:
             patch.setattr(rig.pool.journal, "_commit", lambda *_: StoreFull("database or disk is full"))
             rig.agent.end(running, exit_code=4)
@@ -110,7 +110,7 @@ async def test_what_is_over_is_removed_after_its_time_and_numbers_are_not_used_a
         output = rig.pool.log_path(ended[0], 0)
         output.parent.mkdir(parents=True)
         output.write_text("hello")
-        await rig.pool.core.ended_are_stored()
+        await rig.pool.core.stored()
         pool = rig.pool
         jobs_dir = rig.settings.state_dir / "jobs"
 

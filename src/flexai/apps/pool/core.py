@@ -7,6 +7,7 @@ that was acknowledged, and has done nothing that it does not remember.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -87,7 +88,9 @@ class Core:
         self._applied_seq = meta.get("applied_seq", 0)
         self._committed: deque[tuple[int, _Pending]] = deque()
         self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
         self._stored: list[asyncio.Future[None]] = []
+        self._n_flushed = self._n_stored = 0
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
 
     # -- the start ------------------------------------------------------------------------------------------------
@@ -225,6 +228,7 @@ class Core:
                 for pending in waiting:
                     _resolve(pending.applied, None)
                 await asyncio.sleep(0)
+            self._idle.set()
 
     def flush(self) -> None:
         """Hand the effects so far to the journal; watchers and driver follow when they are durable."""
@@ -235,6 +239,7 @@ class Core:
         if self._journal is None:
             raise RuntimeError("nothing happens before the journal is attached")
         changed = list(outcome.rows.items())
+        self._n_flushed += 1
         if changed:
             changed.append(("meta history", rows.put_meta("history", outcome.last_history)))
         self._journal.derive(changed, self._applied_seq, lambda: self._durable(outcome), urgent=bool(outcome.members))
@@ -244,15 +249,25 @@ class Core:
         """The last log entry that the book shows."""
         return self._applied_seq
 
-    async def ended_are_stored(self, timeout_s: float = 0.5) -> None:
-        """Returns when the tables have what has ended so far, or late when the disk does not let them."""
+    async def _decided(self, timeout_s: float) -> None:
+        """Returns when all that is acknowledged is decided."""
+        if self._committed:
+            self._idle.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._idle.wait()
+
+    async def stored(self, timeout_s: float = 0.5) -> None:
+        """Returns when the tables say what has happened until now, or late when the disk does not let them."""
         deadline = time.monotonic() + timeout_s
-        ended = set(self.book.ended)
-        while ended & self.book.ended.keys() and (left_s := deadline - time.monotonic()) > 0:
+        await self._decided(timeout_s)
+        wanted = self._n_flushed
+        while self._n_stored < wanted and (left_s := deadline - time.monotonic()) > 0:
             self._stored.append(asyncio.get_running_loop().create_future())
             await asyncio.wait([self._stored[-1]], timeout=left_s)
 
     def _durable(self, outcome: Outcome) -> None:
+        self._n_stored += 1
         for record in outcome.ended:
             self.book.ended.pop(record.id, None)
         stored, self._stored = self._stored, []

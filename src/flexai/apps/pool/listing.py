@@ -44,7 +44,7 @@ async def list_jobs(pool: Pool, peer: Peer, request: Request) -> tuple[list[JobR
     final = tuple(state.value for state in states if state.is_final)
     if not final:
         return records, None
-    await pool.core.ended_are_stored()
+    await pool.core.stored()
     wanted = limit - len(records) + 1
     rows = await pool.reader.ended_jobs(
         at, wanted, uid=None if peer.is_operator else peer.uid, user=user, queue=queue,

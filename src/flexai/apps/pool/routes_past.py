@@ -95,6 +95,7 @@ def router(pool: Pool) -> APIRouter:
         columns = ["job_id" if word == "job" else word for word in by]
         sql = _USAGE.format(columns=", ".join(columns))
         uid = None if peer.is_operator else peer.uid
+        await pool.core.stored()
         rows = await pool.reader.fetch(sql, {"now": now_ms, "since": since_ms, "uid": uid})
         items = [
             dict(zip(by, row, strict=False))
@@ -115,6 +116,7 @@ async def history_lines(
     pool: Pool, peer: Peer, *, after: int, limit: int, job_ids: list[str] | None, latest: bool = False
 ) -> list[dict[str, Any]]:
     """Lines of history that a caller may see: its own jobs', and the pool's."""
+    await pool.core.stored()
     where = "id > :after AND (:uid IS NULL OR uid IN (:uid, -1))"
     if job_ids is not None:
         where += " AND job_id IN (SELECT value FROM json_each(:jobs))"
