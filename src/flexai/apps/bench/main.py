@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
     from flexai.apps.bench.frame import Case, Row
 
-SUITES = {"pool": "flexai.apps.bench.pool", "scheduling": "flexai.apps.bench.scheduling"}
+SUITES = {
+    "pool": "flexai.apps.bench.pool",
+    "scheduling": "flexai.apps.bench.scheduling",
+    "slicing": "flexai.apps.bench.slicing",
+}
 GOAL_MISSED, BAD_INPUT = 6, 2
 
 

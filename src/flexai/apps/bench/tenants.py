@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import os
 import struct
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
 IDLE, RUN, END = 0, 1, 2
 _FILE_BYTES = 4096 + 4 * 65536
-_READY_S = 30.0
+_READY_S = 90.0
+_KEPT = ("PATH", "PYTHONPATH", "HOME")
 _GIB = 1 << 30
 
 
@@ -69,6 +72,25 @@ class Load:
     kind: str = "flood"
     tenant_class: str = "guaranteed"
     more: tuple[str, ...] = ()
+    memory_bytes: int = _GIB
+    bare: bool = False
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether it is one of ``torch_workloads``: kinds that begin with ``torch-``."""
+        return self.kind.startswith("torch-")
+
+    def command(self, control: Path) -> list[str]:
+        """What the job runs; ``bare`` strips the preload from its own environment, as a tenant may."""
+        if self.is_torch:
+            module = "flexai.apps.bench.torch_workloads"
+            words = [sys.executable, "-m", module, self.kind.removeprefix("torch-"), "--control", str(control)]
+        else:
+            words = [
+                str(program("flexai-workload")), self.kind, "--kernel-us", str(self.kernel_us), "--control",
+                str(control),
+            ]  # fmt: skip
+        return [*(("env", "-u", "LD_PRELOAD") if self.bare else ()), *words, *self.more]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +116,12 @@ def tenants(pool: PoolClient, folder: Path, loads: Sequence[Load]) -> Iterator[l
             body = {
                 "kind": "submit",
                 "name": f"{load.kind}-{number}",
-                "command": [
-                    str(program("flexai-workload")), load.kind, "--kernel-us", str(load.kernel_us),
-                    "--control", str(control.path), *load.more,
-                ],
+                "command": load.command(control.path),
                 "cwd": "/",
-                "env": {"PATH": "/usr/bin:/bin"},
+                "env": {name: os.environ[name] for name in _KEPT if name in os.environ},
                 "compute_milli": load.share_milli,
                 "limit_milli": load.limit_milli,
-                "memory_bytes": 0 if load.share_milli == 1000 else _GIB,
+                "memory_bytes": 0 if load.share_milli == 1000 else load.memory_bytes,
                 "tenant_class": load.tenant_class,
             }  # fmt: skip
             started.append(Tenant(str(pool.post("/v1/jobs", body)["ids"][0]), load, control))
