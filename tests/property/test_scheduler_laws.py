@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from flexai.model import Device, DeviceHealth, Job, JobState, Node, Queue, SliceRequest, TenantClass
+from flexai.model import Device, DeviceHealth, Job, JobState, Node, Queue, SliceRequest, TenantClass, TopologyLevel
 from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Evict, Start
 from flexai.scheduling.events import (
@@ -34,6 +34,7 @@ NODES = tuple(
         tuple(Device(f"n{n}/{c}", ("H200", "H200", "L40S")[n], "simulated", c, 100 * GIB) for c in range(2 + n)),
         16_000,
         64 * GIB,
+        (TopologyLevel("rack", f"r{n // 2}", 1),),
     )
     for n in range(3)
 )
@@ -54,7 +55,9 @@ class Pool(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.scheduler = Scheduler(SchedulerSettings(grace_ms=10), check=True)
+        self.scheduler = Scheduler(
+            SchedulerSettings(grace_ms=10, reclaim="fair_share", consolidate_moves=3, move_cost_ms=-9), check=True
+        )
         self.now = 0
         self.seq = 0
         self.held = {}
@@ -97,13 +100,15 @@ class Pool(RuleBasedStateMachine):
     @rule(
         request=requests, queue=st.sampled_from([*QUEUES, "nowhere"]), members=st.sampled_from([1, 1, 1, 2, 4]),
         priority=st.integers(0, 2), cpu=st.sampled_from([0, 1000, 9000]), held=st.booleans(), after=st.booleans(),
+        elastic=st.booleans(), level=st.sampled_from(["", "", "rack"]),
     )  # fmt: skip
-    def submit(self, request, queue, members, priority, cpu, held, after):
+    def submit(self, request, queue, members, priority, cpu, held, after, elastic, level):
         self.seq += 1
         job = Job(
-            f"j{self.seq}", "ann", queue, request, members, members, cpu, 0, priority, submitted_at_ms=self.now,
+            f"j{self.seq}", "ann", queue, request, members, 1 if elastic else members, cpu, 0, priority,
+            submitted_at_ms=self.now,
             seq=self.seq, held=held and self.seq % 5 == 0, after=(f"j{self.seq - 1}",) if after and self.seq > 1 else
-            (),
+            (), checkpointable=self.seq % 2 == 0, required_level=level,
         )  # fmt: skip
         self.jobs[job.id] = job
         self.step(JobSubmitted(0, job))
@@ -182,6 +187,21 @@ class Pool(RuleBasedStateMachine):
         total = sum(record.held_milli for record in state.jobs.values())
         assert int(state.books.granted_milli.sum()) == total
         assert sum(sum(state.queues[name].by_user.values()) for name in state.queues.names()) <= total
+
+    @invariant()
+    def every_member_that_waits_stands_in_a_line_and_no_other_does(self):
+        state = self.scheduler.state
+        standing = {record.job.id for line in state.lines.values() for record in line.jobs}
+        for job_id, record in state.jobs.items():
+            due = record.state not in (JobState.HELD, JobState.STOPPING) and not record.waits_on
+            assert (job_id in standing) == (due and record.n_to_start > 0 and not record.cancelled), job_id
+        assert all(milli >= 0 for milli in state.waiting_milli.values())
+
+    @invariant()
+    def what_could_be_evicted_is_what_evictable_jobs_hold(self):
+        state = self.scheduler.state
+        total = sum(record.held_milli for record in state.jobs.values() if record.job.preemptible)
+        assert int(state.evictable_holds.milli.sum()) == total
 
     @invariant()
     def every_job_that_waits_says_why(self):

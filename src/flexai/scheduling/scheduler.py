@@ -1,8 +1,8 @@
 """``Scheduler``: one event in, commands out.
 
 The order of actions in a step: book the event; start what can start (``placing``); evict for who is owed
-(``evicting``); start best-effort work on idle compute (``lending``). Unknown, duplicate and late events change nothing:
-an event says what is, and what is already so is not news.
+(``evicting``); gather scattered free cards (``consolidating``); start best-effort work on idle compute (``lending``).
+Unknown, duplicate and late events change nothing: an event says what is, and what is already so is not news.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from flexai.model import DeviceHealth, JobState, MemberState
-from flexai.scheduling import evicting, lending, placing, reasons
+from flexai.scheduling import consolidating, evicting, lending, placing, reasons
 from flexai.scheduling.commands import Evict, Resize
 from flexai.scheduling.events import (
     DeviceChanged,
@@ -68,6 +68,7 @@ class Scheduler:
         placing.run_round(state)
         if isinstance(event, Tick):
             evicting.run(state, list(state.lines.values()), event.steps)
+            consolidating.run(state)
         elif isinstance(event, JobSubmitted) and (record := state.jobs.get(event.job.id)) is not None:
             line = state.lines.get(record.line) if record.line is not None else None
             evicting.run(state, [line] if line is not None else [], evicting.STEPS)

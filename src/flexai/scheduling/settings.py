@@ -23,6 +23,7 @@ class SchedulerSettings:
         half_life_ms: of past use; matters only with ``fair_k_milli``.
         lend: start best-effort work on compute that is granted but measured idle.
         consolidate_moves: moves allowed per tick to gather free cards for a waiting job; 0 for none.
+        move_cost_ms: what a move costs a job beside the grace: to write and read its checkpoint and to start again.
     """
 
     scorer: str = "fragmentation"
@@ -38,3 +39,4 @@ class SchedulerSettings:
     half_life_ms: int = 0
     lend: bool = True
     consolidate_moves: int = 0
+    move_cost_ms: int = 60_000
