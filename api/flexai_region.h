@@ -100,7 +100,9 @@ struct fx_ledger {
     uint64_t n_refused[FX_MAX_DEVICES];
     uint32_t demand;        /* futex word, bumped and woken when a thread starts to wait at a gate, when a close has
                                drained, and when a process's queue ran empty while its gate is open */
-    uint8_t reserved[108];
+    uint32_t context_mib[FX_MAX_DEVICES]; /* what a context took when the first one was made, where the policy does not
+                                             say; 0 = not known. Tenant only */
+    uint8_t reserved[44];
     struct fx_slot slot[FX_MAX_SLOTS];
 };
 
@@ -112,6 +114,9 @@ _Static_assert(sizeof(struct fx_ledger) == 512 + 576 * FX_MAX_SLOTS, "fx_ledger"
 #endif
 
 /* Environment of a tenant process, set by the agent:
+ *   LD_PRELOAD          lib/shim/libcuda.so.1:lib/shim/libnvidia-ml.so.1; LD_LIBRARY_PATH starts with lib/shim, for
+ *                       programs that ask for libcuda.so or libnvidia-ml.so
+ *   FLEXAI_REAL_NVML    path of the real management library; default as below
  *   FLEXAI_TENANT_DIR   directory of the two files
  *   FLEXAI_SOCKET       the agent's handshake socket (SOCK_SEQPACKET, see flexai_handshake.h)
  *   FLEXAI_REAL_CUDA    path of the real driver library; default: the loader's search without our preload

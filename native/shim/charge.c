@@ -152,6 +152,11 @@ void fx_free_owned(void *context)
 /* By card: what is charged beyond the allocations, and the last measure, for a decrease must be seen twice. */
 static uint64_t extra[FX_MAX_DEVICES], wish_before[FX_MAX_DEVICES];
 
+uint64_t fx_extra(int card)
+{
+    return extra[card];
+}
+
 void fx_measured(int card, uint64_t used_bytes)
 {
     uint64_t charged = __atomic_load_n(&fx.region.ledger->slot[fx.slot].charged_bytes[card], __ATOMIC_SEQ_CST);

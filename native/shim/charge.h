@@ -32,8 +32,10 @@ bool fx_take_hard(int card, uint64_t bytes);
 
 /* Charge what the driver is known to hold beyond what was charged (contexts, modules, fragments), by its own ledger. */
 void fx_measured(int card, uint64_t used_bytes);
+uint64_t fx_extra(int card);
 /* Count of allocations between charge and settlement: nothing is measured while one is under way. */
 extern uint32_t fx_under_way;
 extern uint32_t fx_n_settled;
 void fx_charge_forget(void);
+void fx_contexts_forget(void);
 #endif

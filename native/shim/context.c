@@ -5,6 +5,7 @@
  */
 #include "glibc.h"
 #include "charge.h"
+#include "measure.h"
 
 FX_EXPORT CUresult cuCtxCreate(CUcontext *context, unsigned flags, CUdevice device);
 FX_EXPORT CUresult cuCtxCreate_v2(CUcontext *context, unsigned flags, CUdevice device);
@@ -18,27 +19,51 @@ FX_EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device);
 FX_EXPORT CUresult cuDevicePrimaryCtxReset(CUdevice device);
 FX_EXPORT CUresult cuDevicePrimaryCtxReset_v2(CUdevice device);
 
+/* What a context will take: told by the agent, or seen when the tenant made its first. */
 static uint64_t context_bytes(int card)
 {
     struct fx_limits limits;
-    return card >= 0 && fx_limits_read(fx.region.policy, (uint32_t)card, &limits) ? limits.context_bytes : 0;
+    if (card < 0 || !fx_limits_read(fx.region.policy, (uint32_t)card, &limits))
+        return 0;
+    uint64_t seen = __atomic_load_n(&fx.region.ledger->context_mib[card], __ATOMIC_RELAXED);
+    return limits.context_bytes ? limits.context_bytes : seen << 20;
 }
 
-static CUresult created(CUresult rc, const CUcontext *context, int card, uint64_t bytes)
+/* The first context of a tenant is made before anybody knows what it takes. False: it does not fit the slice. */
+static bool learn(int card)
+{
+    uint64_t took = fx_measure_now(card);
+    if (took)
+        __atomic_store_n(&fx.region.ledger->context_mib[card], (uint32_t)((took + (1u << 20) - 1) >> 20),
+                         __ATOMIC_RELAXED);
+    return __atomic_load_n(&fx.region.ledger->charged_bytes[card], __ATOMIC_SEQ_CST) <= fx_cap(card);
+}
+
+/* Remember a context that was made. False: it was new, and does not fit; the caller takes it down again. */
+static bool created(CUresult rc, const CUcontext *context, int card, uint64_t bytes)
 {
     if (card < 0)
-        return rc;
-    if (rc == CUDA_SUCCESS) {
-        fx_table_lock();
-        if (fx_table_get(FX_KIND_CONTEXT, (uint64_t)*context))
-            fx_give(card, bytes); /* a primary context that was there already */
-        else
-            fx_table_put(FX_KIND_CONTEXT, (uint64_t)*context, card, bytes);
-        fx_table_unlock();
-    } else {
+        return true;
+    if (rc != CUDA_SUCCESS) {
         fx_give(card, bytes);
+        return true;
     }
-    return rc;
+    fx_table_lock();
+    bool is_new = !fx_table_get(FX_KIND_CONTEXT, (uint64_t)*context);
+    if (is_new)
+        fx_table_put(FX_KIND_CONTEXT, (uint64_t)*context, card, bytes);
+    else
+        fx_give(card, bytes); /* a primary context that was there already */
+    fx_table_unlock();
+    return !is_new || bytes || learn(card);
+}
+
+static void ended(CUcontext context)
+{
+    struct fx_entry entry;
+    fx_free_owned(context);
+    bool known = fx_free_begin(FX_KIND_CONTEXT, (uint64_t)context, &entry);
+    fx_free_end(known, CUDA_SUCCESS, &entry);
 }
 
 #define CREATE(call)                                                                                                   \
@@ -46,7 +71,12 @@ static CUresult created(CUresult rc, const CUcontext *context, int card, uint64_
     uint64_t bytes = context_bytes(card);                                                                              \
     if (!fx_take_hard(card, bytes))                                                                                    \
         return CUDA_ERROR_OUT_OF_MEMORY;                                                                               \
-    return created((call), context, card, bytes)
+    CUresult rc = (call);                                                                                              \
+    if (created(rc, context, card, bytes))                                                                             \
+        return rc;                                                                                                     \
+    FX_REAL(cuCtxDestroy_v2, CUresult (*)(CUcontext))(*context);                                                       \
+    ended(*context);                                                                                                   \
+    return CUDA_ERROR_OUT_OF_MEMORY
 
 CUresult cuCtxCreate(CUcontext *context, unsigned flags, CUdevice device)
 {
@@ -89,17 +119,20 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
     if (!fx_take_hard(card, bytes))
         return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult rc = FX_REAL(cuDevicePrimaryCtxRetain, CUresult (*)(CUcontext *, CUdevice))(context, device);
-    if (rc == CUDA_SUCCESS && card >= 0)
-        primary[device] = *context;
-    return created(rc, context, card, bytes);
+    if (created(rc, context, card, bytes)) {
+        if (rc == CUDA_SUCCESS && card >= 0)
+            primary[device] = *context;
+        return rc;
+    }
+    FX_REAL(cuDevicePrimaryCtxRelease_v2, CUresult (*)(CUdevice))(device);
+    ended(*context);
+    return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-static void ended(CUcontext context)
+void fx_contexts_forget(void)
 {
-    struct fx_entry entry;
-    fx_free_owned(context);
-    bool known = fx_free_begin(FX_KIND_CONTEXT, (uint64_t)context, &entry);
-    fx_free_end(known, CUDA_SUCCESS, &entry);
+    for (int device = 0; device < FX_MAX_ORDINALS; device++)
+        primary[device] = NULL;
 }
 
 static CUresult primary_released(CUresult rc, CUdevice device)

@@ -22,7 +22,6 @@
 #include "pools.h"
 
 #define ROUND_US 100000
-static uint32_t generation; /* of our threads: those of the parent of a fork are not here */
 static bool watched[FX_MAX_DEVICES];
 static struct {
     int fd;
@@ -92,6 +91,11 @@ static void listen_to_agent(void)
     }
 }
 
+uint32_t fx_host_pid(void)
+{
+    return agent.host_pid ? agent.host_pid : (uint32_t)getpid();
+}
+
 void fx_hello(void)
 {
     if (agent.fd >= 0 && !socket_ours())
@@ -152,7 +156,7 @@ static void *beat(void *argument)
             listen_to_agent();
         }
         if (round % 10 == 2)
-            fx_measure(agent.host_pid ? agent.host_pid : (uint32_t)getpid());
+            fx_measure(fx_host_pid());
         usleep(ROUND_US);
     }
     return NULL;
@@ -160,7 +164,6 @@ static void *beat(void *argument)
 
 void fx_threads_start(void)
 {
-    generation++;
     start(beat, NULL);
 }
 

@@ -2,6 +2,7 @@
 #include "glibc.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "charge.h"
@@ -39,7 +40,7 @@ static void open_library(void)
     library = READY;
 }
 
-void fx_measure(uint32_t host_pid)
+static void measure(uint32_t host_pid)
 {
     static struct process found[1024];
     if (library == UNTRIED)
@@ -57,4 +58,29 @@ void fx_measure(uint32_t host_pid)
             if (found[i].pid == host_pid && found[i].used_bytes != UINT64_MAX) /* not available under MIG, WSL */
                 fx_measured((int)card, found[i].used_bytes);
     }
+}
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+void fx_measure_forget(void)
+{
+    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    library = UNTRIED;
+}
+
+void fx_measure(uint32_t host_pid)
+{
+    pthread_mutex_lock(&lock);
+    measure(host_pid);
+    pthread_mutex_unlock(&lock);
+}
+
+uint64_t fx_measure_now(int card)
+{
+    pthread_mutex_lock(&lock);
+    uint64_t before = fx_extra(card);
+    measure(fx_host_pid());
+    uint64_t after = fx_extra(card);
+    pthread_mutex_unlock(&lock);
+    return after > before ? after - before : 0;
 }

@@ -8,7 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "charge.h"
 #include "gate.h"
+#include "measure.h"
 #include "table.h"
 
 struct fx_state fx;
@@ -31,6 +33,9 @@ static void after_fork(void)
     lock = fresh;
     fx.attached = false;
     fx_table_forget();
+    fx_charge_forget();
+    fx_measure_forget();
+    fx_contexts_forget();
     fx_gate_forget();
     fx_threads_forget();
 }

@@ -55,4 +55,6 @@ void fx_give(int card, uint64_t bytes);
 void fx_threads_start(void);
 void fx_threads_forget(void);
 void fx_hello(void);
+/* Our pid on the host, as far as it is known. */
+uint32_t fx_host_pid(void);
 #endif

@@ -25,7 +25,7 @@ SLOT_COLLECTIVE: Final = 2
 HEAD = struct.Struct("<QIIII64sQ32s")  # magic, version, size, seq, n_devices, tenant, heartbeat_ns
 DEVICE = struct.Struct("<64sQIIIIIIIIQ16s")
 SLOT = struct.Struct(f"<IIQQQII{MAX_DEVICES}Q{2 * MAX_DEVICES}IQ{MAX_DEVICES}Q{MAX_DEVICES}I3I68s")
-LEDGER_HEAD = struct.Struct(f"<QII{MAX_DEVICES}Q{MAX_DEVICES}Q{MAX_DEVICES}QI108s")
+LEDGER_HEAD = struct.Struct(f"<QII{MAX_DEVICES}Q{MAX_DEVICES}Q{MAX_DEVICES}QI{MAX_DEVICES}I44s")
 
 POLICY_BYTES: Final = HEAD.size + DEVICE.size * MAX_DEVICES
 LEDGER_BYTES: Final = LEDGER_HEAD.size + SLOT.size * MAX_SLOTS
@@ -234,7 +234,7 @@ def _check_head(name: str, head: bytes | bytearray, size: int, magic: int, want:
 
 def ledger_image() -> bytes:
     """A ledger in which nothing is charged and no process is."""
-    head = LEDGER_HEAD.pack(LEDGER_MAGIC, VERSION, LEDGER_BYTES, *([0] * 3 * MAX_DEVICES), 0, b"")
+    head = LEDGER_HEAD.pack(LEDGER_MAGIC, VERSION, LEDGER_BYTES, *([0] * (4 * MAX_DEVICES + 1)), b"")
     return head + bytes(LEDGER_BYTES - len(head))
 
 

@@ -15,6 +15,14 @@ def check(code: int) -> None:
         raise RuntimeError(code)
 
 
+def open_card() -> None:
+    """Initialise, and make the primary context current."""
+    context = c_void_p()
+    check(cuda.cuInit(0))
+    check(cuda.cuDevicePrimaryCtxRetain(byref(context), 0))
+    check(cuda.cuCtxSetCurrent(context))
+
+
 def alloc(n_bytes: int) -> int | None:
     """An address, or None when out of memory."""
     at = c_uint64()

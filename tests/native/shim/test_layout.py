@@ -27,7 +27,10 @@ FIELDS = {
 }
 HEADS = {
     "fx_policy": (region.HEAD, "magic version size seq n_devices tenant heartbeat_ns reserved device"),
-    "fx_ledger": (region.LEDGER_HEAD, "magic version size charged_bytes peak_bytes n_refused demand reserved slot"),
+    "fx_ledger": (
+        region.LEDGER_HEAD,
+        "magic version size charged_bytes peak_bytes n_refused demand context_mib reserved slot",
+    ),
 }
 
 
