@@ -152,6 +152,12 @@ void fx_free_owned(void *context)
 /* By card: what is charged beyond the allocations, and the last measure, for a decrease must be seen twice. */
 static uint64_t extra[FX_MAX_DEVICES], wish_before[FX_MAX_DEVICES];
 
+void fx_extra_moved(int card, uint64_t bytes)
+{
+    extra[card] -= bytes < extra[card] ? bytes : extra[card];
+    wish_before[card] = 0;
+}
+
 uint64_t fx_extra(int card)
 {
     return extra[card];

@@ -33,6 +33,8 @@ bool fx_take_hard(int card, uint64_t bytes);
 /* Charge what the driver is known to hold beyond what was charged (contexts, modules, fragments), by its own ledger. */
 void fx_measured(int card, uint64_t used_bytes);
 uint64_t fx_extra(int card);
+/* So much of it is another entry's from now on (a context's); the charge stays as it is. */
+void fx_extra_moved(int card, uint64_t bytes);
 /* Count of allocations between charge and settlement: nothing is measured while one is under way. */
 extern uint32_t fx_under_way;
 extern uint32_t fx_n_settled;

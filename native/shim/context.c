@@ -30,9 +30,14 @@ static uint64_t context_bytes(int card)
 }
 
 /* The first context of a tenant is made before anybody knows what it takes. False: it does not fit the slice. */
-static bool learn(int card)
+static bool learn(int card, CUcontext context)
 {
     uint64_t took = fx_measure_now(card);
+    fx_table_lock();
+    struct fx_entry *entry = fx_table_get(FX_KIND_CONTEXT, (uint64_t)context);
+    if (entry)
+        entry->bytes = took;
+    fx_table_unlock();
     if (took)
         __atomic_store_n(&fx.region.ledger->context_mib[card], (uint32_t)((took + (1u << 20) - 1) >> 20),
                          __ATOMIC_RELAXED);
@@ -55,7 +60,7 @@ static bool created(CUresult rc, const CUcontext *context, int card, uint64_t by
     else
         fx_give(card, bytes); /* a primary context that was there already */
     fx_table_unlock();
-    return !is_new || bytes || learn(card);
+    return !is_new || bytes || learn(card, *context);
 }
 
 static void ended(CUcontext context)

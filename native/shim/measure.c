@@ -7,6 +7,7 @@
 
 #include "charge.h"
 #include "measure.h"
+#include "pools.h"
 #include "real.h"
 
 /* nvmlProcessInfo_t (CUDA 11) */
@@ -50,6 +51,7 @@ static void measure(uint32_t host_pid)
     for (uint32_t card = 0; card < fx.n_cards; card++) {
         uint32_t settled = __atomic_load_n(&fx_n_settled, __ATOMIC_SEQ_CST);
         unsigned n = sizeof found / sizeof *found;
+        fx_pools_settle((int)card); /* what was freed in stream order is charged until then */
         if (!device[card] || __atomic_load_n(&fx_under_way, __ATOMIC_SEQ_CST) || ask(device[card], &n, found) != 0)
             continue;
         if (__atomic_load_n(&fx_under_way, __ATOMIC_SEQ_CST) || __atomic_load_n(&fx_n_settled, __ATOMIC_SEQ_CST) != settled)
@@ -80,7 +82,8 @@ uint64_t fx_measure_now(int card)
     pthread_mutex_lock(&lock);
     uint64_t before = fx_extra(card);
     measure(fx_host_pid());
-    uint64_t after = fx_extra(card);
+    uint64_t after = fx_extra(card), took = after > before ? after - before : 0;
+    fx_extra_moved(card, took);
     pthread_mutex_unlock(&lock);
-    return after > before ? after - before : 0;
+    return took;
 }

@@ -7,7 +7,7 @@
 /* Ask the vendor's management library what this process (host pid) holds on each card, and charge what is beyond its
  * allocations: contexts, modules, printf buffers, fragments. */
 void fx_measure(uint32_t host_pid);
-/* Once now, for what a context took; the bytes by which the charge of a card grew. */
+/* Once now, for what a context took: the bytes by which the charge of a card grew; they are the caller's to refund. */
 uint64_t fx_measure_now(int card);
 void fx_measure_forget(void);
 #endif

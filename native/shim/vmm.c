@@ -20,6 +20,7 @@ static void drop_if_dead(uint64_t number)
     if (physical && physical->n_handles <= 0 && physical->n_maps <= 0 &&
         fx_table_take(FX_KIND_PHYSICAL, number, &gone))
         fx_give(gone.card, gone.bytes);
+    __atomic_add_fetch(&fx_n_settled, 1, __ATOMIC_SEQ_CST);
 }
 
 CUresult cuMemCreate(CUmemHandle *handle, size_t bytes, const struct cu_mem_prop *prop, unsigned long long flags)

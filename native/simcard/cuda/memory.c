@@ -17,7 +17,8 @@ struct block {
     char *at;
     uint64_t bytes;
     int card;
-    bool host, async;
+    bool host;
+    uint64_t *pool; /* bytes of the pool it came from */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -37,7 +38,7 @@ void sim_give(int card, uint64_t bytes)
     session_ask(&r, &reply, NULL, 0);
 }
 
-static CUresult allocate(CUdeviceptr *at, size_t bytes, bool host, bool async)
+static CUresult allocate(CUdeviceptr *at, size_t bytes, bool host, uint64_t *pool)
 {
     struct sim_context *c = sim_current();
     if (!c)
@@ -58,7 +59,9 @@ static CUresult allocate(CUdeviceptr *at, size_t bytes, bool host, bool async)
         free(b);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    *b = (struct block){NULL, c, pages, rounded, c->card, host, async};
+    *b = (struct block){NULL, c, pages, rounded, c->card, host, pool};
+    if (pool)
+        __atomic_add_fetch(pool, rounded, __ATOMIC_SEQ_CST);
     pthread_mutex_lock(&lock);
     b->next = blocks;
     blocks = b;
@@ -90,6 +93,8 @@ static CUresult release(CUdeviceptr at)
     munmap(b->at, b->bytes);
     if (!b->host)
         sim_give(b->card, b->bytes);
+    if (b->pool) /* after the card has it: a pool never says less than it holds */
+        __atomic_sub_fetch(b->pool, b->bytes, __ATOMIC_SEQ_CST);
     free(b);
     return CUDA_SUCCESS;
 }
@@ -126,7 +131,7 @@ static bool find(CUdeviceptr address, struct block *out)
 SIM_API CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t bytes);
 SIM_API CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t bytes)
 {
-    return allocate(at, bytes, false, false);
+    return allocate(at, bytes, false, NULL);
 }
 
 SIM_API CUresult cuMemAllocPitch_v2(CUdeviceptr *at, size_t *pitch, size_t width, size_t height, unsigned element);
@@ -134,7 +139,7 @@ SIM_API CUresult cuMemAllocPitch_v2(CUdeviceptr *at, size_t *pitch, size_t width
 {
     (void)element;
     size_t rounded = (width + 511) / 512 * 512;
-    CUresult error = allocate(at, rounded * height, false, false);
+    CUresult error = allocate(at, rounded * height, false, NULL);
     if (!error)
         *pitch = rounded;
     return error;
@@ -144,7 +149,7 @@ SIM_API CUresult cuMemAllocManaged(CUdeviceptr *at, size_t bytes, unsigned flags
 SIM_API CUresult cuMemAllocManaged(CUdeviceptr *at, size_t bytes, unsigned flags)
 {
     (void)flags;
-    return allocate(at, bytes, false, false);
+    return allocate(at, bytes, false, NULL);
 }
 
 SIM_API CUresult cuMemFree_v2(CUdeviceptr at);
@@ -207,7 +212,7 @@ SIM_API CUresult cuMemHostAlloc(void **at, size_t bytes, unsigned flags)
 {
     (void)flags;
     CUdeviceptr address = 0;
-    CUresult error = at ? allocate(&address, bytes, true, false) : CUDA_ERROR_INVALID_VALUE;
+    CUresult error = at ? allocate(&address, bytes, true, NULL) : CUDA_ERROR_INVALID_VALUE;
     if (!error)
         *at = (void *)(uintptr_t)address;
     return error;
@@ -362,13 +367,12 @@ SIM_API CUresult cuMemsetD32Async(CUdeviceptr at, unsigned value, size_t n, CUst
 }
 
 /* Allocations in stream order: given at once, taken back when the stream is there. */
-SIM_API CUresult cuMemAllocAsync(CUdeviceptr *at, size_t bytes, CUstream stream);
-SIM_API CUresult cuMemAllocAsync(CUdeviceptr *at, size_t bytes, CUstream stream)
+CUresult sim_alloc_async(CUdeviceptr *at, size_t bytes, CUstream stream, uint64_t *pool)
 {
     struct sim_stream *s = sim_stream(stream);
     if (s && s->capture)
         return CUDA_ERROR_NOT_SUPPORTED;
-    return allocate(at, bytes, false, true);
+    return allocate(at, bytes, false, pool);
 }
 
 SIM_API CUresult cuMemFreeAsync(CUdeviceptr at, CUstream stream);

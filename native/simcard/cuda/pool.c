@@ -5,11 +5,9 @@
 #include <string.h>
 #include "sim.h"
 
-struct pool { int ordinal; uint64_t threshold; };
+struct pool { int ordinal; uint64_t threshold, bytes; };
 typedef struct pool *CUmemoryPool;
 static struct pool standard[SIM_MAX_CARDS];
-
-SIM_API CUresult cuMemAllocAsync(CUdeviceptr *at, size_t bytes, CUstream stream);
 
 SIM_API CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool, CUdevice device);
 SIM_API CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool, CUdevice device)
@@ -67,7 +65,8 @@ SIM_API CUresult cuMemPoolGetAttribute(CUmemoryPool pool, int attribute, void *v
 {
     if (!pool || !value)
         return CUDA_ERROR_INVALID_VALUE;
-    uint64_t out = attribute == 4 ? pool->threshold : 0;
+    uint64_t held = __atomic_load_n(&pool->bytes, __ATOMIC_SEQ_CST);
+    uint64_t out = attribute == 4 ? pool->threshold : attribute >= 5 && attribute <= 8 ? held : 0;
     memcpy(value, &out, attribute <= 3 ? sizeof(int) : sizeof out);
     return CUDA_SUCCESS;
 }
@@ -75,5 +74,17 @@ SIM_API CUresult cuMemPoolGetAttribute(CUmemoryPool pool, int attribute, void *v
 SIM_API CUresult cuMemAllocFromPoolAsync(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstream stream);
 SIM_API CUresult cuMemAllocFromPoolAsync(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstream stream)
 {
-    return pool ? cuMemAllocAsync(at, bytes, stream) : CUDA_ERROR_INVALID_VALUE;
+    return pool ? sim_alloc_async(at, bytes, stream, &pool->bytes) : CUDA_ERROR_INVALID_VALUE;
+}
+
+SIM_API CUresult cuCtxGetDevice(CUdevice *device);
+SIM_API CUresult cuMemAllocAsync(CUdeviceptr *at, size_t bytes, CUstream stream);
+SIM_API CUresult cuMemAllocAsync(CUdeviceptr *at, size_t bytes, CUstream stream)
+{
+    CUdevice device;
+    CUmemoryPool pool;
+    CUresult error = cuCtxGetDevice(&device);
+    if (!error)
+        error = cuDeviceGetDefaultMemPool(&pool, device);
+    return error ? error : sim_alloc_async(at, bytes, stream, &pool->bytes);
 }

@@ -115,6 +115,8 @@ bool sim_done(int ring, uint64_t seq);
 CUresult sim_sticky(const struct sim_stream *stream);
 CUresult sim_copy(CUstream stream, void *to, const void *from, size_t bytes, uint32_t kind, bool synchronous);
 CUresult sim_take(int card, uint64_t bytes);
+/* From a pool, whose count of bytes it changes, in stream order: given at once, taken back when the stream is there. */
+CUresult sim_alloc_async(CUdeviceptr *at, size_t bytes, CUstream stream, uint64_t *pool);
 void sim_give(int card, uint64_t bytes);
 CUresult sim_graph_add(struct sim_graph *graph, const struct sm_entry *entry, struct sim_event *event, CUgraphNode *node);
 struct sim_graph *sim_graph_new(void);
