@@ -18,6 +18,8 @@
 #define BLOCK 4096u
 #define MAX_OBJECTS (16 * BLOCK)
 #define MAX_GUESSES 4096          /* a call: what a kernel's log can bear once per process */
+#define PART 256u                 /* looked at again by a later look */
+#define TAIL 64u
 #define WHOLE_BRACKET 16u         /* so narrow that it is searched to the end, for processes with several clients */
 
 static uint32_t draw(struct nv_card *card)
@@ -50,12 +52,16 @@ static uint32_t bracket_start(const struct nv_card *card, uint64_t start_ticks)
     return low;
 }
 
-struct view { /* of one client, through one borrowed descriptor */
+void nv_client_free(struct nv_client *client)
+{
+    free(client->objects);
+    free(client);
+}
+
+struct view { /* of one client, through a descriptor borrowed for the moment */
     struct nv_card *card;
     int fd;
-    uint32_t client;
-    uint32_t n_objects;           /* looked at */
-    uint32_t class[MAX_OBJECTS], parent[MAX_OBJECTS];
+    struct nv_client *of;
 };
 
 static int info(struct nv_card *card, int fd, uint32_t client, uint32_t object, uint32_t index, uint32_t *value)
@@ -66,101 +72,116 @@ static int info(struct nv_card *card, int fd, uint32_t client, uint32_t object, 
     return error;
 }
 
-/* Class of an object, inside what was walked or beyond. */
-static uint32_t class_of(struct view *view, uint32_t object)
+/* Class or parent of an object, among those looked at or beyond. */
+static uint32_t told(struct view *view, uint32_t object, uint32_t index)
 {
-    uint32_t value = 0;
-    if (object - FIRST_OBJECT < view->n_objects)
-        return view->class[object - FIRST_OBJECT];
-    info(view->card, view->fd, view->client, object, NV_HANDLE_CLASS, &value);
+    uint32_t value = 0, at = object - FIRST_OBJECT;
+    if (at < view->of->n_objects)
+        return index == NV_HANDLE_CLASS ? view->of->objects[at].class : view->of->objects[at].parent;
+    info(view->card, view->fd, view->of->client, object, index, &value);
     return value;
 }
 
-static uint32_t parent_of(struct view *view, uint32_t object)
+static int look_between(struct view *view, uint32_t from, uint32_t to)
 {
-    uint32_t value = 0;
-    if (object - FIRST_OBJECT < view->n_objects)
-        return view->parent[object - FIRST_OBJECT];
-    info(view->card, view->fd, view->client, object, NV_HANDLE_PARENT, &value);
-    return value;
+    struct nv_client *c = view->of;
+    if (to > c->room) {
+        uint32_t room = (to + BLOCK - 1) / BLOCK * BLOCK;
+        void *more = realloc(c->objects, room * sizeof *c->objects);
+        if (!more)
+            return -ENOMEM;
+        c->objects = more;
+        memset(c->objects + c->room, 0, (room - c->room) * sizeof *c->objects);
+        c->room = room;
+    }
+    for (uint32_t i = from; i < to; i++) {
+        uint32_t class, parent = 0;
+        int error = info(view->card, view->fd, c->client, FIRST_OBJECT + i, NV_HANDLE_CLASS, &class);
+        if (error == -ENODEV || error == -EBADF)
+            return error;
+        if (!error)
+            info(view->card, view->fd, c->client, FIRST_OBJECT + i, NV_HANDLE_PARENT, &parent);
+        c->objects[i].class = class;
+        c->objects[i].parent = parent;
+        if (class && i >= c->end)
+            c->end = i + 1;
+    }
+    if (to > c->n_objects)
+        c->n_objects = to;
+    return 0;
 }
 
+/* All of it the first time (8 to 14 ms). Later what follows the last object, since numbers are dealt in order, and a
+ * part of the rest by turns: a look at a known process must not cost the arbiter a turn's exactness. */
 static int walk(struct view *view)
 {
-    for (uint32_t end = BLOCK; end <= MAX_OBJECTS; end += BLOCK) {
-        int more = 0;
-        for (uint32_t i = end - BLOCK; i < end; i++) {
-            view->class[i] = view->parent[i] = 0;
-            int error = info(view->card, view->fd, view->client, FIRST_OBJECT + i, NV_HANDLE_CLASS, &view->class[i]);
-            if (error == -ENODEV || error == -EBADF)
-                return error;
-            if (error)
-                continue;
-            info(view->card, view->fd, view->client, FIRST_OBJECT + i, NV_HANDLE_PARENT, &view->parent[i]);
-            more |= i >= end - BLOCK / 4; /* numbers are dealt in order: an empty end is the end */
-        }
-        view->n_objects = end;
-        if (!more)
-            break;
+    struct nv_client *c = view->of;
+    int error = 0;
+    if (!c->n_objects) {
+        error = look_between(view, 0, BLOCK);
+    } else {
+        uint32_t from = c->cursor < c->n_objects ? c->cursor : 0;
+        uint32_t to = from + PART < c->n_objects ? from + PART : c->n_objects;
+        error = look_between(view, from, to);
+        c->cursor = to;
+        uint32_t tail = c->end + TAIL < MAX_OBJECTS ? c->end + TAIL : MAX_OBJECTS;
+        if (!error)
+            error = look_between(view, c->end, tail);
     }
-    return 0;
+    while (!error && c->end + BLOCK / 4 > c->n_objects && c->n_objects < MAX_OBJECTS) {
+        uint32_t to = c->n_objects + BLOCK < MAX_OBJECTS ? c->n_objects + BLOCK : MAX_OBJECTS;
+        error = look_between(view, c->n_objects, to);
+    }
+    return error;
 }
 
 static int on_this_card(struct view *view, uint32_t group)
 {
-    uint32_t device = parent_of(view, group);
-    for (uint32_t i = 0; i < view->n_objects; i++) {
-        if (view->class[i] != NV_CLASS_SUBDEVICE || view->parent[i] != device)
+    uint32_t device = told(view, group, NV_HANDLE_PARENT);
+    for (uint32_t i = 0; i < view->of->n_objects; i++) {
+        if (view->of->objects[i].class != NV_CLASS_SUBDEVICE || view->of->objects[i].parent != device)
             continue;
         uint32_t gpu = NV_NO_GPU;
-        if (!nv_control_as(&view->card->rm, view->fd, view->client, FIRST_OBJECT + i, NV_GET_GPU_ID, &gpu, sizeof gpu))
+        if (!nv_control_as(&view->card->rm, view->fd, view->of->client, FIRST_OBJECT + i, NV_GET_GPU_ID, &gpu, sizeof gpu))
             return gpu == view->card->gpu;
     }
     return view->card->n_cards == 1; /* nobody says which: with one card there is no doubt */
 }
 
-static void collect(struct view *view, struct nv_process *process, int fd_number, uint32_t group)
+/* 1 if the group is ours to schedule. */
+static int collect(struct view *view, struct nv_process *process, uint32_t group)
 {
-    struct nv_group *entry = nv_group_add(view->card, process, view->client, group);
+    struct nv_group *entry = nv_group_add(view->card, process, view->of->client, group);
     if (!entry || entry->seen)
-        return;
+        return 0;
+    if (!on_this_card(view, group)) {
+        nv_group_drop(view->card, entry);
+        return 0;
+    }
     entry->seen = 1;
-    entry->fd = fd_number;
+    entry->fd = view->of->fd;
     entry->n_channels = 0;
-    for (uint32_t i = 0; i < view->n_objects && entry->n_channels < CC_MAX_GROUP_CHANNELS; i++)
-        if (nv_is_channel(view->class[i]) && view->parent[i] == group)
+    for (uint32_t i = 0; i < view->of->n_objects && entry->n_channels < CC_MAX_GROUP_CHANNELS; i++)
+        if (nv_is_channel(view->of->objects[i].class) && view->of->objects[i].parent == group)
             entry->channels[entry->n_channels++] = FIRST_OBJECT + i;
+    return 1;
 }
 
 /* Groups that hold a compute object: object -> channel -> group. Others copy, encode or display. */
-static int look(struct view *view, struct nv_process *process, int fd_number)
+static int look(struct nv_card *card, struct nv_process *process, struct nv_client *client, int fd)
 {
-    int n = 0, error = walk(view);
+    struct view view = {.card = card, .fd = fd, .of = client};
+    int n = 0, error = walk(&view);
     if (error)
         return error;
-    for (uint32_t i = 0; i < view->n_objects; i++) {
-        if (!nv_is_compute(view->class[i]))
+    for (uint32_t i = 0; i < client->n_objects; i++) {
+        if (!nv_is_compute(client->objects[i].class))
             continue;
-        uint32_t channel = view->parent[i];
-        uint32_t group = nv_is_channel(class_of(view, channel)) ? parent_of(view, channel) : 0;
-        if (!group || class_of(view, group) != NV_CLASS_GROUP || !on_this_card(view, group))
-            continue;
-        collect(view, process, fd_number, group);
-        n++;
+        uint32_t channel = client->objects[i].parent;
+        uint32_t group = nv_is_channel(told(&view, channel, NV_HANDLE_CLASS)) ? told(&view, channel, NV_HANDLE_PARENT) : 0;
+        if (group && told(&view, group, NV_HANDLE_CLASS) == NV_CLASS_GROUP)
+            n += collect(&view, process, group);
     }
-    return n;
-}
-
-static int look_at(struct nv_card *card, struct nv_process *process, uint32_t client, int fd_number, int fd)
-{
-    struct view *view = calloc(1, sizeof *view);
-    if (!view)
-        return -ENOMEM;
-    view->card = card;
-    view->fd = fd;
-    view->client = client;
-    int n = look(view, process, fd_number);
-    free(view);
     return n;
 }
 
@@ -170,21 +191,38 @@ static int is_client(struct nv_card *card, int fd, uint32_t client)
     return !info(card, fd, client, client, NV_HANDLE_CLASS, &class);
 }
 
+/* A group that is gone says that a context was taken down: everything is looked at again then. */
+static int lost_a_group(struct nv_card *card, const struct nv_process *process, const struct nv_client *client, int fd)
+{
+    for (int i = 0; i < NV_MAX_GROUPS; i++) {
+        const struct nv_group *g = &card->groups[i];
+        uint32_t class;
+        if (g->used && g->process == (uint16_t)(process - card->processes) && g->client == client->client &&
+            (info(card, fd, g->client, g->group, NV_HANDLE_CLASS, &class) || class != NV_CLASS_GROUP))
+            return 1;
+    }
+    return 0;
+}
+
 static int known_clients(struct nv_card *card, struct nv_process *process)
 {
     int n = 0;
     for (int i = 0; i < process->n_clients; i++) {
-        uint32_t client = process->clients[i].client;
-        int fd = nv_borrow(card, process, process->clients[i].fd);
-        int alive = fd >= 0 && is_client(card, fd, client);
-        int found = alive ? look_at(card, process, client, process->clients[i].fd, fd) : 0;
+        struct nv_client *client = process->clients[i];
+        int fd = nv_borrow(card, process, client->fd);
+        int alive = fd >= 0 && is_client(card, fd, client->client);
+        if (alive && lost_a_group(card, process, client, fd))
+            client->n_objects = client->end = client->cursor = 0;
+        int found = alive ? look(card, process, client, fd) : 0;
         if (fd >= 0)
             card->sys->close(card->sys->context, fd);
         if (found < 0)
             return found;
         n += found;
-        if (!alive)
+        if (!alive) {
+            nv_client_free(client);
             process->clients[i--] = process->clients[--process->n_clients];
+        }
     }
     return n;
 }
@@ -198,7 +236,7 @@ static int is_known(const struct nv_card *card, uint32_t client)
             return 1;
     for (int i = 0; i < NV_MAX_PROCESSES; i++)
         for (int k = 0; card->processes[i].used && k < card->processes[i].n_clients; k++)
-            if (card->processes[i].clients[k].client == client)
+            if (card->processes[i].clients[k]->client == client)
                 return 1;
     return 0;
 }
@@ -219,14 +257,20 @@ static int try_fd(struct nv_card *card, struct nv_process *process, int fd_numbe
                 break;
             continue;
         }
-        int found = look_at(card, process, client, fd_number, fd);
+        struct nv_client *fresh = calloc(1, sizeof *fresh);
+        if (!fresh) {
+            groups = -ENOMEM;
+            break;
+        }
+        fresh->client = client;
+        fresh->fd = fd_number;
+        /* One without groups is kept too: it may be about to make its first context. */
+        process->clients[process->n_clients++] = fresh;
+        int found = look(card, process, fresh, fd);
         if (found < 0) {
             groups = found;
             break;
         }
-        /* One without groups is kept too: it may be about to make its first context. */
-        process->clients[process->n_clients].client = client;
-        process->clients[process->n_clients++].fd = fd_number;
         groups += found;
         if (found && !whole)
             break;
@@ -235,18 +279,25 @@ static int try_fd(struct nv_card *card, struct nv_process *process, int fd_numbe
     return groups;
 }
 
-static int search(struct nv_card *card, struct nv_process *process)
+/* New clients are sought among numbers not tried yet; of a process whose groups are known only when it has other
+ * descriptors than before, since a library that makes a client opens one for it. */
+static int search(struct nv_card *card, struct nv_process *process, int n_known)
 {
     int fds[NV_MAX_FDS];
+    int n_fds = card->sys->control_fds(card->sys->context, process->pid, fds, NV_MAX_FDS);
+    if (n_fds <= 0)
+        return n_fds;
+    uint32_t hash = 1;
+    for (int i = 0; i < n_fds; i++)
+        hash = hash * 31 + (uint32_t)fds[i];
+    if (n_known && hash == process->fds_tried)
+        return 0;
     uint32_t low = bracket_start(card, process->start_ticks);
     if (process->tried_to > low)
         low = process->tried_to;
     uint32_t high = draw(card);
     if (high <= low)
         return 0;
-    int n_fds = card->sys->control_fds(card->sys->context, process->pid, fds, NV_MAX_FDS);
-    if (n_fds < 0)
-        return n_fds;
     int groups = 0, guesses = 0, whole = high - low <= WHOLE_BRACKET;
     for (int i = 0; i < n_fds && guesses < MAX_GUESSES && (whole || !groups); i++) {
         int found = try_fd(card, process, fds[i], low, high, &guesses);
@@ -255,6 +306,7 @@ static int search(struct nv_card *card, struct nv_process *process)
         groups += found;
     }
     process->tried_to = high;
+    process->fds_tried = hash;
     return groups;
 }
 
@@ -282,7 +334,7 @@ int nv_discover(struct nv_card *card, uint32_t pid, struct cc_group *groups, int
             card->groups[i].seen = 0;
     int found = known_clients(card, process);
     if (found >= 0) {
-        int more = search(card, process);
+        int more = search(card, process, found);
         found = more < 0 ? more : found + more;
     }
     nv_mark_now(card); /* whoever begins after this needs not be sought below it */

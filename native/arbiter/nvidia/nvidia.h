@@ -85,13 +85,20 @@ int nv_log_read(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, struct
                 uint64_t *dropped, uint64_t *now_ns);
 
 /* ---- processes.c ---- */
+struct nv_client {                   /* of a process, and what is known of its objects */
+    uint32_t client;
+    int fd;                          /* number of its descriptor there */
+    uint32_t n_objects, room, cursor, end; /* end: one past the last that was there */
+    struct { uint32_t class, parent; } *objects;
+};
 struct nv_process {
     uint32_t pid;
     uint64_t start_ticks;
     int pidfd;
     int n_clients;
-    struct { uint32_t client; int fd; } clients[NV_MAX_CLIENTS];
+    struct nv_client *clients[NV_MAX_CLIENTS];
     uint32_t tried_to;               /* every client number below this has been tried */
+    uint32_t fds_tried;              /* with these descriptors: their hash */
     uint8_t used;
 };
 struct nv_group {
@@ -128,6 +135,7 @@ void nv_group_drop(struct nv_card *card, struct nv_group *group);
 int nv_borrow(struct nv_card *card, const struct nv_process *process, int fd);
 
 /* ---- discover.c ---- */
+void nv_client_free(struct nv_client *client);
 void nv_mark_now(struct nv_card *card);
 int nv_discover(struct nv_card *card, uint32_t pid, struct cc_group *groups, int max);
 

@@ -124,7 +124,13 @@ static int find_tenant(const char *text)
         printf("%s%u", i ? "," : "", groups[i].n_channels);
         t->handles[i] = groups[i].handle;
     }
-    printf("]}\n");
+    const struct nv_group *first = n ? nv_group_of(card, groups[0].handle) : NULL;
+    const struct nv_process *process = first ? &card->processes[first->process] : NULL;
+    for (int i = 0; process && i < process->n_clients; i++)
+        printf("%s%u", i ? "," : "],\"objects_end\":[", process->clients[i]->end);
+    began = now();
+    nv_discover(card, t->pid, groups, MAX_TENANT_GROUPS);
+    printf("],\"again_ms\":%.2f}\n", (double)(now() - began) / 1e6);
     t->n_groups = n;
     n_tenants++;
     return 0;

@@ -69,6 +69,8 @@ void nv_process_drop(struct nv_card *card, struct nv_process *process)
     for (int i = 0; i < NV_MAX_GROUPS; i++)
         if (card->groups[i].used && card->groups[i].process == index)
             nv_group_drop(card, &card->groups[i]);
+    while (process->n_clients)
+        nv_client_free(process->clients[--process->n_clients]);
     if (process->used)
         card->sys->close(card->sys->context, process->pidfd);
     process->used = 0;

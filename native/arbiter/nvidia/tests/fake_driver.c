@@ -199,6 +199,7 @@ void fake_kill(struct fake_driver *f, uint32_t pid)
 
 static int control(struct fake_driver *f, int fd, struct nv_os_control *c)
 {
+    f->n_controls++;
     if (f->kill_pid_at_command && c->command == f->kill_pid_at_command && --f->fail_after < 0)
         fake_kill(f, f->kill_pid);
     if (f->fail_command == c->command && f->fail_after-- <= 0) {

@@ -228,13 +228,42 @@ static void a_second_look_keeps_handles_and_guesses_nothing(void)
     uint32_t client = tenant(100, 8);
     struct cc_group before = one(100);
     int wrong = f->n_wrong_clients;
-    fake_object(f, client, FIRST + 900, 0xC86F, FIRST + 2); /* a stream made one more channel */
+    fake_object(f, client, FIRST + 30, 0xC86F, FIRST + 2); /* a stream made one more channel */
     struct cc_group after = one(100);
     CHECK(after.handle == before.handle && after.n_channels == 9);
+    fake_object(f, client, FIRST + 900, 0xC86F, FIRST + 2); /* far from the others: in time */
+    for (int i = 0; i < 16; i++)
+        after = one(100);
+    CHECK(after.handle == before.handle && after.n_channels == 10);
     CHECK(f->n_wrong_clients == wrong); /* numbers drawn since are our own */
     for (int i = 0; i < 50; i++)
         one(100);
     CHECK(f->n_wrong_clients == wrong);
+    finish();
+}
+
+static void a_later_look_is_cheap(void)
+{
+    start();
+    tenant(100, 8);
+    one(100);
+    int before = f->n_controls;
+    one(100);
+    CHECK(f->n_controls - before < 500);
+    finish();
+}
+
+static void a_context_that_is_taken_down_is_let_go(void)
+{
+    start();
+    uint32_t client = tenant(100, 8);
+    fake_context(f, client, FIRST + 500, 4, FAKE_GPU);
+    struct cc_group groups[4];
+    CHECK(nv_discover(card, 100, groups, 4) == 2);
+    for (int i = 0; i < f->n_objects; i++)
+        if (f->objects[i].client == client && f->objects[i].handle >= FIRST + 500 && f->objects[i].handle < FIRST + 600)
+            f->objects[i].client = f->objects[i].handle = 0;
+    CHECK(nv_discover(card, 100, groups, 4) == 1 && groups[0].n_channels == 8);
     finish();
 }
 
@@ -694,7 +723,8 @@ static const struct { const char *name; void (*run)(void); } cases[] = {
     CASE(discovery_needs_the_right_to_look_into_processes), CASE(finds_the_compute_group_and_all_its_channels),
     CASE(finds_a_group_of_128_channels), CASE(finds_several_contexts_and_several_clients),
     CASE(groups_of_another_card_are_not_ours), CASE(objects_beyond_the_first_block_are_found),
-    CASE(a_second_look_keeps_handles_and_guesses_nothing), CASE(a_process_that_only_watches_is_not_guessed_at_for_ever),
+    CASE(a_second_look_keeps_handles_and_guesses_nothing),
+    CASE(a_later_look_is_cheap), CASE(a_context_that_is_taken_down_is_let_go), CASE(a_process_that_only_watches_is_not_guessed_at_for_ever),
     CASE(the_search_is_bracketed_by_the_process_start), CASE(a_process_that_ends_during_discovery_is_let_go),
     CASE(a_number_with_a_new_owner_is_a_new_process), CASE(hundreds_of_processes_come_and_go_without_a_leak),
     CASE(malformed_answers_are_survived), CASE(time_slices_are_set_read_and_seen_to_be_changed),
