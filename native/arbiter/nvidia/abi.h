@@ -141,7 +141,7 @@ struct nv_uuid { uint32_t gpu, flags; uint8_t text[256]; uint32_t length; };
 #define NV_PREEMPT 0xA06C0105u
 struct nv_preempt { uint8_t wait, manual_timeout, pad[2]; uint32_t timeout_us; };
 /* Left to itself the driver waits 4 s for a group that never ran, its locks held: the wait is bounded by us. */
-#define NV_PREEMPT_BOUNDED {.wait = 1, .manual_timeout = 1, .timeout_us = 50000}
+#define NV_PREEMPT_WITHIN(us) {.wait = 1, .manual_timeout = 1, .timeout_us = (us)}
 
 #define NV_DISABLE_CHANNELS 0x2080110Bu /* ctrl2080fifo.h */
 #define NV_DISABLE_MAX 64

@@ -52,7 +52,7 @@ int nv_timeslice_tampered(struct nv_card *card, uint32_t handle, uint32_t *asked
 
 int nv_preempt(struct nv_card *card, uint32_t handle)
 {
-    struct nv_preempt wanted = NV_PREEMPT_BOUNDED;
+    struct nv_preempt wanted = NV_PREEMPT_WITHIN(20000); /* forty times what it takes */
     return on_group(card, handle, NV_PREEMPT, &wanted, sizeof wanted);
 }
 

@@ -214,7 +214,7 @@ static void objects_beyond_the_first_block_are_found(void)
 {
     start();
     uint32_t client = tenant(100, 2);
-    for (uint32_t h = 3500; h < 4100; h += 100)
+    for (uint32_t h = 100; h < 4100; h += 100)
         fake_object(f, client, FIRST + h, 0x003E, client);
     fake_context(f, client, FIRST + 4200, 3, FAKE_GPU);
     struct cc_group groups[4];
@@ -239,6 +239,29 @@ static void a_second_look_keeps_handles_and_guesses_nothing(void)
     for (int i = 0; i < 50; i++)
         one(100);
     CHECK(f->n_wrong_clients == wrong);
+    finish();
+}
+
+static void a_context_apart_from_the_others_is_found_in_time(void)
+{
+    start();
+    uint32_t client = tenant(100, 8);
+    fake_context(f, client, FIRST + 3000, 4, FAKE_GPU);
+    struct cc_group groups[4];
+    int n = 0;
+    for (int i = 0; i < 16 && n < 2; i++)
+        n = nv_discover(card, 100, groups, 4);
+    CHECK(n == 2);
+    finish();
+}
+
+static void a_first_look_is_bounded_by_what_is_there(void)
+{
+    start();
+    tenant(100, 8);
+    int before = f->n_controls;
+    one(100);
+    CHECK(f->n_controls - before < 1200);
     finish();
 }
 
@@ -300,7 +323,7 @@ static void the_search_is_bracketed_by_the_process_start(void)
 
 static void a_process_that_ends_during_discovery_is_let_go(void)
 {
-    for (int after = 0; after < 4000; after += 37) {
+    for (int after = 0; after < 560; after += 11) {
         start();
         tenant(100, 8);
         f->kill_pid_at_command = NV_GET_HANDLE_INFO;
@@ -724,6 +747,7 @@ static const struct { const char *name; void (*run)(void); } cases[] = {
     CASE(finds_a_group_of_128_channels), CASE(finds_several_contexts_and_several_clients),
     CASE(groups_of_another_card_are_not_ours), CASE(objects_beyond_the_first_block_are_found),
     CASE(a_second_look_keeps_handles_and_guesses_nothing),
+    CASE(a_context_apart_from_the_others_is_found_in_time), CASE(a_first_look_is_bounded_by_what_is_there),
     CASE(a_later_look_is_cheap), CASE(a_context_that_is_taken_down_is_let_go), CASE(a_process_that_only_watches_is_not_guessed_at_for_ever),
     CASE(the_search_is_bracketed_by_the_process_start), CASE(a_process_that_ends_during_discovery_is_let_go),
     CASE(a_number_with_a_new_owner_is_a_new_process), CASE(hundreds_of_processes_come_and_go_without_a_leak),
