@@ -323,7 +323,7 @@ static void the_search_is_bracketed_by_the_process_start(void)
 
 static void a_process_that_ends_during_discovery_is_let_go(void)
 {
-    for (int after = 0; after < 560; after += 11) {
+    for (int after = 0; after < 520; after += 13) {
         start();
         tenant(100, 8);
         f->kill_pid_at_command = NV_GET_HANDLE_INFO;
