@@ -199,6 +199,23 @@ def pool_process(tmp_path):
             pool.process.wait()
 
 
+@pytest.fixture
+def shows():
+    """Look again and again until what is looked at is as it should be; then that."""
+
+    async def wait(look, condition):
+        seen = []
+
+        async def there():
+            seen[:] = [await look()]
+            return condition(seen[0])
+
+        await until(there)
+        return seen[0]
+
+    return wait
+
+
 def pytest_pyfunc_call(pyfuncitem):
     """Tests written as coroutines run in a loop of their own."""
     if not asyncio.iscoroutinefunction(pyfuncitem.obj):

@@ -1,0 +1,94 @@
+"""What the agent tells the pool beside the starts and ends of members."""
+
+import os
+
+from flexai.apps.bench.scripted_agent import GIB
+
+
+def usage(job_id, got_milli, device="SIM-0"):
+    slice_ = {"job_id": job_id, "member": 0, "device": device, "got_milli_1s": got_milli, "got_milli_10s": got_milli,
+              "wanted_milli": got_milli, "used_bytes": 123}  # fmt: skip
+    card = {"uuid": device, "backend": "gate", "source": "gate", "note": ""}
+    return {"tenants": [slice_], "devices": [card]}
+
+
+async def card(rig, index=0):
+    return (await rig.get("/v1/devices"))["items"][index]
+
+
+async def test_a_sick_card_takes_no_work_until_it_is_well_or_its_agent_begins_anew(new_rig, shows):
+    async with new_rig() as rig:
+        for index in range(2):
+            rig.agent.emit("device", uuid=f"SIM-{index}", health="unhealthy", note="fell off the bus")
+        await shows(lambda: card(rig, 1), lambda view: view["health"] == "unhealthy")
+        job_id = await rig.submit()
+        view = await rig.get(f"/v1/jobs/{job_id}")
+        assert (view["state"], view["reason"]["code"]) == ("queued", "NoDevices")
+        rig.agent.emit("device", uuid="SIM-1", health="healthy", note="")
+        assert (await rig.in_state(job_id, "running"))["grants"][0]["device"] == "SIM-1"
+        await rig.agent.close()
+        await rig.agent.open()
+        await shows(lambda: card(rig), lambda view: view["health"] == "healthy")
+
+
+async def test_memory_held_by_strangers_is_not_given_away(new_rig, shows):
+    async with new_rig() as rig:
+        for index in range(2):
+            rig.agent.emit("foreign", uuid=f"SIM-{index}", memory_bytes=70 * GIB, compute_milli=0)
+        await shows(lambda: card(rig, 1), lambda view: view["foreign_memory_bytes"] == 70 * GIB)
+        job_id = await rig.submit(memory_bytes=20 * GIB)
+        why = await rig.get(f"/v1/jobs/{job_id}/explain")
+        assert why["reason"]["code"] in {"NotEnoughMemory", "TooLarge"}
+        assert "has 10 GiB of its memory free, not 20 GiB" in why["cards"][0]["says"]
+        rig.agent.emit("foreign", uuid="SIM-0", memory_bytes=0, compute_milli=0)
+        await rig.in_state(job_id, "running")
+
+
+async def test_what_a_slice_got_is_shown_beside_what_it_asked_for(new_rig, shows):
+    async with new_rig() as rig:
+        job_id = await rig.submit()
+        await rig.in_state(job_id, "running")
+        rig.agent.emit("usage", **usage(job_id, 480))
+        view = await shows(lambda: card(rig), lambda view: view["slices"][0].get("got_milli_1s"))
+        assert (view["slices"][0]["asked_milli"], view["slices"][0]["got_milli_1s"]) == (500, 480)
+        assert (view["slices"][0]["used_bytes"], view["backend"], view["accounting"]) == (123, "gate", "gate")
+
+
+async def test_best_effort_work_starts_on_compute_that_is_measured_idle(new_rig):
+    async with new_rig() as rig:
+        owner = await rig.submit(compute_milli=1000, memory_bytes=GIB)
+        other = await rig.submit(compute_milli=1000, memory_bytes=0)
+        await rig.in_state(other, "running")
+        borrower = await rig.submit(tenant_class="best_effort", compute_milli=300)
+        assert (await rig.get(f"/v1/jobs/{borrower}"))["state"] == "queued"
+        device = (await rig.get(f"/v1/jobs/{owner}"))["grants"][0]["device"]
+        rig.agent.emit("usage", **usage(owner, 100, device))
+        view = await rig.in_state(borrower, "running")
+        assert (view["grants"][0]["device"], view["grants"][0]["compute_milli"]) == (device, 0)
+
+
+async def test_more_memory_than_the_cap_is_written_into_the_jobs_history(new_rig):
+    async with new_rig() as rig:
+        job_id = await rig.submit()
+        await rig.in_state(job_id, "running")
+        rig.agent.emit("over_cap", job_id=job_id, member=0, uuid="SIM-0", used_bytes=2 * GIB, cap_bytes=GIB)
+        rig.agent.emit("something new", of="a later release")
+        lines = []
+        while not lines:
+            history = (await rig.get(f"/v1/jobs/{job_id}/history"))["items"]
+            lines = [line for line in history if line["kind"] == "OverCap"]
+        assert (lines[0]["used_bytes"], lines[0]["cap_bytes"]) == (2 * GIB, GIB)
+
+
+async def test_a_run_that_leaves_its_card_idle_or_takes_too_long_is_ended(new_rig):
+    async with new_rig() as rig:
+        limits = ({"idle_timeout_ms": 1}, {"time_limit_ms": 1})
+        ids = [await rig.submit(kind="run", **limit) for limit in limits]
+        for job_id in ids:
+            async with rig.client.stream("GET", f"/v1/jobs/{job_id}/grant") as response:
+                await response.aread()
+            await rig.post(f"/v1/jobs/{job_id}/attach", pid=os.getpid())
+        device = (await rig.get(f"/v1/jobs/{ids[0]}"))["grants"][0]["device"]
+        rig.agent.emit("usage", **usage(ids[0], 0, device))
+        assert (await rig.in_state(ids[0], "failed"))["cause"] == "idle for 0.001 s"
+        assert (await rig.in_state(ids[1], "failed"))["cause"] == "time limit"
