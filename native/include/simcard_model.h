@@ -113,13 +113,23 @@ uint64_t sm_memory_of(const struct sm_process *p, int card);
 
 /* Control calls: queued behind the locks that the real driver takes (time slice, stop and flush: the machine's; preempt:
  * the card's), in effect half way, done after control_ns. The result comes by control_done. */
-enum sm_control_kind { SM_SET_TIMESLICE, SM_STOP, SM_RESUME, SM_PREEMPT, SM_FLUSH, SM_N_CONTROL };
+enum sm_control_kind { SM_SET_TIMESLICE, SM_STOP, SM_RESUME, SM_PREEMPT, SM_FLUSH, SM_PARK, SM_UNPARK, SM_N_CONTROL };
 int sm_control(struct sm_model *m, enum sm_control_kind kind, int card, const uint32_t *contexts, int n, uint64_t value,
                uint64_t cookie);
 /* What was asked (default: the card's own), without asking the card. */
 int sm_get_timeslice(const struct sm_model *m, uint32_t context, uint64_t *ns);
 /* Compute groups of a process, on one card. `handle` is the context id. */
 int sm_discover(const struct sm_model *m, int card, uint32_t pid, struct cc_group *groups, int max);
+
+/* Parking, by cuCheckpointProcess*: lock, move out, move in, unlock. A locked process has no turn on any card; a parked
+ * one has no memory there but a rest. A move takes as long as its bytes and is told of by control_done; -EINVAL in the
+ * wrong state, -ENOMEM when there is no room to come back to. */
+enum sm_park_state { SM_RUNNING = 0, SM_LOCKED = 1, SM_PARKED = 2 };
+struct sm_process *sm_process_by_pid(const struct sm_model *m, uint32_t pid);
+enum sm_park_state sm_park_state(const struct sm_process *p);
+int sm_park_lock(struct sm_process *p);
+int sm_park_unlock(struct sm_process *p);
+int sm_park_move(struct sm_process *p, bool out, uint64_t cookie);
 
 /* The context-switch log: KEEP_OLDEST, drops counted. Nothing is emitted for what was there before it was opened. */
 int sm_log_open(struct sm_model *m, int card, struct sm_log **log);

@@ -28,6 +28,7 @@ enum sc_op {
     SC_MEM_GIVE,
     SC_FIGURES,        /* a card -> struct sc_figures */
     SC_PROCESSES,      /* a card -> struct sc_process[] */
+    SC_PARK,           /* a enum sc_park, b pid of the same user -> v state before */
     SC_OWNER = 64,
     SC_DISCOVER = 64,  /* a card, b pid -> struct cc_group[] */
     SC_SET_TIMESLICE,  /* a card, context[0], v[0] ns */
@@ -41,6 +42,9 @@ enum sc_op {
     SC_INJECT,         /* a kind of control, b errno, v[0] calls */
     SC_LOSE_LOG,       /* a card, v[0] records */
 };
+
+/* Values 0 to 3 as cuCheckpointProcess* have them. */
+enum sc_park { SC_PARK_LOCK, SC_PARK_OUT, SC_PARK_IN, SC_PARK_UNLOCK, SC_PARK_STATE };
 
 struct sc_request {
     uint32_t magic, version;

@@ -98,7 +98,37 @@ def test_random_requests_and_rings_full_of_nonsense_harm_nothing(daemon):
     region = mmap.mmap(descriptors[0], 0)
     os.close(descriptors[0])
     connections = [first, *(connect(at) for _ in range(3))]
-    operations = [2, 3, 3, 3, 4, 5, 5, 5, 6, 7, 8, 9, 10, 11, 12, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 99]
+    operations = [
+        2,
+        3,
+        3,
+        3,
+        4,
+        5,
+        5,
+        5,
+        6,
+        7,
+        8,
+        9,
+        10,
+        11,
+        12,
+        13,
+        13,
+        64,
+        65,
+        66,
+        67,
+        68,
+        69,
+        70,
+        71,
+        72,
+        73,
+        74,
+        99,
+    ]
     odd = [0, 1, 2, 3, 63, 2**31, 2**32, 2**63, 2**64 - 1]
     for _ in range(4000):
         i = draw.randrange(len(connections))
@@ -217,3 +247,37 @@ def test_the_arbiters_controls_do_on_a_running_card_what_they_do_on_a_real_one(d
         for flood in floods:
             flood.kill()
             flood.communicate()
+
+
+def test_a_parked_program_gives_its_memory_to_others_and_goes_on_when_it_is_back(daemon, program):
+    _, at = daemon
+    flood = workload(at, "flood", "--iterations", "2500", "--memory", str(2**30))
+
+    def park(*calls):
+        code = f"""
+import ctypes
+c = ctypes.CDLL("libcuda.so.1")
+assert c.cuInit(0) == 0
+state = ctypes.c_int(-1)
+for call in {calls!r}:
+    assert getattr(c, "cuCheckpointProcess" + call)({flood.pid}, None) == 0, call
+assert c.cuCheckpointProcessGetState({flood.pid}, ctypes.byref(state)) == 0
+print(state.value)
+"""
+        env = dict(os.environ, FLEXAI_SIMCARD=str(at), LD_LIBRARY_PATH=str(LIBRARIES))
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    def kernels():
+        return next(p["n_kernels"] for p in cards_of(program, at)[0]["processes"] if p["pid"] == flood.pid)
+
+    until(lambda: any(p["n_kernels"] > 10 for p in cards_of(program, at)[0]["processes"]))
+    assert park("Lock", "Checkpoint") == 2
+    assert cards_of(program, at)[0]["used_bytes"] == 4 << 20
+    before = kernels()
+    time.sleep(0.2)
+    assert kernels() == before < 2500
+    assert park("Restore", "Unlock") == 0
+    out, errors = flood.communicate(timeout=20)
+    assert errors == ""
+    assert json.loads(out)["iterations"] == 2500

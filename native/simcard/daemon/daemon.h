@@ -9,6 +9,7 @@
 struct client {
     struct client *next;
     pid_t pid;
+    uid_t uid;
     uint64_t start_ticks;
     int n_connections;
     int pidfd;        /* readable once it is dead, whoever still holds its sockets */
@@ -32,6 +33,7 @@ struct connection {
     bool waiting;     /* a reply is owed by a callback */
     uint64_t cookie;
     struct sm_stream *watched;
+    struct sc_request *held; /* asked while its process was parked: served when it is back */
     bool wants_log;   /* the reply owed is that of a flush */
 };
 
@@ -52,6 +54,9 @@ void server_sweep(struct server *s);
 void server_client_died(struct server *s, struct client *client);
 void connection_reply(struct connection *c, int status, int64_t a, uint64_t v, const void *payload, size_t n, int fd);
 void connection_log(struct server *s, struct connection *c);
+
+/* Serve what was held back while the process was parked. */
+void server_resume(struct server *s, struct client *client);
 
 /* What a request does; returns false when the reply comes later. */
 bool serve(struct server *s, struct connection *c, const struct sc_request *r);

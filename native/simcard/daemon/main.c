@@ -36,6 +36,7 @@ static int usage(void)
                     "  fail CARD [XID]           the card falls off the bus (79) or fails otherwise; contexts are lost\n"
                     "  recover CARD              it is good again\n"
                     "  refuse CALL ERRNO N       the next N control calls fail: timeslice stop resume preempt flush\n"
+                    "                            park unpark\n"
                     "  lose-log CARD N           the next N records of the context-switch log are dropped\n");
     return 2;
 }

@@ -12,7 +12,7 @@
 
 #define MAX_LISTED 256
 
-static const char *const CALLS[SM_N_CONTROL] = {"timeslice", "stop", "resume", "preempt", "flush"};
+static const char *const CALLS[SM_N_CONTROL] = {"timeslice", "stop", "resume", "preempt", "flush", "park", "unpark"};
 
 static bool number(const char *text, uint64_t *value)
 {

@@ -114,6 +114,40 @@ static bool processes(struct server *s, struct connection *c, int index)
     return true;
 }
 
+static bool park(struct server *s, struct connection *c, const struct sc_request *r)
+{
+    struct client *other = s->clients;
+    while (other && (!other->process || other->pid != (pid_t)r->b))
+        other = other->next;
+    if (!other)
+        return answer(c, -ESRCH, 0);
+    if (c->uid != 0 && c->uid != other->uid)
+        return answer(c, -EPERM, 0);
+    uint64_t before = (uint64_t)sm_park_state(other->process);
+    int error = -EINVAL;
+    switch (r->a) {
+    case SC_PARK_LOCK:
+        return answer(c, sm_park_lock(other->process), before);
+    case SC_PARK_OUT:
+    case SC_PARK_IN:
+        owe(s, c);
+        error = sm_park_move(other->process, r->a == SC_PARK_OUT, c->cookie);
+        if (!error)
+            return false;
+        c->waiting = false;
+        return answer(c, error, before);
+    case SC_PARK_UNLOCK:
+        error = sm_park_unlock(other->process);
+        if (!error)
+            server_resume(s, other);
+        return answer(c, error, before);
+    case SC_PARK_STATE:
+        return answer(c, 0, before);
+    default:
+        return answer(c, -EINVAL, 0);
+    }
+}
+
 bool serve(struct server *s, struct connection *c, const struct sc_request *r)
 {
     struct client *client = c->client;
@@ -176,6 +210,8 @@ bool serve(struct server *s, struct connection *c, const struct sc_request *r)
         return figures(s, c, r->a);
     case SC_PROCESSES:
         return processes(s, c, r->a);
+    case SC_PARK:
+        return park(s, c, r);
     default:
         return answer(c, -ENOSYS, 0);
     }

@@ -69,7 +69,7 @@ static uint64_t start_ticks_of(pid_t pid)
     return ticks;
 }
 
-static struct client *client_of(struct server *s, pid_t pid)
+static struct client *client_of(struct server *s, pid_t pid, uid_t uid)
 {
     uint64_t ticks = start_ticks_of(pid);
     for (struct client *client = s->clients; client; client = client->next)
@@ -79,6 +79,7 @@ static struct client *client_of(struct server *s, pid_t pid)
     if (!client)
         return NULL;
     client->pid = pid;
+    client->uid = uid;
     client->start_ticks = ticks;
     client->region_fd = -1;
     client->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
@@ -103,7 +104,7 @@ void server_accept(struct server *s, int listener)
     struct connection *c = calloc(1, sizeof *c);
     struct client *client = NULL;
     if (c && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0)
-        client = client_of(s, peer.pid);
+        client = client_of(s, peer.pid, peer.uid);
     struct epoll_event in = {.events = EPOLLIN, .data.ptr = c};
     if (!client || epoll_ctl(s->poll, EPOLL_CTL_ADD, fd, &in) != 0) {
         free(c);
@@ -190,6 +191,35 @@ void connection_reply(struct connection *c, int status, int64_t a, uint64_t v, c
         c->dead = true;
 }
 
+/* A parked process's calls rest until it is back; those that only look are answered. */
+static bool hold(struct connection *c, const struct sc_request *r)
+{
+    bool changes = r->op >= SC_CTX_NEW && r->op <= SC_MEM_GIVE && r->op != SC_WAIT && r->op != SC_POLL;
+    if (!changes || !c->client->process || sm_park_state(c->client->process) == SM_RUNNING)
+        return false;
+    c->held = malloc(sizeof *c->held);
+    if (!c->held) {
+        c->dead = true;
+        return true;
+    }
+    *c->held = *r;
+    c->waiting = true;
+    return true;
+}
+
+void server_resume(struct server *s, struct client *client)
+{
+    for (struct connection *c = s->connections; c; c = c->next) {
+        struct sc_request *held = c->held;
+        if (c->client != client || !held || c->dead)
+            continue;
+        c->held = NULL;
+        c->waiting = false;
+        serve(s, c, held);
+        free(held);
+    }
+}
+
 void server_read(struct server *s, struct connection *c)
 {
     if (c->dead)
@@ -204,6 +234,8 @@ void server_read(struct server *s, struct connection *c)
         c->dead = true;
         return;
     }
+    if (hold(c, &r))
+        return;
     if (r.op < SC_OWNER)
         serve(s, c, &r);
     else if (c->uid == 0 || c->uid == geteuid())
@@ -236,6 +268,7 @@ void server_sweep(struct server *s)
             sm_unwatch(c->watched, c->cookie);
         if (c->log)
             sm_log_close(c->log);
+        free(c->held);
         close(c->fd);
         if (--c->client->n_connections == 0)
             client_release(s, c->client);

@@ -15,10 +15,19 @@ struct sm_group *sm_group_by_context(const struct sm_model *m, uint32_t context)
     return NULL;
 }
 
+void sm_call_add(struct sm_model *m, struct sm_call *call)
+{
+    struct sm_call **at = &m->calls;
+    while (*at && (*at)->done_at <= call->done_at)
+        at = &(*at)->next;
+    call->next = *at;
+    *at = call;
+}
+
 int sm_control(struct sm_model *m, enum sm_control_kind kind, int card, const uint32_t *contexts, int n, uint64_t value,
                uint64_t cookie)
 {
-    if (card < 0 || card >= m->n_cards || n < 0 || (unsigned)kind >= SM_N_CONTROL)
+    if (card < 0 || card >= m->n_cards || n < 0 || (unsigned)kind > SM_FLUSH)
         return -EINVAL;
     struct sm_call *call = calloc(1, sizeof *call + (size_t)n * sizeof call->contexts[0]);
     if (!call)
@@ -40,11 +49,7 @@ int sm_control(struct sm_model *m, enum sm_control_kind kind, int card, const ui
     if (kind != SM_PREEMPT)
         m->lock_free_at = call->done_at;
     c->control_ns += took;
-    struct sm_call **at = &m->calls;
-    while (*at && (*at)->done_at <= call->done_at)
-        at = &(*at)->next;
-    call->next = *at;
-    *at = call;
+    sm_call_add(m, call);
     return 0;
 }
 
@@ -70,6 +75,8 @@ static int apply_to(struct sm_card *c, struct sm_group *g, enum sm_control_kind 
             sm_engine_evict(c, false);
         return 0;
     case SM_FLUSH:
+    case SM_PARK:
+    case SM_UNPARK:
     case SM_N_CONTROL:
         break;
     }
@@ -78,10 +85,15 @@ static int apply_to(struct sm_card *c, struct sm_group *g, enum sm_control_kind 
 
 static int apply(struct sm_model *m, const struct sm_call *call)
 {
+    int injected = 0;
     if (m->inject_n[call->kind] > 0) {
         m->inject_n[call->kind]--;
-        return m->inject_error[call->kind];
+        injected = m->inject_error[call->kind];
     }
+    if (call->kind == SM_PARK || call->kind == SM_UNPARK)
+        return sm_park_apply(m, call, injected);
+    if (injected)
+        return injected;
     if (call->card->xid)
         return -ENODEV;
     if (call->kind == SM_SET_TIMESLICE && (call->value < 1000 || call->value > 10000000000ull))

@@ -3,9 +3,14 @@
  */
 #include "model.h"
 
+bool sm_group_barred(const struct sm_group *g)
+{
+    return g->stopped || g->error || g->process->park_state != SM_RUNNING;
+}
+
 bool sm_group_runnable(const struct sm_group *g)
 {
-    return !g->stopped && g->ready_first && !g->error;
+    return g->ready_first && !sm_group_barred(g);
 }
 
 /* The next group after `after` (NULL: from the start) in round-robin order that could run, `after` itself last. */
@@ -105,7 +110,7 @@ void sm_engine_step(struct sm_card *c)
     uint64_t now = c->model->now;
     sm_engine_account(c, now);
     if (e->state == SM_ENGINE_SWITCHING && e->switch_end <= now) {
-        if (!e->group || e->group->stopped || e->group->error) {
+        if (!e->group || sm_group_barred(e->group)) {
             e->group = NULL;
             e->state = SM_ENGINE_EMPTY;
             return;
@@ -146,7 +151,7 @@ void sm_engine_decide(struct sm_card *c)
         return;
     }
     struct sm_group *resident = e->group;
-    if (resident->stopped || resident->error) {
+    if (sm_group_barred(resident)) {
         leave(c, false);
         sm_engine_decide(c);
         return;
@@ -182,7 +187,7 @@ uint64_t sm_engine_earliest(const struct sm_group *g)
     const struct sm_card *c = g->card;
     const struct sm_engine *e = &c->engine;
     uint64_t now = c->model->now;
-    if (g->stopped || g->error)
+    if (sm_group_barred(g))
         return SM_NEVER;
     if (e->state == SM_ENGINE_EMPTY)
         return now + c->spec->switch_gap_ns / 2;

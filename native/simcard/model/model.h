@@ -70,7 +70,9 @@ struct sm_process {
     uint32_t pid;
     uint64_t start_ticks;
     struct sm_event_slot *events;
-    uint64_t memory_bytes[SM_MAX_CARDS];
+    uint64_t memory_bytes[SM_MAX_CARDS], parked_bytes[SM_MAX_CARDS];
+    enum sm_park_state park_state;
+    bool moving;             /* on its way out or in */
     uint64_t past_held_ns[SM_MAX_CARDS], past_work_ns[SM_MAX_CARDS], past_kernels[SM_MAX_CARDS]; /* of freed groups */
 };
 
@@ -143,6 +145,7 @@ void sm_engine_step(struct sm_card *c);   /* what ends at now */
 void sm_engine_decide(struct sm_card *c); /* who has the card from now on */
 void sm_engine_evict(struct sm_card *c, bool lost);
 bool sm_group_runnable(const struct sm_group *g);
+bool sm_group_barred(const struct sm_group *g); /* may not run, work or no work */
 uint64_t sm_engine_earliest(const struct sm_group *g); /* when the group's kernels can make progress: a lower bound */
 void sm_card_count(struct sm_card *c, uint64_t from, uint64_t to, bool copy);
 
@@ -159,6 +162,11 @@ struct sm_stream *sm_stream_by_id(const struct sm_process *p, uint32_t id);
 uint64_t sm_control_next(const struct sm_model *m);
 void sm_control_step(struct sm_model *m);
 struct sm_group *sm_group_by_context(const struct sm_model *m, uint32_t context);
+
+void sm_call_add(struct sm_model *m, struct sm_call *call);
+
+/* park.c */
+int sm_park_apply(struct sm_model *m, const struct sm_call *call, int injected_error);
 
 /* log.c */
 void sm_log_put(struct sm_card *c, const struct sm_group *g, enum cc_log_kind kind, bool lost);

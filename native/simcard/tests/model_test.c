@@ -339,6 +339,47 @@ static void a_watch_is_answered_once_when_its_entries_are_done_before_it_and_whe
     sm_free(m);
 }
 
+static int moved;
+
+static void note_move(void *arg, uint64_t cookie, int result)
+{
+    (void)arg;
+    (void)cookie;
+    moved = result ? result : 1;
+}
+
+static void a_parked_process_leaves_its_memory_to_others_and_comes_back_where_it_was(void)
+{
+    const uint64_t GIB = 1ull << 30;
+    struct bench b = bench_new("h200");
+    struct sm_model *m = sv_model(b.w);
+    struct sv_program *p = sv_flood(b.w, 0, 1, 20 * MS, 8), *q = sv_flood(b.w, 0, 2, MS, 64);
+    struct sm_process *one = sm_process_by_pid(m, 1), *two = sm_process_by_pid(m, 2);
+    CHECK(sm_memory_take(one, 0, 100 * GIB) == 0 && sm_memory_take(two, 0, 50 * GIB) == -ENOMEM);
+    sv_run(b.w, 100 * MS);
+    sm_set_callbacks(m, &(struct sm_callbacks){.control_done = note_move});
+    CHECK(sm_park_move(one, true, 0) == -EINVAL); /* not locked */
+    CHECK(sm_park_lock(one) == 0 && sm_park_lock(one) == -EINVAL);
+    CHECK_NEAR(rate(&b, p, 100 * MS), 0, 0);
+    CHECK(sm_park_move(one, true, 0) == 0 && sm_park_unlock(one) == -EINVAL);
+    sv_run(b.w, 50 * S);
+    CHECK(moved == 0);
+    sv_run(b.w, 3 * S); /* 100 GiB at 2 GiB/s, roughly */
+    CHECK(moved == 1 && sm_park_state(one) == SM_PARKED);
+    CHECK(sm_memory_of(one, 0) == 4 << 20);
+    CHECK_NEAR(rate(&b, q, S), 100, 1e-9);
+    CHECK(sm_memory_take(two, 0, 50 * GIB) == 0);
+    CHECK(sm_park_move(one, false, 0) == 0);
+    sv_run(b.w, 30 * S);
+    CHECK(moved == -ENOMEM && sm_park_state(one) == SM_PARKED && sm_memory_of(one, 0) == 4 << 20);
+    sm_memory_give(two, 0, 50 * GIB);
+    CHECK(sm_park_move(one, false, 0) == 0);
+    sv_run(b.w, 30 * S);
+    CHECK(moved == 1 && sm_memory_of(one, 0) > 100 * GIB && sm_park_unlock(one) == 0);
+    CHECK_NEAR(rate(&b, p, S), 45.9, 0.5);
+    bench_free(&b);
+}
+
 #define CASE(name) {#name, name}
 static const struct {
     const char *name;
@@ -356,6 +397,7 @@ static const struct {
     CASE(injected_errors_hit_the_next_calls_and_change_nothing),
     CASE(a_card_that_fails_ends_its_contexts_and_refuses_new_ones_until_it_recovers),
     CASE(a_watch_is_answered_once_when_its_entries_are_done_before_it_and_when_the_stream_ends),
+    CASE(a_parked_process_leaves_its_memory_to_others_and_comes_back_where_it_was),
     CASE(the_wake_is_never_later_than_the_completion_it_is_for),
 };
 
