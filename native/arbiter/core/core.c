@@ -26,6 +26,7 @@ struct ac_card *ac_new(const struct ac_settings *settings, enum fx_backend backe
         return NULL;
     c->set = settings ? *settings : ac_default_settings;
     c->backend = backend;
+    c->stretch_milli = 1000;
     c->primary = -1;
     c->accrued_at = c->window_at = now;
     c->next_look = now;
@@ -218,6 +219,19 @@ void ac_all_resumed(struct ac_card *c, uint64_t now)
             c->tenant[g->tenant].runnable_since = now;
     }
     c->next_look = now;
+}
+
+bool ac_contended(const struct ac_card *c)
+{
+    int n = 0;
+    for (int i = 0; i < c->n_tenants; i++)
+        n += c->tenant[i].used && c->tenant[i].candidate;
+    return n > 1;
+}
+
+void ac_stretch(struct ac_card *c, uint32_t milli)
+{
+    c->stretch_milli = milli < 1000 ? 1000 : milli;
 }
 
 int ac_stopped(const struct ac_card *c, uint32_t *handles, int max)

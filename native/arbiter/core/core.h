@@ -100,6 +100,10 @@ bool ac_step(struct ac_card *card, uint64_t now, struct ac_action *action);
 void ac_done(struct ac_card *card, const struct ac_action *action, int result, uint64_t now);
 uint64_t ac_next_wake(const struct ac_card *card, uint64_t now);
 
+/* Several tenants want the card now. */
+bool ac_contended(const struct ac_card *card);
+/* Turns are this many thousandths of what the settings say: longer where many cards share one controller. */
+void ac_stretch(struct ac_card *card, uint32_t milli);
 /* Somebody else resumed everything: look again. */
 void ac_all_resumed(struct ac_card *card, uint64_t now);
 /* Every handle that is stopped or may be: what must be resumed when we let go of the card. */

@@ -80,7 +80,8 @@ static void begin_turn(struct ac_card *c, int tenant, uint64_t now)
     others = waiting(c);
     c->turn_began = now;
     c->judging = false;
-    c->turn_end = now + ac_turn_length(c, tenant, c->set.turn_ns, c->set.min_turn_ns, c->set.max_turn_ns);
+    c->turn_end = now + ac_turn_length(c, tenant, c->set.turn_ns * c->stretch_milli / 1000, c->set.min_turn_ns,
+                                       c->set.max_turn_ns * c->stretch_milli / 1000);
     c->fill = others && !latency_beside(c) && (t->gappy || t->turns_to_trial == 0);
     if (c->fill && c->turn_end < now + c->set.turn_ns)
         c->turn_end = now + c->set.turn_ns; /* setting time slices must pay */
@@ -225,13 +226,24 @@ static uint64_t soonest(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* Somebody without work may come back on the card at any moment. */
+static bool may_wake(const struct ac_card *c)
+{
+    for (int i = 0; i < c->n_tenants; i++) {
+        const struct tenant *t = &c->tenant[i];
+        if (t->used && t->n_groups && !t->wants && t->runnable_since != AC_NEVER)
+            return true;
+    }
+    return false;
+}
+
 /* How long until the log must be read again. */
 static void plan_look(struct ac_card *c, uint64_t now)
 {
     uint64_t next = AC_NEVER;
     bool busy = c->resident, contended = c->primary >= 0 && waiting(c);
     if (contended) {
-        next = now + c->set.look_ns;
+        next = now + (may_wake(c) || c->fill || latency_beside(c) ? 1 : 4) * c->set.look_ns;
         if (c->settled_at != AC_NEVER && c->settled_at + SETTLE_NS > now)
             next = soonest(next, c->settled_at + SETTLE_NS);
         next = soonest(next, c->turn_end > now ? c->turn_end : now + DEFER_NS);

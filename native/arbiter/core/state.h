@@ -56,6 +56,7 @@ enum phase { PHASE_NONE, PHASE_OPEN, PHASE_CLOSING };
 struct ac_card {
     struct ac_settings set;
     enum fx_backend backend;
+    uint64_t stretch_milli; /* of turns, so that control calls keep to their budget */
     struct tenant tenant[AC_MAX_TENANTS];
     struct group group[AC_MAX_GROUPS];
     struct process { uint32_t pid; int tenant; } process[AC_MAX_PROCESSES];

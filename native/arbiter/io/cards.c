@@ -264,9 +264,22 @@ static void card_step(struct arbiter *a, int at)
     }
 }
 
+/* Control calls take locks of the whole machine, and all cards take theirs through us: two cards may change turns at the
+ * full rate, more of them share what is left. */
+static void share_the_lock(struct arbiter *a)
+{
+    uint32_t n = 0;
+    for (int i = 0; i < FX_MAX_DEVICES; i++)
+        n += a->card[i].core && a->card[i].backend == FX_BACKEND_HWSLICE && ac_contended(a->card[i].core);
+    for (int i = 0; i < FX_MAX_DEVICES; i++)
+        if (a->card[i].core)
+            ac_stretch(a->card[i].core, n * 500);
+}
+
 void cards_step(struct arbiter *a)
 {
     uint64_t now = now_ns();
+    share_the_lock(a);
     for (int i = 0; i < FX_MAX_DEVICES; i++) {
         struct io_card *card = &a->card[i];
         if (card->open_at && now >= card->open_at) {
