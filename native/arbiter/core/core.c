@@ -120,6 +120,14 @@ void ac_process_put(struct ac_card *c, int tenant, uint32_t pid)
         c->process[place] = (struct process){pid, tenant};
 }
 
+bool ac_process_known(const struct ac_card *c, uint32_t pid)
+{
+    for (int i = 0; i < c->n_processes; i++)
+        if (c->process[i].pid == pid)
+            return true;
+    return pid == 0 || pid == UINT32_MAX;
+}
+
 void ac_process_gone(struct ac_card *c, uint32_t pid)
 {
     for (int i = 0; i < c->n_processes; i++)

@@ -87,6 +87,7 @@ void ac_tenant_gone(struct ac_card *card, int tenant);
 void ac_tenant_suspend(struct ac_card *card, int tenant, bool suspended);
 /* Whose a process is: a tenant's, or AC_OUTSIDE. */
 void ac_process_put(struct ac_card *card, int tenant, uint32_t pid);
+bool ac_process_known(const struct ac_card *card, uint32_t pid);
 void ac_process_gone(struct ac_card *card, uint32_t pid); /* its groups are forgotten too */
 /* A group as found. False: no room, or it is known already. */
 bool ac_group_put(struct ac_card *card, int tenant, const struct cc_group *group);

@@ -188,16 +188,6 @@ static int resume(struct arbiter *a, struct io_card *card, const struct ac_actio
     return result;
 }
 
-static int read_log(struct io_card *card)
-{
-    static struct cc_log_record records[MAX_RECORDS];
-    uint64_t dropped = 0, card_now = 0;
-    int n = card->ops->read_log(card->cc, records, MAX_RECORDS, &dropped, &card_now);
-    if (n >= 0)
-        ac_log(card->core, records, n, dropped, card_now, now_ns());
-    return n;
-}
-
 static void discover(struct arbiter *a, int at, uint32_t pid)
 {
     int tenant = process_tenant(a, pid);
@@ -211,12 +201,28 @@ static void discover(struct arbiter *a, int at, uint32_t pid)
         ac_process_put(a->card[at].core, AC_OUTSIDE, pid);
 }
 
+/* Whose a process is, is found out before its time is charged. */
+static int read_log(struct arbiter *a, int at)
+{
+    static struct cc_log_record records[MAX_RECORDS];
+    struct io_card *card = &a->card[at];
+    uint64_t dropped = 0, card_now = 0;
+    int n = card->ops->read_log(card->cc, records, MAX_RECORDS, &dropped, &card_now);
+    uint64_t now = now_ns();
+    for (int i = 0; i < n; i++)
+        if (records[i].kind == CC_LOG_START && !ac_process_known(card->core, records[i].pid))
+            discover(a, at, records[i].pid);
+    if (n >= 0)
+        ac_log(card->core, records, n, dropped, card_now, now);
+    return n;
+}
+
 static int carry_out(struct arbiter *a, int at, const struct ac_action *action)
 {
     struct io_card *card = &a->card[at];
     switch (action->kind) {
     case AC_READ_LOG:
-        return read_log(card);
+        return read_log(a, at);
     case AC_STOP:
         return stop(a, card, action);
     case AC_RESUME:
