@@ -95,7 +95,9 @@ class Audit:
 
     def _tell_foreign(self, uuid: str, processes: list[DeviceProcess]) -> None:
         memory_bytes = sum(max(0, process.used_bytes) for process in processes)
-        compute_milli = self.figures.rates((OUTSIDE, uuid)).got_milli_10s
+        # Without a process of others, what lies outside is the first and last moment of our own: it would keep a whole
+        # card from the next job for as long as the figures remember it.
+        compute_milli = self.figures.rates((OUTSIDE, uuid)).got_milli_10s if processes else 0
         before = self._foreign.get(uuid, (0, 0))
         if abs(memory_bytes - before[0]) < _MEMORY_STEP_BYTES and (memory_bytes == 0) == (before[0] == 0):
             memory_bytes = before[0]
