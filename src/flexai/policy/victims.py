@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from flexai.cluster import Books, Hold, Shape
 
+EXACT_ROWS = 8
 EXACT_UP_TO = 7
 """So many possible victims on a node, and every set of them is tried."""
 
@@ -201,6 +202,10 @@ def cheapest_set(
     fits elsewhere is the caller's to subtract from ``needed``.
     """
     trials = {row: RowTrial.of(books, row, shape) for row in victims_on}
+    if len(trials) <= EXACT_ROWS and all(len(victims) <= EXACT_UP_TO for victims in victims_on.values()):
+        exact = _exact_set(trials, victims_on, needed)
+        if exact is None or allowed(exact):
+            return exact
     before = {row: trial.n_fit() for row, trial in trials.items()}
     search = _Search(victims_on, allowed, trials)
     for row in victims_on:
@@ -221,4 +226,47 @@ def cheapest_set(
         gained = gained + sum(trials[other].n_fit() - before[other] for other in touched)
         before.update({other: trials[other].n_fit() for other in touched})
         search.offer(row)
-    return list(search.chosen.values()) if gained >= needed and search.chosen else None
+    if gained < needed or not search.chosen:
+        return None
+    for victim in sorted(search.chosen.values(), key=lambda each: (-each.lost, each.job_id)):
+        touched = {hold.row for hold in victim.holds} & trials.keys()
+        for row in touched:
+            trials[row].move(victim, -1)
+        less = sum(before[row] - trials[row].n_fit() for row in touched)
+        if gained - less >= needed:  # others made room enough
+            gained -= less
+            before.update({row: trials[row].n_fit() for row in touched})
+            del search.chosen[victim.job_id]
+        else:
+            for row in touched:
+                trials[row].move(victim, 1)
+    return list(search.chosen.values())
+
+
+def _exact_set(
+    trials: Mapping[int, RowTrial], victims_on: Mapping[int, Sequence[Victim]], needed: int
+) -> list[Victim] | None:
+    """The cheapest set of all, on few nodes with few victims: every set of each node, then the best sum over nodes.
+
+    A victim that holds something on several nodes is judged on each by itself, so what is found always suffices.
+    """
+    best: dict[int, tuple[int, list[Victim]]] = {0: (0, [])}
+    for row, trial in trials.items():
+        before = trial.n_fit()
+        here: dict[int, tuple[int, list[Victim]]] = {}
+        for n in range(1, len(victims_on[row]) + 1):
+            for some in combinations(victims_on[row], n):
+                for victim in some:
+                    trial.move(victim, 1)
+                gain, lost = min(trial.n_fit() - before, needed), sum(victim.lost for victim in some)
+                for victim in some:
+                    trial.move(victim, -1)
+                if gain > 0 and (gain not in here or lost < here[gain][0]):
+                    here[gain] = (lost, list(some))
+        for had, (paid, taken) in sorted(best.items(), reverse=True):
+            for gain, (_, group) in here.items():
+                more = [victim for victim in group if victim not in taken]
+                total, price = min(needed, had + gain), paid + sum(victim.lost for victim in more)
+                if total not in best or price < best[total][0]:
+                    best[total] = (price, [*taken, *more])
+    return best[needed][1] if needed in best else None
