@@ -185,6 +185,21 @@ def test_a_killed_process_comes_back_and_jobs_go_on(machine, name, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_that_waits_outlives_a_restart_of_the_pool(machine):
+    ids = [machine.flexai("submit", "-s", "100%", "--", "sleep", "60").stdout.strip() for _ in range(2)]
+    words = [FLEXAI, "run", "-s", "100%", "--", "sh", "-c", "echo ran; exit 9"]
+    run = subprocess.Popen(
+        words, env=machine.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
+    )
+    assert "waits" in run.stderr.readline()
+    machine.kill("pool")
+    until(lambda: machine.flexai("status", code=None).returncode == 0, "the pool answers")
+    machine.flexai("cancel", *ids)
+    said, _ = run.communicate(timeout=60)
+    assert (run.returncode, said) == (9, "ran\n")
+
+
+@pytest.mark.slow
 def test_after_up_itself_is_killed_the_next_one_takes_over_what_runs(machine, tmp_path):
     mark, gate = tmp_path / "mark", tmp_path / "gate"
     script = f"echo started >> {mark}; while [ ! -e {gate} ]; do sleep 0.1; done"

@@ -1,9 +1,9 @@
 """``flexai bench pool``: the figures of a pool on one machine."""
 
 from flexai.apps.bench.frame import Case
-from flexai.apps.bench.pool import api, idle, memory, run_command, shares
+from flexai.apps.bench.pool import api, idle, memory, run_command, shares, shim
 
-CASES: tuple[Case, ...] = (*shares.CASES, *memory.CASES, *run_command.CASES, *api.CASES, *idle.CASES)
+CASES: tuple[Case, ...] = (*shares.CASES, *memory.CASES, *shim.CASES, *run_command.CASES, *api.CASES, *idle.CASES)
 
 
 def hardware() -> tuple[str, str]:
