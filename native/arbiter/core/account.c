@@ -104,7 +104,8 @@ void ac_wakes(struct ac_card *c, struct tenant *t)
 
 static struct group *find_group(struct ac_card *c, uint32_t pid, uint32_t context)
 {
-    struct group *unnamed = NULL;
+    struct group *unnamed = NULL, *only = NULL;
+    int n = 0;
     for (int i = 0; i < c->n_groups; i++) {
         struct group *g = &c->group[i];
         if (!g->used || (g->id.pid != pid && pid != UINT32_MAX && pid))
@@ -113,7 +114,15 @@ static struct group *find_group(struct ac_card *c, uint32_t pid, uint32_t contex
             return g;
         if (!g->id.context && g->id.pid == pid && !unnamed)
             unnamed = g;
+        if (g->id.pid == pid) {
+            only = g;
+            n++;
+        }
     }
+    /* A driver's log may name a group differently from one time to the next (seen on an H200: a program's first context
+     * is replaced). Of a program with one group the record can mean no other. */
+    if (!unnamed && n == 1)
+        unnamed = only;
     if (unnamed && context)
         unnamed->id.context = context;
     return unnamed;

@@ -45,6 +45,7 @@ struct io_process {
     int pidfd, tenant;
     bool seen;
     uint64_t look_at, look_wait_ns;
+    uint64_t asked_at, asked_wait_ns; /* looks that the log asked for */
 };
 
 struct io_card {
@@ -113,6 +114,7 @@ void processes_scan(struct arbiter *a, uint64_t now);
 void processes_gone(struct arbiter *a);
 void processes_of_tenant_gone(struct arbiter *a, int tenant);
 int process_tenant(const struct arbiter *a, uint32_t pid);
+void process_look(struct arbiter *a, int card, uint32_t pid);
 /* agent.c */
 bool agent_listen(struct arbiter *a);
 void agent_accept(struct arbiter *a);

@@ -196,7 +196,7 @@ static void discover(struct arbiter *a, int at, uint32_t pid)
         tenant = process_tenant(a, pid);
     }
     if (tenant >= 0)
-        card_discover(a, at, tenant, pid);
+        process_look(a, at, pid);
     else
         ac_process_put(a->card[at].core, AC_OUTSIDE, pid);
 }

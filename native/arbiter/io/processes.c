@@ -15,6 +15,7 @@
 #include "arbiter.h"
 
 #define FIRST_LOOK_NS (50 * MS)
+#define FIRST_ASKED_NS (20 * MS)
 #define LAST_LOOK_NS (2000 * MS)
 
 static uint64_t start_ticks_of(uint32_t pid)
@@ -59,6 +60,25 @@ static void look_for_groups(struct arbiter *a, struct io_process *p, uint64_t no
     for (int i = 0; i < t->n_grants; i++)
         if (t->grant[i].card >= 0 && t->grant[i].number >= 0)
             card_discover(a, t->grant[i].card, p->tenant, p->pid);
+}
+
+/* The log shows a group that is not known. Looking takes milliseconds of the driver's locks, so it is done with growing
+ * pauses: what is not found at the first looks is charged to its process meanwhile. */
+void process_look(struct arbiter *a, int card, uint32_t pid)
+{
+    uint64_t now = now_ns();
+    for (int i = 0; i < a->n_processes; i++) {
+        struct io_process *p = &a->process[i];
+        if (p->pid != pid)
+            continue;
+        if (p->asked_wait_ns && now < p->asked_at + p->asked_wait_ns)
+            return;
+        p->asked_wait_ns = p->asked_wait_ns ? p->asked_wait_ns * 2 : FIRST_ASKED_NS;
+        p->asked_wait_ns = p->asked_wait_ns < LAST_LOOK_NS ? p->asked_wait_ns : LAST_LOOK_NS;
+        p->asked_at = now;
+        card_discover(a, card, p->tenant, pid);
+        return;
+    }
 }
 
 static void found(struct arbiter *a, int tenant, uint32_t pid, uint64_t now)
