@@ -254,8 +254,12 @@ static void plan_look(struct ac_card *c, uint64_t now)
     }
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *t = &c->tenant[i];
-        if (!t->used || !t->n_groups || t->limit_milli >= 1000 || t->throttled || t->runnable_since == AC_NEVER)
+        if (!t->used || t->limit_milli >= 1000 || t->throttled || t->runnable_since == AC_NEVER)
             continue;
+        if (!t->n_groups) { /* what it takes before it is found must be made good later */
+            next = c->n_processes ? soonest(next, now + 2 * c->set.look_ns) : next;
+            continue;
+        }
         /* When its tokens end, if it has the card all the time; sooner, so that a wrong guess is small. */
         if (t->wants || (c->resident && c->resident_tenant == i)) {
             uint64_t left = t->tokens_ns > 0 ? (uint64_t)t->tokens_ns : 0;

@@ -97,7 +97,7 @@ def test_shares_of_busy_tenants_are_exact_and_nothing_is_wasted(play, backend, r
         assert abs(t["counted"] - t["held"]) < 0.5
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     backend=st.sampled_from(["hwslice", "lease"]),
     tenants=st.lists(

@@ -62,6 +62,7 @@ def test_idle_share_is_lent_and_taken_back(make_node):
     assert node.shares(1)["one"] > 95
 
 
+@pytest.mark.slow
 def test_a_suspended_tenant_has_nothing_until_it_is_resumed(make_node):
     node = make_node()
     one = node.run("one", "flood")
@@ -88,6 +89,7 @@ def test_gates_hold_shares_where_nothing_else_can(make_node):
     assert node.usage().devices[0].backend == "lease"
 
 
+@pytest.mark.slow
 def test_a_gated_limit_holds_on_an_idle_card(make_node):
     node = make_node()
     node.prefer(LEASE)
@@ -98,6 +100,7 @@ def test_a_gated_limit_holds_on_an_idle_card(make_node):
     assert abs(shares["one"] - 30) < 4
 
 
+@pytest.mark.slow
 def test_best_effort_has_what_is_idle(make_node):
     node = make_node()
     one, two = node.run("one", "flood"), node.run("two", "flood")
@@ -128,6 +131,7 @@ def test_nobody_stays_stopped_when_the_arbiter_is_killed(make_node):
     assert abs(node.shares(1.5)["two"] - 50) < 4
 
 
+@pytest.mark.slow
 def test_an_arbiter_that_hangs_is_overruled_by_its_guardian(make_node):
     node = make_node()
     node.start_guardian()
@@ -142,6 +146,7 @@ def test_an_arbiter_that_hangs_is_overruled_by_its_guardian(make_node):
     assert node.shares(1)["one"] < 5
 
 
+@pytest.mark.slow
 def test_a_new_arbiter_resumes_what_the_last_one_had_stopped(make_node):
     node = make_node()
     one = node.run("one", "flood")
