@@ -56,6 +56,19 @@ int nv_preempt(struct nv_card *card, uint32_t handle)
     return on_group(card, handle, NV_PREEMPT, &wanted, sizeof wanted);
 }
 
+void nv_show(struct nv_card *card)
+{
+    for (int i = 0; i < NV_MAX_GROUPS && card->n_unshown; i++) {
+        struct nv_group *group = &card->groups[i];
+        if (!group->used || !group->unshown || group->stopped)
+            continue;
+        group->unshown = 0;
+        card->n_unshown--;
+        struct nv_preempt wanted = NV_PREEMPT_WITHIN(5000);
+        on_group(card, nv_group_handle(card, group), NV_PREEMPT, &wanted, sizeof wanted);
+    }
+}
+
 static int send(struct nv_card *card, struct nv_disable *batch, int stopped)
 {
     if (!batch->n)

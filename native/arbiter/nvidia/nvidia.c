@@ -106,6 +106,7 @@ int nv_open(const struct nv_sys *sys, struct nv_card **card, const char *uuid, c
     }
     char missing[128];
     nv_log_open(&c->log, &c->rm, c->subdevice, missing, sizeof missing); /* without: the self-test says so */
+    c->opened_ticks = sys->now_ticks(sys->context);
     nv_mark_now(c);
     *card = c;
     return 0;
@@ -294,6 +295,7 @@ static int table_stop(void *self, const uint32_t *handles, int n, int stopped)
 static int table_read_log(void *self, struct cc_log_record *records, int max, uint64_t *dropped, uint64_t *now_ns)
 {
     struct nv_card *card = self;
+    nv_show(card);
     return nv_log_read(&card->log, &card->rm, card->subdevice, records, max, dropped, now_ns);
 }
 

@@ -106,6 +106,7 @@ struct nv_group {
     uint16_t generation, process;
     int fd;                          /* the tenant's own descriptor number, borrowed when needed */
     uint8_t used, seen, stopped;
+    uint8_t unshown;                 /* began before our log: if it is alone and busy, no record says so */
     uint32_t channels[CC_MAX_GROUP_CHANNELS];
 };
 struct nv_mark { uint64_t ticks; uint32_t client; };
@@ -120,7 +121,8 @@ struct nv_card {
     struct nv_process processes[NV_MAX_PROCESSES];
     struct nv_group groups[NV_MAX_GROUPS];
     struct nv_mark marks[NV_MAX_MARKS];
-    int n_marks;
+    int n_marks, n_unshown;
+    uint64_t opened_ticks;
     uint32_t drawn[NV_MAX_DRAWN];    /* numbers of our own short-lived clients, a ring: never worth a guess */
     unsigned n_drawn;
     uint64_t n_guesses;              /* client numbers tried in vain: each is a line in the kernel's log */
@@ -145,6 +147,8 @@ int nv_get_timeslice(struct nv_card *card, uint32_t handle, uint32_t *us);
 /* 1 if somebody else changed the time slice since we set it, 0 if not (or never set). */
 int nv_timeslice_tampered(struct nv_card *card, uint32_t handle, uint32_t *asked_us, uint32_t *found_us);
 int nv_preempt(struct nv_card *card, uint32_t handle);
+/* Preempt each group that began before our log did, once: if it is busy it comes back, and the log says so. */
+void nv_show(struct nv_card *card);
 int nv_stop(struct nv_card *card, const uint32_t *handles, int n, int stopped);
 
 /* ---- nvidia.c ---- */

@@ -110,11 +110,13 @@ struct nv_group *nv_group_add(struct nv_card *card, struct nv_process *process, 
     place->client = client;
     place->group = group;
     place->used = 1;
+    place->unshown = process->start_ticks <= card->opened_ticks;
+    card->n_unshown += place->unshown;
     return place;
 }
 
 void nv_group_drop(struct nv_card *card, struct nv_group *group)
 {
-    (void)card;
-    group->used = 0;
+    card->n_unshown -= group->unshown;
+    group->used = group->unshown = 0;
 }

@@ -168,6 +168,7 @@ static uint32_t answer(struct fake_driver *f, struct nv_os_control *c)
         *(uint64_t *)p = o->timeslice;
         return 0;
     case NV_PREEMPT:
+        f->n_preempts++;
         return ((struct nv_preempt *)p)->manual_timeout ? 0 : NV_STATUS_TIMEOUT;
     case NV_DISABLE_CHANNELS:
         return disable(f, p);

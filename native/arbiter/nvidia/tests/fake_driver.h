@@ -37,7 +37,7 @@ struct fake_driver {
     uint32_t kill_pid;
     int old_memory_abi;                  /* a driver of 535: the longer structure is refused */
     /* what was asked */
-    int n_controls, n_disable_calls, n_wrong_clients, n_fresh_clients, n_update_get, biggest_disable;
+    int n_controls, n_preempts, n_disable_calls, n_wrong_clients, n_fresh_clients, n_update_get, biggest_disable;
     uint64_t last_timeslice;
     /* the log */
     struct nv_log_header header;

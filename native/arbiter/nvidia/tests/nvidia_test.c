@@ -437,6 +437,35 @@ static void an_ioctl_that_fails_is_its_errno(void)
     finish();
 }
 
+static int read_as_the_arbiter(void)
+{
+    static struct cc_log_record records[16];
+    uint64_t lost, at;
+    return cc_nvidia.read_log(card, records, 16, &lost, &at);
+}
+
+static void who_ran_before_the_log_is_made_to_show_itself_once(void)
+{
+    f = fake_new();
+    tenant(100, 8); /* a lone busy context writes no record: after a restart nobody would know that it runs */
+    tenant(101, 8);
+    CHECK(!nv_open(&f->sys, &card, FAKE_UUID, why, sizeof why));
+    uint32_t stopped = one(101).handle;
+    one(100);
+    CHECK(!nv_stop(card, &stopped, 1, 1));
+    CHECK(f->n_preempts == 0 && read_as_the_arbiter() == 0 && f->n_preempts == 1);
+    CHECK(!nv_stop(card, &stopped, 1, 0)); /* the stopped one when it may run again */
+    CHECK(read_as_the_arbiter() == 0 && f->n_preempts == 2);
+    for (int i = 0; i < 10; i++) {
+        one(100);
+        CHECK(read_as_the_arbiter() == 0 && f->n_preempts == 2);
+    }
+    tenant(102, 8);
+    one(102);
+    CHECK(read_as_the_arbiter() == 0 && f->n_preempts == 2); /* began under our eyes */
+    finish();
+}
+
 static void several_tenants_stop_in_one_call(void)
 {
     start();
@@ -753,7 +782,7 @@ static const struct { const char *name; void (*run)(void); } cases[] = {
     CASE(a_number_with_a_new_owner_is_a_new_process), CASE(hundreds_of_processes_come_and_go_without_a_leak),
     CASE(malformed_answers_are_survived), CASE(time_slices_are_set_read_and_seen_to_be_changed),
     CASE(every_control_passes_on_the_drivers_refusal), CASE(an_ioctl_that_fails_is_its_errno),
-    CASE(several_tenants_stop_in_one_call), CASE(calls_hold_64_channels_at_most), CASE(a_dead_tenant_holds_up_nobody),
+    CASE(who_ran_before_the_log_is_made_to_show_itself_once), CASE(several_tenants_stop_in_one_call), CASE(calls_hold_64_channels_at_most), CASE(a_dead_tenant_holds_up_nobody),
     CASE(a_channel_that_is_gone_needs_no_stop), CASE(a_stop_that_fails_is_undone), CASE(a_resume_goes_on_past_a_failure),
     CASE(records_come_in_order_with_the_cards_clock), CASE(a_small_buffer_gets_the_rest_next_time), CASE(the_ring_wraps),
     CASE(losses_are_counted_once), CASE(losses_the_header_forgot_show_in_the_sequence),
