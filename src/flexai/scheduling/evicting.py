@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexai.cluster import group_sums
-from flexai.model import JobState
+from flexai.model import JobState, TenantClass
 from flexai.policy.victims import Victim, cheapest_set
 from flexai.scheduling.commands import Evict
 from flexai.scheduling.placing import need_rank, shares_of
@@ -49,6 +49,8 @@ def run(state: State, lines: list[Line], steps: int) -> None:
         steps -= looked_at
         if chosen:
             verb = "reclaimed" if is_entitled(state, record, shares) else "preempted"
+            if all(is_lent(state.jobs[victim.job_id]) for victim in chosen):
+                verb = "taken back"
             state.claims[record.job.id] = tuple(victim.job_id for victim in chosen)
             for victim in chosen:
                 cause = f"{verb} for job {record.job.id} of queue {record.job.queue}"
@@ -86,7 +88,13 @@ def _may_claim(state: State, line: Line, shares: dict[str, int]) -> bool:
     if state.queues.over_limit(record.job.queue, record.needed_milli):
         return False
     least = min(state.evictable.get(line.key.queue, ()), default=2**31)
-    return is_entitled(state, record, shares) or line.key.priority > least
+    may_take_back = bool(state.lent) and record.job.request.tenant_class is not TenantClass.BEST_EFFORT
+    return may_take_back or is_entitled(state, record, shares) or line.key.priority > least
+
+
+def is_lent(record: JobRecord) -> bool:
+    """Whether a job runs on lent compute only."""
+    return all(member.lent for member in record.members if member.hold is not None)
 
 
 def entitled_milli(state: State, queue: str, shares: dict[str, int]) -> int:
@@ -159,7 +167,13 @@ def _victims_on(state: State, record: JobRecord, row: int, shares: dict[str, int
     for job_id in state.evictable_holds.holders.get(row, ()):
         other = state.jobs[job_id]
         job = other.job
-        if not job.preemptible or other.state is JobState.STOPPING:
+        if other.state is JobState.STOPPING:
+            continue
+        if is_lent(other):  # it was told so: what it uses belongs to whoever is granted it
+            if record.job.request.tenant_class is not TenantClass.BEST_EFFORT:
+                out.append(Victim(job_id, tuple(member.hold for member in other.members if member.hold), 1))
+            continue
+        if not job.preemptible:
             continue
         if state.now_ms - other.started_at_ms < job.min_runtime_ms:
             continue

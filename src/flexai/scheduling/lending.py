@@ -13,17 +13,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexai.model import TenantClass
-from flexai.scheduling.placing import begin
+from flexai.scheduling.commands import Resize
+from flexai.scheduling.placing import begin, ends_ms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from flexai.scheduling.records import JobRecord
     from flexai.scheduling.state import State
 
 
 def run(state: State) -> None:
-    """Start best-effort jobs whose compute is idle somewhere, the longest waiting first."""
-    if not state.settings.lend or not state.measured_milli:
+    """Grant what is lent where it became free; then start best-effort jobs on idle compute, in order of submission."""
+    if not state.settings.lend:
+        return
+    for job_id, member in list(state.lent):
+        _grant_if_free(state, state.jobs[job_id], member)
+    if not state.measured_milli:
         return
     waiting = [
         line.head
@@ -36,29 +42,57 @@ def run(state: State) -> None:
     if not waiting:
         return
     idle = idle_milli(state)
-    books = state.books
     for record in sorted(waiting, key=lambda each: each.job.seq):
-        if state.queues.over_limit(record.job.queue, 0) or record.job.queue not in state.queues:
-            continue
-        free = replace(record.shape, compute_milli=0)
-        n = len(books.names)
-        open_cards = books.free_milli[:n] >= 0
-        host = (books.cpu_milli[:n] >= free.cpu_milli) & (books.ram_bytes[:n] >= free.ram_bytes)
-        fits = books.cards_that_fit(free) & open_cards & host[:, None] & (idle >= record.shape.compute_milli)
-        if not fits.any():
-            continue
-        row, column = np.unravel_index(int(np.where(fits, idle, -1).argmax()), idle.shape)
-        hold = books.hold_for(record.shape, int(row), (int(column),), compute_milli=0)
-        idle[row, column] -= record.shape.compute_milli
-        books.take(hold)
-        begin(state, record, [hold], "lent: its compute is idle there now")
+        if record.job.queue in state.queues and not state.queues.over_limit(record.job.queue, 0):
+            _lend(state, record, idle)
+
+
+def _lend(state: State, record: JobRecord, idle: NDArray[np.int64]) -> None:
+    """Start a job where most is idle, if its memory fits somewhere and no reservation minds."""
+    books, n = state.books, len(state.books.names)
+    free = replace(record.shape, compute_milli=0)
+    host = (books.cpu_milli[:n] >= free.cpu_milli) & (books.ram_bytes[:n] >= free.ram_bytes)
+    fits = books.cards_that_fit(free) & host[:, None] & (idle >= record.shape.compute_milli)
+    if not fits.any():
+        return
+    row, column = np.unravel_index(int(np.where(fits, idle, -1).argmax()), idle.shape)
+    hold = books.hold_for(record.shape, int(row), (int(column),), compute_milli=0)
+    books.take(hold)
+    if state.reservation is not None and not state.reservation.lets_pass([hold], ends_ms(state, record)):
+        books.give(hold)
+        return
+    idle[row, column] -= record.shape.compute_milli
+    begin(state, record, [hold], "lent: its compute is idle there now", lent=True)
+
+
+def _grant_if_free(state: State, record: JobRecord, index: int) -> None:
+    """A lent member whose card has its compute free, within its queue's limits, is granted it from now on."""
+    member, milli = record.members[index], record.shape.compute_milli
+    hold, queue, user = member.hold, record.job.queue, record.job.user
+    if hold is None or member.evicting or queue not in state.queues:
+        return
+    if any(state.books.free_milli[hold.row, column] < milli for column in hold.columns):
+        return
+    asked = milli * len(hold.columns)
+    if state.reservation is not None or state.queues.room_milli(queue, user) < asked:
+        return
+    state.books.give(hold)
+    state.unhold(record, member)
+    del state.lent[record.job.id, index]
+    member.lent = False
+    granted = replace(hold, compute_milli=milli)
+    state.books.take(granted)
+    state.hold(record, member, granted)
+    member.grants = state.grants_of(record, index, granted)
+    state.out.append(Resize(record.job.id, index, member.grants, "granted: what it ran on was lent, and is free now"))
 
 
 def idle_milli(state: State) -> NDArray[np.int64]:
     """Compute of each card that is measured idle: (nodes, cards). A tenant not measured yet counts as fully busy."""
     books = state.books
     n = len(books.names)
-    idle = np.where(books.free_milli[:n] >= 0, 1000, -1).astype(np.int64)
+    ours = (books.free_milli + books.granted_milli)[:n]  # a whole card, less what programs outside the pool use
+    idle = np.where(books.free_milli[:n] >= 0, ours, -1)
     for job_id in state.running:
         record = state.jobs[job_id]
         for index, member in enumerate(record.members):

@@ -94,10 +94,10 @@ def _try_line(state: State, line: Line) -> bool:
         state.deferred[line.key] = None
         return False
     held_for = state.reservation
-    ends_ms = 0
+    ends_at_ms = 0
     if held_for is not None and held_for.job_id != job.id:
-        ends_ms = _ends_ms(state, record)
-        if ends_ms >= state.refused.get(line.key.need, NEVER_MS):
+        ends_at_ms = ends_ms(state, record)
+        if ends_at_ms >= state.refused.get(line.key.need, NEVER_MS):
             state.deferred[line.key] = None
             return False
     plan = Plan(state.books)
@@ -105,9 +105,9 @@ def _try_line(state: State, line: Line) -> bool:
     if holds is None:
         state.blocked[line.key.need] = None
         return False
-    if held_for is not None and held_for.job_id != job.id and not held_for.lets_pass(holds, ends_ms):
+    if held_for is not None and held_for.job_id != job.id and not held_for.lets_pass(holds, ends_at_ms):
         plan.undo()
-        state.refused[line.key.need] = ends_ms
+        state.refused[line.key.need] = ends_at_ms
         state.deferred[line.key] = None
         return False
     plan.keep()
@@ -115,7 +115,7 @@ def _try_line(state: State, line: Line) -> bool:
     return True
 
 
-def begin(state: State, record: JobRecord, holds: list[Hold], cause: str) -> None:
+def begin(state: State, record: JobRecord, holds: list[Hold], cause: str, *, lent: bool = False) -> None:
     """Start every member for which there is a hold (already in the books)."""
     state.leave(record)
     grows = record.is_placed
@@ -125,7 +125,7 @@ def begin(state: State, record: JobRecord, holds: list[Hold], cause: str) -> Non
         if member.hold is None and member.state is MemberState.WAITING
     ]
     for index, hold in zip(waiting, holds, strict=False):
-        state.start(record, index, hold, cause)
+        state.start(record, index, hold, cause, lent=lent)
     if not grows:
         record.started_at_ms = state.now_ms
         state.note_running(record, runs=True)
@@ -270,7 +270,7 @@ def ends_at(state: State, record: JobRecord) -> int:
     return state.now_ms + left_ms
 
 
-def _ends_ms(state: State, record: JobRecord) -> int:
+def ends_ms(state: State, record: JobRecord) -> int:
     """When a job started now is over with the probability that backfill asks for."""
     lasts_ms = state.run_times.quantile_ms(record.burst, state.settings.backfill_quantile)
     if record.job.time_limit_ms:

@@ -229,7 +229,11 @@ class Scheduler:
                 state.wait(record)
             return
         growth = event.compute_milli - record.job.request.compute_milli
-        placed = [(index, member) for index, member in enumerate(record.members) if member.hold is not None]
+        placed = [
+            (index, member)
+            for index, member in enumerate(record.members)
+            if member.hold is not None and not member.lent
+        ]
         for _, member in placed:
             hold = member.hold
             assert hold is not None
@@ -383,6 +387,9 @@ class Scheduler:
                 shape.ram_bytes,
             )  # fmt: skip
             state.books.take(hold)
+            if shape.compute_milli and not hold.compute_milli:
+                member.lent = True
+                state.lent[record.job.id, index] = None
             state.hold(record, member, hold)
             member.state, member.grants = MemberState.RUNNING, tuple(held)
         state.run_times.started(record.burst, record.job.id, state.now_ms)

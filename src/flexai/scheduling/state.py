@@ -52,6 +52,7 @@ class State:
     ended: dict[str, bool] = field(default_factory=dict)
     found: dict[str, list[Grant]] = field(default_factory=dict)
     measured_milli: dict[tuple[str, int, str], int] = field(default_factory=dict)
+    lent: dict[tuple[str, int], None] = field(default_factory=dict)
     claims: dict[str, tuple[str, ...]] = field(default_factory=dict)
     now_ms: int = 0
     out: list[Command] = field(default_factory=list)
@@ -107,13 +108,15 @@ class State:
         grants = self.grants_of(record, member, hold)
         one = record.members[member]
         one.state, one.grants, one.lent = MemberState.STARTING, grants, lent
+        if lent:
+            self.lent[record.job.id, member] = None
         self.hold(record, one, hold)
         self.out.append(Start(record.job.id, member, grants, cause))
 
     def hold(self, record: JobRecord, member: MemberRecord, hold: Hold) -> None:
         """Note what a member holds from now on; it is in the books already."""
         member.hold = hold
-        self.evictable_holds.add(self.books, record.job.id, hold, evictable=record.job.preemptible)
+        self.evictable_holds.add(self.books, record.job.id, hold, evictable=record.job.preemptible or member.lent)
         milli = hold.compute_milli * len(hold.columns)
         self.queues.add(record.job.queue, record.job.user, milli, self.now_ms)
 
@@ -121,7 +124,7 @@ class State:
         """Note that it holds nothing any more; the books are the caller's."""
         hold, member.hold = member.hold, None
         if hold is not None:
-            self.evictable_holds.remove(record.job.id, hold, evictable=record.job.preemptible)
+            self.evictable_holds.remove(record.job.id, hold, evictable=record.job.preemptible or member.lent)
             milli = hold.compute_milli * len(hold.columns)
             self.queues.add(record.job.queue, record.job.user, -milli, self.now_ms)
         return hold
@@ -146,6 +149,9 @@ class State:
         self.books.give(hold)
         if self.reservation is not None:
             self.reservation.ended(hold)
+        if member.lent:
+            index = next(at for at, one in enumerate(record.members) if one is member)
+            self.lent.pop((record.job.id, index), None)
         member.grants, member.lent, member.parked = (), False, False
 
     def set_state(self, record: JobRecord, state: JobState, cause: str) -> None:

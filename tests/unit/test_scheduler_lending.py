@@ -1,0 +1,82 @@
+"""Idle compute is lent, granted when it becomes free, and taken back for whoever has a right to it."""
+
+from flexai.model import Device, Job, Node, Queue, SliceRequest, TenantClass
+from flexai.scheduling import Scheduler, SchedulerSettings
+from flexai.scheduling.commands import Evict, Resize, Start
+from flexai.scheduling.events import ForeignUsage, JobSubmitted, MemberFinished, NodePut, QueuePut, Tick, UsageMeasured
+
+GIB = 2**30
+
+
+def job(name, seq, milli, gib, tenant_class=TenantClass.GUARANTEED):
+    return Job(name, "ann", "a", SliceRequest(milli, 1000, gib * GIB, tenant_class), seq=seq, preemptible=False)
+
+
+def busy_card():
+    """A card granted in full to an owner, and a best-effort job that waits."""
+    scheduler = Scheduler(SchedulerSettings(), check=True)
+    scheduler.step(QueuePut(0, Queue("a")))
+    scheduler.step(NodePut(0, Node("n", (Device("card", "H200", "simulated", 0, 100 * GIB),), 64_000, 64 * GIB)))
+    scheduler.step(JobSubmitted(1, job("owner", 1, 1000, 40)))
+    assert scheduler.step(JobSubmitted(2, job("guest", 2, 300, 50, TenantClass.BEST_EFFORT))) == []
+    return scheduler
+
+
+def measured(scheduler, milli, at_ms=10):
+    return scheduler.step(UsageMeasured(at_ms, 1000, (("owner", 0, "card", milli),)))
+
+
+def started(commands):
+    return [command.job_id for command in commands if isinstance(command, Start)]
+
+
+def test_idle_compute_is_lent_and_no_compute_is_granted_for_it():
+    commands = measured(busy_card(), 100)
+    assert started(commands) == ["guest"]
+    grant = next(command for command in commands if isinstance(command, Start)).grants[0]
+    assert (grant.compute_milli, grant.limit_milli, grant.memory_bytes) == (0, 1000, 50 * GIB)
+
+
+def test_what_is_busy_is_not_lent():
+    assert started(measured(busy_card(), 800)) == []
+
+
+def test_what_programs_outside_the_pool_use_is_not_lent():
+    scheduler = busy_card()
+    scheduler.step(ForeignUsage(3, "card", 0, 700))
+    assert started(measured(scheduler, 100)) == []
+
+
+def test_memory_is_never_lent():
+    scheduler = busy_card()
+    scheduler.step(JobSubmitted(3, job("large", 3, 100, 70, TenantClass.BEST_EFFORT)))
+    assert started(measured(scheduler, 0)) == ["guest"]
+
+
+def test_a_lent_start_is_granted_when_the_owner_is_gone():
+    scheduler = busy_card()
+    measured(scheduler, 100)
+    scheduler.step(MemberFinished(20, "owner", 0, 0))
+    resized = [command for command in scheduler.step(Tick(21)) if isinstance(command, Resize)]
+    assert [(command.job_id, command.grants[0].compute_milli) for command in resized] == [("guest", 300)]
+    assert scheduler.state.queues["a"].used_milli == 300
+    assert scheduler.step(Tick(22)) == []
+
+
+def test_a_guaranteed_job_takes_the_memory_of_a_lent_one_back():
+    scheduler = busy_card()
+    measured(scheduler, 100)
+    scheduler.step(MemberFinished(20, "owner", 0, 0))
+    commands = scheduler.step(JobSubmitted(21, job("next", 3, 500, 60)))
+    evicted = [command for command in commands if isinstance(command, Evict)]
+    assert [(command.job_id, command.requeue) for command in evicted] == [("guest", True)]
+    assert "taken back" in evicted[0].cause
+    assert started(scheduler.step(MemberFinished(22, "guest", 0, 143))) == ["next"]
+
+
+def test_best_effort_work_takes_nothing_back():
+    scheduler = busy_card()
+    measured(scheduler, 100)
+    scheduler.step(MemberFinished(20, "owner", 0, 0))
+    commands = scheduler.step(JobSubmitted(21, job("next", 3, 500, 60, TenantClass.BEST_EFFORT)))
+    assert not [command for command in commands if isinstance(command, Evict)]
