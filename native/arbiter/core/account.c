@@ -102,6 +102,17 @@ void ac_wakes(struct ac_card *c, struct tenant *t)
     }
 }
 
+static void unknown_group(struct ac_card *c, uint32_t pid)
+{
+    if (pid == 0 || pid == UINT32_MAX)
+        return;
+    for (int i = 0; i < c->n_discover; i++)
+        if (c->discover[i] == pid)
+            return;
+    if (c->n_discover < 16)
+        c->discover[c->n_discover++] = pid;
+}
+
 static struct group *find_group(struct ac_card *c, uint32_t pid, uint32_t context)
 {
     struct group *unnamed = NULL, *only = NULL;
@@ -121,8 +132,10 @@ static struct group *find_group(struct ac_card *c, uint32_t pid, uint32_t contex
     }
     /* A driver's log may name a group differently from one time to the next (seen on an H200: a program's first context
      * is replaced). Of a program with one group the record can mean no other. */
-    if (!unnamed && n == 1)
+    if (!unnamed && n == 1) {
         unnamed = only;
+        unknown_group(c, pid); /* unless it has a second one by now */
+    }
     if (unnamed && context)
         unnamed->id.context = context;
     return unnamed;
@@ -134,17 +147,6 @@ static const struct process *find_process(const struct ac_card *c, uint32_t pid)
         if (c->process[i].pid == pid && pid)
             return &c->process[i];
     return NULL;
-}
-
-static void unknown_group(struct ac_card *c, uint32_t pid)
-{
-    if (pid == 0 || pid == UINT32_MAX)
-        return;
-    for (int i = 0; i < c->n_discover; i++)
-        if (c->discover[i] == pid)
-            return;
-    if (c->n_discover < 16)
-        c->discover[c->n_discover++] = pid;
 }
 
 static void close_interval(struct ac_card *c, uint64_t ts)

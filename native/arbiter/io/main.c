@@ -184,9 +184,9 @@ int main(int argc, char **argv)
     struct sigaction action = {.sa_handler = end};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
-    mlockall(MCL_CURRENT | MCL_FUTURE);
     if (!is_alone(a.run_dir) || !begin(&a))
         return 1;
+    mlockall(MCL_CURRENT); /* where we may; not what comes later, which a limit would then refuse us */
     say("ready at %s/arbiter.sock", a.run_dir);
     while (!over) {
         round_of_work(&a);

@@ -55,12 +55,17 @@ class Node:
         self.run_dir = Path(folder)
         self.socket = self.run_dir / "simcard.sock"
         self.programs = []
-        self.simcard = self.start("flexai-simcard", "--socket", self.socket, "--cards", cards)
-        eventually(self.socket.exists)
+        self.kinds = cards
+        self.start_simcard()
         self.regions = RegionFiles(self.run_dir / "tenants")
         self.usage_file = UsageFile(self.run_dir / "usage")
         self.cards = self._uuids()
         self.arbiter = self.guardian = self.agent = None
+
+    def start_simcard(self):
+        self.socket.unlink(missing_ok=True)
+        self.simcard = self.start("flexai-simcard", "--socket", self.socket, "--cards", self.kinds)
+        eventually(self.socket.exists)
 
     def start(self, name, *arguments):
         log = (self.run_dir / f"{name}.log").open("ab")

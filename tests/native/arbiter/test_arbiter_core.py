@@ -234,6 +234,12 @@ def test_every_context_of_a_process_counts_for_its_tenant(play):
     assert abs(figures.held(1) - 70) <= 1
 
 
+def test_a_context_made_later_is_found(play):
+    figures = play("hwslice", f"{THIRTY_SEVENTY} run:500 beside:0:1000 run:500 mark run:5000 report")
+    assert abs(figures.tenant[0]["counted"] - 30) <= 1
+    assert abs(figures.held(1) - 70) <= 1
+
+
 def test_programs_that_are_nobodys_are_seen_and_subtracted(play):
     figures = play(
         "hwslice",

@@ -169,6 +169,35 @@ def test_malformed_messages_are_refused_and_change_nothing(make_node):
 
 
 @pytest.mark.slow
+def test_cards_whose_control_fails_are_given_gates_and_tried_again(make_node):
+    node = make_node()
+    one = node.run("one", "flood")
+    node.put("one", one, 300, 300)
+    node.shares(0.5)
+    node.simcard.kill()
+    node.simcard.wait()
+    node.eventually(lambda: node.usage().devices[0].backend == "lease")
+    assert "control failed" in node.usage().devices[0].note
+    node.start_simcard()
+    node.eventually(lambda: node.usage().devices[0].backend == "hwslice", 8)
+    two = node.run("two", "flood")
+    node.put("two", two, 400, 400)
+    node.shares(0.3)
+    assert abs(node.shares(1.5)["two"] - 40) < 4
+
+
+def test_one_thread_holds_the_shares_of_four_cards(make_node):
+    node = make_node("h200:4")
+    for card in range(4):
+        for name, share in (("a", 300), ("b", 700)):
+            tenant = f"{name}{card}"
+            node.put(tenant, node.run(tenant, "flood", "--device", card, "--kernel-us", 4000), share, card=card)
+    node.shares(0.7)
+    shares = node.shares(2)
+    assert all(abs(shares[f"a{card}"] - 30) < 4 for card in range(4)), shares
+
+
+@pytest.mark.slow
 def test_eight_idle_cards_cost_next_to_nothing(make_node):
     node = make_node("h200:8")
     for card in range(8):
