@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from flexai.scheduling.state import State
 
 FEW_NODES = 512
+MANY_RUNNING = 1_000
+"""With so many running, ends are not predicted for each of a row of nodes that come back, but once, after them."""
 FEW_GROUPS = 16
 PREDICTED_FOR_MS = 10_000
 """Ends of what runs are predicted again after so long; in between a reservation follows what ends."""
@@ -37,8 +39,7 @@ def run_round(state: State) -> None:
     """Start what can start."""
     _unblock(state)
     state.refused.clear()
-    _start_big(state)
-    if not state.ready:
+    if not _start_big(state) or not state.ready:
         return
     heaps: dict[str, list[tuple[tuple[float, ...], LineKey]]] = {}
     for key in state.ready:
@@ -202,30 +203,33 @@ def _groups(state: State, record: JobRecord) -> Iterator[NDArray[np.bool_] | Non
         yield None
 
 
-def _start_big(state: State) -> None:
-    """The oldest large job that waits starts, or gets the reservation."""
+def _start_big(state: State) -> bool:
+    """The oldest large job that waits starts or gets the reservation; False if that was put off: others wait."""
     while state.big:
         record = state.jobs[next(iter(state.big))]
         held_for = state.reservation
         if held_for is not None and held_for.job_id == record.job.id and not held_for.has_news:
-            return
+            return True
         assert record.line is not None
         line = state.lines[record.line]
         at_limit = state.queues.over_limit(record.job.queue, record.needed_milli) is not None
         if at_limit or line.head is not record:
             state.reservation = None
-            return
+            return True
         if line.key.need not in state.blocked and _try_line(state, line):
             state.reservation = None
             continue
         if held_for is not None and held_for.job_id == record.job.id and state.reservation is not None:
             held_for.has_news = False
-            return
+            return True
+        if state.settling and len(state.running) > MANY_RUNNING:
+            return False
         state.reservation = reserve(
             record.job.id, record.shape, record.n_needed, state.books, state.now_ms, _ends_for(state, record),
             record.job.required_level,
         )  # fmt: skip
-        return
+        return True
+    return True
 
 
 def _ends_for(state: State, claimant: JobRecord) -> Iterator[tuple[int, Hold]]:

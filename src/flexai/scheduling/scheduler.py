@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from flexai.model import Grant, Job, PendingReason
     from flexai.scheduling.commands import Command
 
+SMALL_POOL = 64
+"""Nodes below which a job of a quarter of the pool is big, whatever ``reserve_cards`` says."""
+
 
 class Scheduler:
     """Hi Scheduler. ``step`` is all there is to it; ``reason_for`` reads."""
@@ -85,7 +88,8 @@ class Scheduler:
 
     def _book(self, event: Event) -> None:
         state = self._state
-        if isinstance(event, NodePut | NodeGone | DeviceChanged | ForeignUsage):
+        state.settling = isinstance(event, NodePut | NodeGone | DeviceChanged | ForeignUsage)
+        if state.settling:
             state.reservation = None
         match event:
             case NodePut():
@@ -132,13 +136,24 @@ class Scheduler:
         self._evict_from(before - {device.uuid for device in event.node.devices}, "card is gone")
         if len(state.books.models) != n_models:
             self._reshape()
-        for job_id in list(state.found):
-            grants = state.found[job_id]
-            if all(grant.node in state.books.row_of and grant.device in state.books.place_of for grant in grants):
+        for job_id in state.found_on.pop(event.node.name, ()):
+            grants = state.found.get(job_id)
+            if grants and all(
+                grant.node in state.books.row_of and grant.device in state.books.place_of for grant in grants
+            ):
                 del state.found[job_id]
                 self._take_found(state.jobs[job_id], grants)
-        for record in [state.jobs[key] for key in state.jobs if not state.jobs[key].is_placed]:
-            self._mark_big(record)
+        self._set_big()
+
+    def _set_big(self) -> None:
+        """What counts as a big job depends on the size of a small pool."""
+        state, books = self._state, self._state.books
+        n_cards = sum(len(node.devices) for node in books.nodes.values()) if len(books.nodes) < SMALL_POOL else 10**6
+        big_from = min(state.settings.reserve_cards, max(2, n_cards // 4))
+        if big_from != state.big_from:
+            state.big_from = big_from
+            for record in [each for each in state.jobs.values() if not each.is_placed]:
+                self._mark_big(record)
 
     def _device(self, event: DeviceChanged) -> None:
         books = self._state.books
@@ -358,6 +373,8 @@ class Scheduler:
             self._take_found(record, list(grants))
         else:
             state.found[job.id] = list(grants)
+            for grant in grants:
+                state.found_on.setdefault(grant.node, {})[job.id] = None
 
     def _forget_found(self, event: MemberFinished) -> bool:
         """A member found after a restart ended before its node came back; whether it was one of those."""
@@ -417,9 +434,7 @@ class Scheduler:
     def _mark_big(self, record: JobRecord) -> None:
         """Note whether the job is one that gets a reservation at once."""
         state = self._state
-        n_open = sum(len(node.devices) for node in state.books.nodes.values()) if len(state.books.nodes) < 64 else 10**6
-        threshold = min(state.settings.reserve_cards, max(2, n_open // 4))
-        if record.n_cards >= threshold and record.state is JobState.QUEUED and not record.waits_on:
+        if record.n_cards >= state.big_from and record.state is JobState.QUEUED and not record.waits_on:
             state.big[record.job.id] = None
 
     def _age(self) -> None:

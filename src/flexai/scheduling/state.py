@@ -51,6 +51,9 @@ class State:
     dependants: dict[str, list[str]] = field(default_factory=dict)
     ended: dict[str, bool] = field(default_factory=dict)
     found: dict[str, list[Grant]] = field(default_factory=dict)
+    found_on: dict[str, dict[str, None]] = field(default_factory=dict)
+    big_from: int = 2
+    settling: bool = False
     measured_milli: dict[tuple[str, int, str], int] = field(default_factory=dict)
     lent: dict[tuple[str, int], None] = field(default_factory=dict)
     claims: dict[str, tuple[str, ...]] = field(default_factory=dict)
