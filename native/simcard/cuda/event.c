@@ -59,11 +59,11 @@ SIM_API CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned
     if (!event || !s)
         return CUDA_ERROR_INVALID_HANDLE;
     if (s->capture) {
-        event->captured = true;
-        return CUDA_SUCCESS;
+        event->captured = s->capture->id;
+        return CUDA_SUCCESS; /* nothing to run: a graph runs in the order in which it was captured */
     }
     static _Atomic uint64_t values;
-    event->captured = false;
+    event->captured = 0;
     event->value = ++values;
     event->ring = s->index;
     struct sm_entry record = {.op = SM_OP_RECORD, .slot = event->slot, .value = event->value};
@@ -124,8 +124,16 @@ SIM_API CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flag
     struct sim_stream *s = sim_stream(stream);
     if (!s || !event)
         return CUDA_ERROR_INVALID_HANDLE;
-    if (!event->value || event->captured || s->capture || recorded(event))
-        return CUDA_SUCCESS; /* inside one capture everything runs in the order in which it was captured */
+    if (event->captured && !s->capture) {
+        pthread_mutex_lock(&s->context->lock);
+        for (struct sim_stream *each = s->context->streams; each; each = each->next)
+            if (each->capture && each->capture->id == event->captured)
+                s->capture = each->capture; /* it joins the capture */
+        pthread_mutex_unlock(&s->context->lock);
+        return s->capture ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    }
+    if (!event->value || s->capture || recorded(event))
+        return CUDA_SUCCESS;
     struct sm_entry wait = {.op = SM_OP_WAIT, .slot = (uint32_t)event->ring, .amount = event->seq};
     return sim_push(s, &wait, NULL);
 }

@@ -3,16 +3,11 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "sim.h"
 
-#define OTHER_KERNEL_NS 10000
-
-/* CUDA_KERNEL_NODE_PARAMS_v2 (12.0); v1 is its beginning */
-struct kernel_node {
-    CUfunction function;
-    unsigned grid[3], block[3], shared_bytes;
-    void **parameters, **extra;
-};
+CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned flags);
+CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags);
 
 struct sim_graph *sim_graph_new(void)
 {
@@ -25,28 +20,98 @@ struct sim_graph *sim_graph_new(void)
     return g;
 }
 
+/* Memory of ALLOC nodes, taken at the first launch of an executable graph and given back at its end. */
+static _Atomic uint64_t held_bytes[SIM_MAX_CARDS], most_bytes[SIM_MAX_CARDS];
+
+static void give_back(struct sim_graph *g, const struct sim_node *end)
+{
+    for (const struct sim_node *n = g->first; n != end; n = n->next)
+        if (n->type == SIM_ALLOC) {
+            sim_give(n->card, n->bytes);
+            madvise(n->to, n->bytes, MADV_DONTNEED);
+            held_bytes[n->card] -= n->bytes;
+        }
+}
+
+static CUresult back(struct sim_graph *g)
+{
+    for (const struct sim_node *n = g->first; n; n = n->next) {
+        if (n->type != SIM_ALLOC)
+            continue;
+        CUresult error = sim_take(n->card, n->bytes);
+        if (error) {
+            give_back(g, n);
+            return error;
+        }
+        uint64_t held = held_bytes[n->card] += n->bytes;
+        if (held > most_bytes[n->card])
+            most_bytes[n->card] = held;
+    }
+    g->backed = true;
+    return CUDA_SUCCESS;
+}
+
 void sim_graph_free(struct sim_graph *g)
 {
+    if (g->backed)
+        give_back(g, NULL);
     while (g->first) {
         struct sim_node *gone = g->first;
         g->first = gone->next;
+        if (gone->child)
+            sim_graph_free(gone->child);
         free(gone);
     }
     free(g);
 }
 
-CUresult sim_graph_add(struct sim_graph *g, const struct sm_entry *entry, struct sim_event *event, CUgraphNode *node)
+CUresult sim_graph_add(struct sim_graph *g, const struct sim_node *like, CUgraphNode *node)
 {
     struct sim_node *n = calloc(1, sizeof *n);
     if (!n)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    *n = (struct sim_node){NULL, entry->op, entry->amount, entry->flags, entry->n_kernels, event};
+    *n = *like;
+    n->next = NULL;
     *g->last = n;
     g->last = &n->next;
     g->n++;
     if (node)
         *node = n;
     return CUDA_SUCCESS;
+}
+
+/* Append copies of the nodes; flat: those of child graphs in their place. */
+CUresult sim_graph_append(struct sim_graph *to, const struct sim_graph *from, bool flat)
+{
+    CUresult error = CUDA_SUCCESS;
+    for (const struct sim_node *each = from->first; each && !error; each = each->next) {
+        if (flat && each->child) {
+            error = sim_graph_append(to, each->child, true);
+            continue;
+        }
+        struct sim_node copy = *each;
+        if (copy.child) {
+            copy.child = sim_graph_new();
+            error = copy.child ? sim_graph_append(copy.child, each->child, false) : CUDA_ERROR_OUT_OF_MEMORY;
+        }
+        if (!error)
+            error = sim_graph_add(to, &copy, NULL);
+        if (error && copy.child)
+            sim_graph_free(copy.child);
+    }
+    return error;
+}
+
+/* Its address is the graph's for good; pages come when something is written. */
+CUresult sim_graph_alloc(struct sim_graph *g, int card, CUdeviceptr *at, size_t bytes, CUgraphNode *node)
+{
+    if (!at || !bytes)
+        return CUDA_ERROR_INVALID_VALUE;
+    void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (pages == MAP_FAILED)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    *at = (CUdeviceptr)(uintptr_t)pages;
+    return sim_graph_add(g, &(struct sim_node){.type = SIM_ALLOC, .card = card, .to = pages, .bytes = bytes}, node);
 }
 
 SIM_API CUresult cuGraphCreate(CUgraph *graph, unsigned flags);
@@ -67,57 +132,6 @@ SIM_API CUresult cuGraphDestroy(CUgraph graph)
     return CUDA_SUCCESS;
 }
 
-SIM_API CUresult cuGraphAddKernelNode_v2(CUgraphNode *node, CUgraph graph, const CUgraphNode *dependencies, size_t n,
-                                         const struct kernel_node *p);
-SIM_API CUresult cuGraphAddKernelNode_v2(CUgraphNode *node, CUgraph graph, const CUgraphNode *dependencies, size_t n,
-                                         const struct kernel_node *p)
-{
-    (void)dependencies, (void)n;
-    if (!graph || !p || !p->function)
-        return CUDA_ERROR_INVALID_VALUE;
-    struct sm_entry work = {.op = SM_OP_WORK, .amount = OTHER_KERNEL_NS, .n_kernels = 1};
-    if (p->function->is_work && p->parameters)
-        memcpy(&work.amount, p->parameters[0], sizeof work.amount);
-    return sim_graph_add(graph, &work, NULL, node);
-}
-
-SIM_API CUresult cuGraphAddKernelNode(CUgraphNode *node, CUgraph graph, const CUgraphNode *dependencies, size_t n,
-                                      const struct kernel_node *p);
-SIM_API CUresult cuGraphAddKernelNode(CUgraphNode *node, CUgraph graph, const CUgraphNode *dependencies, size_t n,
-                                      const struct kernel_node *p)
-{
-    return cuGraphAddKernelNode_v2(node, graph, dependencies, n, p);
-}
-
-SIM_API CUresult cuGraphAddEmptyNode(CUgraphNode *node, CUgraph graph, const CUgraphNode *dependencies, size_t n);
-SIM_API CUresult cuGraphAddEmptyNode(CUgraphNode *node, CUgraph graph, const CUgraphNode *dependencies, size_t n)
-{
-    (void)dependencies, (void)n;
-    struct sm_entry nothing = {.op = SM_OP_NOP};
-    return graph ? sim_graph_add(graph, &nothing, NULL, node) : CUDA_ERROR_INVALID_VALUE;
-}
-
-SIM_API CUresult cuGraphGetNodes(CUgraph graph, CUgraphNode *nodes, size_t *n);
-SIM_API CUresult cuGraphGetNodes(CUgraph graph, CUgraphNode *nodes, size_t *n)
-{
-    if (!graph || !n)
-        return CUDA_ERROR_INVALID_VALUE;
-    size_t i = 0;
-    for (struct sim_node *each = graph->first; nodes && each && i < *n; each = each->next)
-        nodes[i++] = each;
-    *n = nodes ? i : graph->n;
-    return CUDA_SUCCESS;
-}
-
-SIM_API CUresult cuGraphNodeGetType(CUgraphNode node, int *type);
-SIM_API CUresult cuGraphNodeGetType(CUgraphNode node, int *type)
-{
-    if (!node || !type)
-        return CUDA_ERROR_INVALID_VALUE;
-    *type = node->op == SM_OP_WORK ? 0 : node->op == SM_OP_COPY ? 1 : 5; /* kernel, memcpy, empty */
-    return CUDA_SUCCESS;
-}
-
 SIM_API CUresult cuGraphInstantiateWithFlags(CUgraphExec *exec, CUgraph graph, unsigned long long flags);
 SIM_API CUresult cuGraphInstantiateWithFlags(CUgraphExec *exec, CUgraph graph, unsigned long long flags)
 {
@@ -125,14 +139,10 @@ SIM_API CUresult cuGraphInstantiateWithFlags(CUgraphExec *exec, CUgraph graph, u
     struct sim_graph *copy = graph && exec ? sim_graph_new() : NULL;
     if (!copy)
         return graph && exec ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_ERROR_INVALID_VALUE;
-    for (struct sim_node *each = graph->first; each; each = each->next) {
-        struct sm_entry entry = {
-            .op = each->op, .amount = each->amount, .flags = each->flags, .n_kernels = each->n_kernels};
-        CUresult error = sim_graph_add(copy, &entry, NULL, NULL);
-        if (error) {
-            sim_graph_free(copy);
-            return error;
-        }
+    CUresult error = sim_graph_append(copy, graph, true);
+    if (error) {
+        sim_graph_free(copy);
+        return error;
     }
     *exec = copy;
     return CUDA_SUCCESS;
@@ -176,17 +186,67 @@ SIM_API CUresult cuGraphUpload(CUgraphExec exec, CUstream stream)
     return exec ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
+static CUresult run(const struct sim_node *n, struct sim_stream *s)
+{
+    struct sm_entry entry = {.op = SM_OP_NOP};
+    switch (n->type) {
+    case SIM_KERNEL:
+        entry = (struct sm_entry){.op = SM_OP_WORK, .amount = n->kernel_ns, .n_kernels = 1};
+        break;
+    case SIM_COPY:
+        return sim_copy(s, n->to, n->from, n->bytes, n->way, false);
+    case SIM_FILL:
+        sim_write(n->to, n->value, n->width, n->bytes);
+        entry = (struct sm_entry){.op = SM_OP_COPY, .amount = n->bytes, .flags = SM_COPY_D2D};
+        break;
+    case SIM_HOST:
+        return sim_host(s, n->function, n->data);
+    case SIM_WAIT:
+        return cuStreamWaitEvent(s, n->event, 0);
+    case SIM_RECORD:
+        return cuEventRecordWithFlags(n->event, s, 0);
+    case SIM_CHILD:
+    case SIM_EMPTY:
+    case SIM_ALLOC:
+    case SIM_FREE:
+        return CUDA_SUCCESS;
+    }
+    return sim_push(s, &entry, NULL);
+}
+
 SIM_API CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream);
 SIM_API CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream)
 {
     struct sim_stream *s = sim_stream(stream);
     if (!exec || !s)
         return CUDA_ERROR_INVALID_VALUE;
-    CUresult error = CUDA_SUCCESS;
-    for (struct sim_node *each = exec->first; each && !error; each = each->next) {
-        struct sm_entry entry = {
-            .op = each->op, .amount = each->amount, .flags = each->flags, .n_kernels = each->n_kernels};
-        error = sim_push(s, &entry, NULL);
+    if (s->capture) {
+        struct sim_node child = {.type = SIM_CHILD, .child = sim_graph_new()};
+        CUresult failed = child.child ? sim_graph_append(child.child, exec, false) : CUDA_ERROR_OUT_OF_MEMORY;
+        return failed ? failed : sim_graph_add(s->capture, &child, NULL);
     }
+    CUresult error = exec->backed ? CUDA_SUCCESS : back(exec);
+    for (const struct sim_node *each = exec->first; each && !error; each = each->next)
+        error = run(each, s);
     return error;
+}
+
+/* CUgraphMem_attribute: used now, most used, reserved now, most reserved. */
+SIM_API CUresult cuDeviceGetGraphMemAttribute(CUdevice device, int attribute, void *value);
+SIM_API CUresult cuDeviceGetGraphMemAttribute(CUdevice device, int attribute, void *value)
+{
+    const struct session *s = sim_session();
+    if (!s || !value || device < 0 || device >= s->n_visible || attribute < 0 || attribute > 3)
+        return s ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_NOT_INITIALIZED;
+    uint64_t bytes = attribute % 2 ? most_bytes[s->visible[device]] : held_bytes[s->visible[device]];
+    memcpy(value, &bytes, sizeof bytes);
+    return CUDA_SUCCESS;
+}
+
+/* Nothing is kept beyond the executable graphs that use it. */
+SIM_API CUresult cuDeviceGraphMemTrim(CUdevice device);
+SIM_API CUresult cuDeviceGraphMemTrim(CUdevice device)
+{
+    const struct session *s = sim_session();
+    return s && device >= 0 && device < s->n_visible ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
 }

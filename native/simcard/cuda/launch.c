@@ -32,6 +32,9 @@ static CUresult launch(CUfunction f, CUstream stream, void **parameters, void **
     struct sim_stream *s = sim_stream(stream);
     if (!f)
         return CUDA_ERROR_INVALID_HANDLE;
+    if (s && s->capture)
+        return sim_graph_add(s->capture, &(struct sim_node){.type = SIM_KERNEL, .kernel_ns = duration_of(f, parameters, extra)},
+                             NULL);
     struct sm_entry work = {.op = SM_OP_WORK, .amount = duration_of(f, parameters, extra), .n_kernels = 1};
     return sim_push(s, &work, NULL);
 }
@@ -87,7 +90,12 @@ SIM_API CUresult cuLaunchHostFunc(CUstream stream, void (*function)(void *), voi
     if (!s || !function)
         return CUDA_ERROR_INVALID_VALUE;
     if (s->capture)
-        return CUDA_ERROR_NOT_SUPPORTED;
+        return sim_graph_add(s->capture, &(struct sim_node){.type = SIM_HOST, .function = function, .data = data}, NULL);
+    return sim_host(s, function, data);
+}
+
+CUresult sim_host(struct sim_stream *s, void (*function)(void *), void *data)
+{
     struct host_call *call = malloc(sizeof *call);
     if (!call)
         return CUDA_ERROR_OUT_OF_MEMORY;

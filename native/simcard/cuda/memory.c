@@ -258,12 +258,15 @@ CUresult sim_copy(CUstream stream, void *to, const void *from, size_t bytes, uin
     struct sim_stream *s = sim_stream(stream);
     if (!s)
         return CUDA_ERROR_INVALID_CONTEXT;
+    if (s->capture)
+        return sim_graph_add(
+            s->capture, &(struct sim_node){.type = SIM_COPY, .to = to, .from = from, .bytes = bytes, .way = kind}, NULL);
     if (bytes)
         memmove(to, from, bytes);
     struct sm_entry copy = {.op = SM_OP_COPY, .amount = bytes, .flags = kind};
     uint64_t seq = 0;
     CUresult error = sim_push(s, &copy, &seq);
-    return error || !synchronous || s->capture ? error : sim_wait(s->index, seq);
+    return error || !synchronous ? error : sim_wait(s->index, seq);
 }
 
 #define P(address) ((void *)(uintptr_t)(address))
@@ -323,17 +326,27 @@ SIM_API CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, C
     return sim_copy(stream, P(to), P(from), bytes, direction(to, from), false);
 }
 
+void sim_write(char *to, uint64_t value, size_t width, size_t bytes)
+{
+    size_t real = bytes < FILL_LIMIT ? bytes : FILL_LIMIT;
+    for (size_t i = 0; i < real; i += width)
+        memcpy(to + i, &value, width);
+}
+
 static CUresult fill(CUdeviceptr at, uint64_t value, size_t width, size_t n, CUstream stream)
 {
     struct block b;
-    if (!find(at, &b) || at + width * n > (uintptr_t)b.at + b.bytes)
+    struct sim_stream *s = sim_stream(stream);
+    size_t bytes = width * n;
+    if (s && s->capture)
+        return sim_graph_add(
+            s->capture, &(struct sim_node){.type = SIM_FILL, .to = P(at), .value = value, .width = width, .bytes = bytes},
+            NULL);
+    if (!(find(at, &b) && at + bytes <= (uintptr_t)b.at + b.bytes) && !sim_mapped(at, bytes))
         return CUDA_ERROR_INVALID_VALUE;
-    size_t bytes = width * n, real = bytes < FILL_LIMIT ? bytes : FILL_LIMIT;
-    char *to = P(at);
-    for (size_t i = 0; i < real; i += width)
-        memcpy(to + i, &value, width);
+    sim_write(P(at), value, width, bytes);
     struct sm_entry copy = {.op = SM_OP_COPY, .amount = bytes, .flags = SM_COPY_D2D};
-    return sim_push(sim_stream(stream), &copy, NULL);
+    return sim_push(s, &copy, NULL);
 }
 
 SIM_API CUresult cuMemsetD8_v2(CUdeviceptr at, unsigned char value, size_t n);
@@ -371,7 +384,7 @@ CUresult sim_alloc_async(CUdeviceptr *at, size_t bytes, CUstream stream, uint64_
 {
     struct sim_stream *s = sim_stream(stream);
     if (s && s->capture)
-        return CUDA_ERROR_NOT_SUPPORTED;
+        return sim_graph_alloc(s->capture, s->context->card, at, bytes, NULL);
     return allocate(at, bytes, false, pool);
 }
 
@@ -381,6 +394,8 @@ SIM_API CUresult cuMemFreeAsync(CUdeviceptr at, CUstream stream)
     struct sim_stream *s = sim_stream(stream);
     if (!s)
         return CUDA_ERROR_INVALID_CONTEXT;
+    if (s->capture)
+        return sim_graph_add(s->capture, &(struct sim_node){.type = SIM_FREE, .to = P(at)}, NULL);
     CUresult error = sim_drain(s);
     return error ? error : release(at);
 }

@@ -38,19 +38,33 @@ enum { CU_STREAM_NON_BLOCKING = 1 };
 #define CU_STREAM_LEGACY ((CUstream)1)
 #define CU_STREAM_PER_THREAD ((CUstream)2)
 
+/* CUgraphNodeType */
+enum sim_node_type {
+    SIM_KERNEL = 0, SIM_COPY = 1, SIM_FILL = 2, SIM_HOST = 3, SIM_CHILD = 4, SIM_EMPTY = 5, SIM_WAIT = 6, SIM_RECORD = 7,
+    SIM_ALLOC = 10, SIM_FREE = 11,
+};
+
 struct sim_node {
     struct sim_node *next;
-    uint32_t op;       /* enum sm_op */
-    uint64_t amount;
-    uint32_t flags;
-    uint32_t n_kernels;
-    struct sim_event *event;
+    enum sim_node_type type;
+    uint64_t kernel_ns;              /* KERNEL */
+    char *to;                        /* COPY; FILL: value in `from`'s place */
+    const char *from;
+    uint64_t value, width, bytes;    /* FILL: elements of `width` bytes; ALLOC: bytes at `to` */
+    uint32_t way;                    /* COPY: enum sm_copy */
+    void (*function)(void *);        /* HOST */
+    void *data;
+    struct sim_event *event;         /* WAIT, RECORD */
+    struct sim_graph *child;         /* CHILD: a copy of its own */
+    int card;                        /* ALLOC */
 };
 
 struct sim_graph {
     struct sim_node *first, **last;
     size_t n;
     uint64_t id;
+    struct sim_stream *origin; /* under capture: the stream that began it */
+    bool backed;               /* executable: its ALLOC nodes' memory is taken */
 };
 
 struct sim_stream {
@@ -72,7 +86,7 @@ struct sim_event {
     uint64_t value;            /* of the latest record; 0 = never recorded */
     int ring;
     uint64_t seq;
-    bool captured;
+    uint64_t captured;         /* id of the graph under capture that it was last recorded into; 0 = none */
 };
 
 struct sim_context {
@@ -118,8 +132,16 @@ CUresult sim_take(int card, uint64_t bytes);
 /* From a pool, whose count of bytes it changes, in stream order: given at once, taken back when the stream is there. */
 CUresult sim_alloc_async(CUdeviceptr *at, size_t bytes, CUstream stream, uint64_t *pool);
 void sim_give(int card, uint64_t bytes);
-CUresult sim_graph_add(struct sim_graph *graph, const struct sm_entry *entry, struct sim_event *event, CUgraphNode *node);
+CUresult sim_graph_add(struct sim_graph *graph, const struct sim_node *like, CUgraphNode *node);
+CUresult sim_graph_alloc(struct sim_graph *graph, int card, CUdeviceptr *at, size_t bytes, CUgraphNode *node);
 struct sim_graph *sim_graph_new(void);
+CUresult sim_graph_append(struct sim_graph *to, const struct sim_graph *from, bool flat);
+/* Wholly inside one mapping of virtual memory management. */
+bool sim_mapped(CUdeviceptr at, uint64_t bytes);
 void sim_graph_free(struct sim_graph *graph);
+/* Contents of a fill, as far as the simulated card writes them. */
+void sim_write(char *to, uint64_t value, size_t width, size_t bytes);
+/* Put host function on a stream that does not capture. */
+CUresult sim_host(struct sim_stream *stream, void (*function)(void *), void *data);
 void sim_memory_forget(struct sim_context *context);
 #endif

@@ -38,7 +38,7 @@ void sim_stream_close(struct sim_stream *stream)
     pthread_mutex_lock(&indices);
     taken[stream->index] = false;
     pthread_mutex_unlock(&indices);
-    if (stream->capture)
+    if (stream->capture && stream->capture->origin == stream)
         sim_graph_free(stream->capture);
 }
 
@@ -140,7 +140,7 @@ CUresult sim_push(struct sim_stream *s, const struct sm_entry *entry, uint64_t *
     if (!s)
         return CUDA_ERROR_INVALID_CONTEXT;
     if (s->capture)
-        return sim_graph_add(s->capture, entry, NULL, NULL);
+        return CUDA_ERROR_ILLEGAL_STATE; /* callers make a node of it */
     CUresult error = sim_sticky(s);
     if (error)
         return error;
@@ -287,6 +287,8 @@ SIM_API CUresult cuStreamBeginCapture_v2(CUstream stream, int mode)
     if (!s || s == &s->context->legacy || s->capture)
         return CUDA_ERROR_ILLEGAL_STATE;
     s->capture = sim_graph_new();
+    if (s->capture)
+        s->capture->origin = s;
     return s->capture ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
@@ -296,8 +298,16 @@ SIM_API CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph)
     struct sim_stream *s = sim_stream(stream);
     if (!s || !s->capture)
         return CUDA_ERROR_ILLEGAL_STATE;
-    *graph = s->capture;
-    s->capture = NULL;
+    if (s->capture->origin != s)
+        return 903; /* CUDA_ERROR_STREAM_CAPTURE_UNMATCHED */
+    struct sim_graph *captured = s->capture;
+    pthread_mutex_lock(&s->context->lock);
+    for (struct sim_stream *each = s->context->streams; each; each = each->next)
+        if (each->capture == captured) /* streams that joined by an event */
+            each->capture = NULL;
+    pthread_mutex_unlock(&s->context->lock);
+    captured->origin = NULL;
+    *graph = captured;
     return CUDA_SUCCESS;
 }
 

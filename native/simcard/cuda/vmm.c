@@ -115,6 +115,16 @@ SIM_API CUresult cuMemMap(CUdeviceptr at, size_t bytes, size_t offset, uint64_t 
     return CUDA_SUCCESS;
 }
 
+bool sim_mapped(CUdeviceptr at, uint64_t bytes)
+{
+    bool found = false;
+    pthread_mutex_lock(&lock);
+    for (struct mapping *m = mappings; m && !found; m = m->next)
+        found = at >= m->at && bytes <= m->bytes && at - m->at <= m->bytes - bytes;
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
 SIM_API CUresult cuMemSetAccess(CUdeviceptr at, size_t bytes, const void *access, size_t n);
 SIM_API CUresult cuMemSetAccess(CUdeviceptr at, size_t bytes, const void *access, size_t n)
 {
