@@ -58,14 +58,12 @@ int fx_gate_enter(CUstream stream, bool per_thread, uint64_t work)
     if (card < 0 || never_gated())
         return -1;
     fx_stream_note(stream, per_thread);
-    bool paced = false;
+    bool paced, again;
     do {
         fx_gate_wait(fx.region.policy, fx.region.ledger, fx.slot, (uint32_t)card);
-        if (!paced && fx_gates.card[card].window_us) {
-            fx_pace_enter(card, work);
-            paced = true;
-        }
-    } while (!fx_gate_passes(fx.region.policy, (uint32_t)card, fx_now_ns()));
+        paced = fx_gates.card[card].window_us && fx_pace_enter(card, work);
+        again = !paced && !fx_gate_passes(fx.region.policy, (uint32_t)card, fx_now_ns());
+    } while (again);
     __atomic_store_n(&fx_gates.slot->last_submit_ns, fx_now_ns(), __ATOMIC_RELAXED);
     return paced ? card : -1;
 }
@@ -116,11 +114,13 @@ void fx_gate_watch(int card)
         }
     } else if (device->window_us && (sent = fx_pace_sent(card)) != told[card]) {
         bool empty = false;
+        if (fx_pace_wait(card))
+            return;
         if (drain(card, &empty) && empty) {
             told[card] = sent;
             fx_demand(fx.region.ledger);
         } else {
-            usleep(200);
+            fx_futex_wait((const uint32_t *)(uintptr_t)&device->gate, gate, 200000u);
         }
         return;
     }

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "gate.h"
+#include "gate_core.h"
 #include "streams.h"
 
 #define N_KINDS 8      /* kinds of work told apart in a batch */
@@ -119,7 +120,36 @@ static bool wait_oldest(int card, struct pace *pace)
     return true;
 }
 
-void fx_pace_enter(int card, uint64_t kind)
+/* Nanoseconds until a launch of this cost fits behind what is queued; UINT64_MAX = when the oldest batch has ended. The
+ * launch itself counts for half the window at most: a long kernel is queued when little of the one before it is left, so
+ * that the card does not stand still between them. */
+static uint64_t too_early(const struct pace *pace, uint64_t window, uint64_t cost)
+{
+    uint64_t room = window - (cost < window / 2 ? cost : window / 2), left = pace->out_ns;
+    if (pace->n_out == 0)
+        return 0;
+    if (pace->n) {
+        const struct batch *oldest = &pace->ring[pace->first];
+        uint64_t since = pace->done_ns > oldest->begun_ns ? pace->done_ns : oldest->begun_ns, now = fx_now_ns();
+        uint64_t past = now > since ? now - since : 0;
+        if (past > oldest->cost_ns + oldest->cost_ns / 2 + 500000)
+            return UINT64_MAX; /* it takes longer than was thought: believe nothing */
+        past = past < oldest->cost_ns ? past : oldest->cost_ns;
+        left -= past < left ? past : left;
+    }
+    return left > room ? left - room : 0;
+}
+
+bool fx_pace_wait(int card)
+{
+    struct pace *pace = &paces[card];
+    pthread_mutex_lock(&pace->lock);
+    bool waited = wait_oldest(card, pace);
+    pthread_mutex_unlock(&pace->lock);
+    return waited;
+}
+
+bool fx_pace_enter(int card, uint64_t kind)
 {
     struct pace *pace = &paces[card];
     pthread_mutex_lock(&pace->lock);
@@ -129,11 +159,22 @@ void fx_pace_enter(int card, uint64_t kind)
         cost = cost_of(kind);
         if (!cost)
             cost = window / 2; /* one before it is known may still run */
-        if (!window || pace->n_out == 0 || (pace->out_ns + cost <= window && pace->n < FX_MAX_MARKS))
+        if (!(fx_gates.card[card].gate & 1)) {
+            pthread_mutex_unlock(&pace->lock);
+            return false;
+        }
+        if (!window)
             break;
-        if (!(fx_gates.card[card].gate & 1))
-            break; /* the gate is looked at again */
-        if (!wait_oldest(card, pace)) {
+        uint64_t early = too_early(pace, window, cost);
+        if (early == 0 && pace->n < FX_MAX_MARKS)
+            break;
+        if (pace->n == 1 && early && early != UINT64_MAX) {
+            uint32_t gate = fx_gates.card[card].gate;
+            pthread_mutex_unlock(&pace->lock);
+            if (gate & 1)
+                fx_futex_wait((const uint32_t *)(uintptr_t)&fx_gates.card[card].gate, gate, early);
+            pthread_mutex_lock(&pace->lock);
+        } else if (!wait_oldest(card, pace)) {
             pace->n_out = pace->out_ns = 0; /* nothing to wait for: count afresh */
             break;
         }
@@ -155,6 +196,7 @@ void fx_pace_enter(int card, uint64_t kind)
         open->kind[open->n_kinds++] = kind;
     publish(card, pace);
     pthread_mutex_unlock(&pace->lock);
+    return true;
 }
 
 void fx_pace_leave(int card, CUstream stream, bool per_thread, uint64_t kind, bool made)
