@@ -111,9 +111,10 @@ static bool wait_oldest(int card, struct pace *pace)
     if (pace->n && pace->ring[pace->first].upto == oldest.upto) { /* nobody else saw to it meanwhile */
         uint64_t since = pace->done_ns > oldest.begun_ns ? pace->done_ns : oldest.begun_ns;
         uint64_t took = now > since ? now - since : 1;
-        if (!over || took < oldest.cost_ns)
+        /* Found over already, its end is not known: by then at the latest, by prediction probably. */
+        if (!over || (took < oldest.cost_ns && !oldest.unknown))
             learn(&oldest, took);
-        pace->done_ns = now;
+        pace->done_ns = over && since + oldest.cost_ns < now ? since + oldest.cost_ns : now;
         pop(pace);
         publish(card, pace);
     }
