@@ -218,6 +218,17 @@ uint64_t ac_next_wake(const struct ac_card *c, uint64_t now)
                                             : AC_NEVER;
 }
 
+void ac_timeslice_seen(struct ac_card *c, uint32_t handle, uint32_t us)
+{
+    for (int i = 0; i < c->n_groups; i++) {
+        struct group *g = &c->group[i];
+        if (!g->used || g->id.handle != handle || !g->slice_us || g->slice_us == us)
+            continue;
+        c->tenant[g->tenant].usage.hostile++;
+        g->slice_us = 0;
+    }
+}
+
 void ac_all_resumed(struct ac_card *c, uint64_t now)
 {
     for (int i = 0; i < c->n_groups; i++) {

@@ -105,6 +105,8 @@ uint64_t ac_next_wake(const struct ac_card *card, uint64_t now);
 bool ac_contended(const struct ac_card *card);
 /* Turns are this many thousandths of what the settings say: longer where many cards share one controller. */
 void ac_stretch(struct ac_card *card, uint32_t milli);
+/* What the card says that a group's time slice is. Other than we set: somebody changed it; counted, and set again. */
+void ac_timeslice_seen(struct ac_card *card, uint32_t handle, uint32_t us);
 /* Somebody else resumed everything: look again. */
 void ac_all_resumed(struct ac_card *card, uint64_t now);
 /* Every handle that is stopped or may be: what must be resumed when we let go of the card. */

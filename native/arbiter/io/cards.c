@@ -99,11 +99,12 @@ void card_let_go(struct arbiter *a, int at, const char *reason)
         int result = n ? card->ops->stop(card->cc, handles, n, 0) : 0;
         for (int i = 0; i < n && result >= 0; i++)
             journal_remove(a->journal, card->uuid, handles[i]);
-        card->ops->close(card->cc);
     }
     for (int i = 0; i < FX_MAX_TENANTS; i++)
         if (a->tenant[i].id[0])
             tenant_detach(a, i, at);
+    if (card->ops)
+        card->ops->close(card->cc); /* last: detaching a tenant still lets go of its groups */
     usage_keep_card(card);
     ac_free(card->core);
     card->core = NULL;
@@ -111,6 +112,19 @@ void card_let_go(struct arbiter *a, int at, const char *reason)
     card->cc = NULL;
     card->n_known = 0;
     say("card %s: let go: %s", card->uuid, reason);
+}
+
+void cards_watch(struct arbiter *a)
+{
+    for (int i = 0; i < FX_MAX_DEVICES; i++) {
+        struct io_card *card = &a->card[i];
+        if (!card->ops || !card->core || !card->n_known)
+            continue;
+        card->watched = (card->watched + 1) % card->n_known;
+        uint32_t us = 0, handle = card->known[card->watched].handle;
+        if (card->ops->get_timeslice(card->cc, handle, &us) >= 0)
+            ac_timeslice_seen(card->core, handle, us);
+    }
 }
 
 void cards_close(struct arbiter *a)

@@ -6,6 +6,7 @@
  *   beside:I:KERNEL_US (a second context of tenant I's process)  outside:KERNEL_US (a program that is nobody's)
  *   put:I:REQUEST:LIMIT:CLASS  gone:I  suspend:I  resume:I  pause:I  go:I  kill:I  freeze:I (lease: drains never)
  *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)
+ *   widen:I:US (sets its own time slice)  watch:I (the card is asked for it)
  *   run:MS  mark  report (what happened since the mark, a line a tenant)
  */
 #include "rig.h"
@@ -109,7 +110,13 @@ static bool carry_out(const char *word)
         rig.shuffle = true;
     else if (!strcmp(name, "undo"))
         cc_virtual.stop(rig.cc, contexts, 1, 0);
-    else if (!strcmp(name, "run"))
+    else if (!strcmp(name, "widen"))
+        cc_virtual.set_timeslice(rig.cc, contexts[0], a);
+    else if (!strcmp(name, "watch")) {
+        uint32_t us = 0;
+        if (!cc_virtual.get_timeslice(rig.cc, contexts[0], &us))
+            ac_timeslice_seen(rig.card, contexts[0], us);
+    } else if (!strcmp(name, "run"))
         rig_run(&rig, i * MS);
     else if (!strcmp(name, "mark"))
         mark();

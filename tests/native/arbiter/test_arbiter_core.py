@@ -282,6 +282,15 @@ def test_a_stop_that_is_undone_from_inside_is_seen_and_repeated(play):
     assert figures.held(0) < 20
 
 
+def test_a_time_slice_that_a_tenant_sets_for_itself_is_seen_and_set_back(play):
+    steps = f"{THIRTY_SEVENTY} run:500 watch:0 watch:1 mark"
+    figures = play("hwslice", steps, "run:500 report")
+    assert figures.tenant[0]["hostile"] == 0
+    figures = play("hwslice", steps, "widen:0:90000 watch:0 run:500 watch:0 run:500 watch:0 report")
+    assert figures.tenant[0]["hostile"] == 1
+    assert figures.tenant[1]["hostile"] == 0
+
+
 @both
 def test_a_suspended_tenant_has_nothing(play, backend):
     steps = "flood:0:1000:2 put:0:500:1000:1 flood:1:1000:2 put:1:500:1000:1 run:500 suspend:0 run:50"
