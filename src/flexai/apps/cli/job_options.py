@@ -175,11 +175,11 @@ def check_command(command: Sequence[str], who: str) -> None:
 def find_program(program: str, environment: Mapping[str, str]) -> str | None:
     """Path of the program as the shell would find it; None if there is none."""
     if "/" in program:
-        return program if Path(program).exists() else None
+        return program if os.path.exists(program) else None  # noqa: PTH110  as below
     for folder in environment.get("PATH", os.defpath).split(os.pathsep):
-        path = Path(folder or ".") / program
-        if path.is_file() and os.access(path, os.X_OK):
-            return str(path)
+        path = os.path.join(folder or ".", program)  # noqa: PTH118  with os.path, a folder that may not be read is skipped
+        if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113
+            return path
     return None
 
 
