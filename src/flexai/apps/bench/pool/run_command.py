@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
 
+from flexai.adapters.own_pool import own_pool
 from flexai.apps.bench.frame import Case, Row, at_most, quantile
-from flexai.apps.bench.pool_load import loaded_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from flexai.apps.bench.frame import Run
 
@@ -25,26 +22,22 @@ def overhead(run: Run) -> Iterator[Row]:
     """From the start of ``flexai run`` to the start of the command, beside the command alone."""
     n_runs = 5 if run.quick else 30
 
-    async def measure() -> list[float]:
-        async with loaded_pool() as (path, _):
-            return await asyncio.to_thread(_times_ms, path, n_runs)
-
-    times_ms = asyncio.run(measure())
+    with own_pool("h200:1") as stand:
+        times_ms = _times_ms(stand.environment, n_runs)
     yield Row(
         "run overhead before the command", "idle pool, median", at_most(150.0), quantile(times_ms, 0.5), "ms",
         f"p90 {quantile(times_ms, 0.9):.0f} ms", tuple(times_ms),
     )  # fmt: skip
 
 
-def _times_ms(socket: Path, n_runs: int) -> list[float]:
+def _times_ms(environment: Mapping[str, str], n_runs: int) -> list[float]:
     words = [sys.executable, "-m", "flexai.apps.cli", "run", "--quiet", "--", *_SAY_WHEN]
-    environment = {**os.environ, "FLEXAI_RUN_DIR": str(socket.parent)}
     alone_ms = [_until_it_began_ms(_SAY_WHEN, environment) for _ in range(n_runs)]
     base_ms = quantile(alone_ms, 0.5)
     return [_until_it_began_ms(words, environment) - base_ms for _ in range(n_runs)]
 
 
-def _until_it_began_ms(words: Sequence[str], environment: dict[str, str]) -> float:
+def _until_it_began_ms(words: Sequence[str], environment: Mapping[str, str]) -> float:
     began_ns = time.time_ns()
     said = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=60)
     return (int(said.stdout) - began_ns) / 1e6
