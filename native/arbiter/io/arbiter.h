@@ -31,6 +31,7 @@ struct io_tenant {
     int n_grants;
     struct io_grant grant[FX_MAX_DEVICES];
     struct fx_policy *policy;    /* mapped; NULL when there is no region */
+    uint64_t policy_inode;
     int ledger;                  /* descriptor, -1 */
     const uint32_t *demand;      /* mapped page with the futex word; content is read by calls: the file is the tenant's */
     int n_slots;                 /* slots worth reading */

@@ -45,6 +45,7 @@ static bool region_open(struct io_tenant *t, char *why, size_t n_why)
             close(fd);
         return false;
     }
+    t->policy_inode = st.st_ino;
     t->policy = mmap(NULL, sizeof *t->policy, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (t->policy == MAP_FAILED)
@@ -64,6 +65,15 @@ static bool region_open(struct io_tenant *t, char *why, size_t n_why)
     }
     t->demand = page;
     return true;
+}
+
+/* The agent made the region anew. */
+static bool region_replaced(const struct io_tenant *t)
+{
+    char path[PATH_MAX];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/policy", t->dir);
+    return t->policy && stat(path, &st) == 0 && st.st_ino != t->policy_inode;
 }
 
 static int device_of(const struct io_tenant *t, const char *uuid)
@@ -196,7 +206,7 @@ bool tenant_put(struct arbiter *a, const struct fx_arb_message *m, char *why, si
     memcpy(t->cgroup, m->cgroup, sizeof t->cgroup);
     t->root_pid = m->root_pid;
     t->synced = true;
-    if (fresh || moved || (m->dir[0] && !t->policy)) {
+    if (fresh || moved || (m->dir[0] && !t->policy) || region_replaced(t)) {
         region_close(t);
         memcpy(t->dir, m->dir, sizeof t->dir);
         if (t->dir[0] && !region_open(t, why, n_why)) {

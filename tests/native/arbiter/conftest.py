@@ -122,26 +122,18 @@ class Node:
 
     def put(self, name, process, request, limit=1000, tenant_class=TenantClass.GUARANTEED, card=0):
         """Tell the arbiter of a tenant whose first process this is."""
-        grants = (
-            Grant(
-                job_id="job",
-                member=0,
-                node="here",
-                device=self.cards[card],
-                memory_bytes=8 << 30,
-                compute_milli=request,
-                limit_milli=limit,
-                tenant_class=tenant_class,
-            ),
-        )
-        directory = self.regions.put(name, os.getuid(), os.getgid(), grants)
-        return self.agent.ask(
-            arbiter.Op.TENANT_PUT,
-            tenant=name,
-            directory=directory,
-            root_pid=process.pid if process else 0,
-            grants=grants,
-        )
+        return self.agent.send(self.put_message(name, process, request, limit, tenant_class, card))
+
+    def put_message(self, name, process, request, limit=1000, tenant_class=TenantClass.GUARANTEED, card=0):
+        grant = Grant(
+            job_id="job", member=0, node="here", device=self.cards[card], memory_bytes=8 << 30, compute_milli=request,
+            limit_milli=limit, tenant_class=tenant_class,
+        )  # fmt: skip
+        directory = self.regions.put(name, os.getuid(), os.getgid(), (grant,))
+        return arbiter.message(
+            arbiter.Op.TENANT_PUT, next(self.agent.seq), tenant=name, directory=directory,
+            root_pid=process.pid if process else 0, grants=(grant,),
+        )  # fmt: skip
 
     def prefer(self, backend, card=0):
         assert self.agent.ask(arbiter.Op.DEVICE_PUT, device=(self.cards[card], backend)).code == ""

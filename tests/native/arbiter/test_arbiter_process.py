@@ -1,5 +1,6 @@
 """The arbiter as a process: real programs on the simulated card, over its real socket."""
 
+import random
 import signal
 import time
 
@@ -164,8 +165,29 @@ def test_malformed_messages_are_refused_and_change_nothing(make_node):
     for bad in (b"", b"x", good[:-1], b"\xff" * len(good), good[:4] + b"\x02" + good[5:]):
         if bad:
             assert node.agent.send(bad).code == "BadVersion"
-    assert node.agent.ask(99 and arbiter.Op.SUSPEND, tenant="nobody").code == "UnknownTenant"
+    assert node.agent.ask(arbiter.Op.SUSPEND, tenant="nobody").code == "UnknownTenant"
     assert node.agent.ask(arbiter.Op.HELLO).code == ""
+
+
+def test_no_message_stops_the_arbiter(make_node):
+    node = make_node()
+    one = node.run("one", "flood")
+    node.put("one", one, 300, 300)
+    chance = random.Random(7)
+    for _ in range(400):
+        message = bytearray(node.put_message("one", one, 300))
+        for _ in range(chance.randint(1, 6)):
+            at = chance.choice(
+                [chance.randrange(16, len(message)), chance.randrange(12, 100), chance.randrange(590, 700)]
+            )
+            message[at] = chance.choice([0, 1, 2, 5, 0x2F, 0x7F, 0xFF, chance.randrange(256)])
+        node.agent.send(bytes(message))
+    assert node.arbiter.poll() is None
+    for name in {entry.tenant for entry in node.usage().tenants} - {"outside"}:
+        node.agent.ask(arbiter.Op.TENANT_GONE, tenant=name)
+    node.put("one", one, 300, 300)
+    node.shares(0.4)
+    assert abs(node.shares(1)["one"] - 30) < 4
 
 
 @pytest.mark.slow
