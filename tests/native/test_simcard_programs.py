@@ -64,14 +64,19 @@ module = ok(d.cuModuleLoadData(b"any image")); f = ok(d.cuModuleGetFunction(modu
 stream = ok(d.cuStreamCreate(0)); start, end = ok(d.cuEventCreate(0)), ok(d.cuEventCreate(0))
 def launch(n):
     ok(d.cuLaunchKernel(f, 1, 1, 1, 1, 1, 1, 0, stream, ((n,), (ctypes.c_uint64,)), 0))
-ok(d.cuEventRecord(start, stream)); launch(5_000_000); ok(d.cuEventRecord(end, stream))
-assert d.cuEventQuery(end)[0] == d.CUresult.CUDA_ERROR_NOT_READY
-ok(d.cuEventSynchronize(end)); assert 4.9 < ok(d.cuEventElapsedTime(start, end)) < 5.4
+launch(500_000_000); ok(d.cuEventRecord(end, stream))
+assert d.cuEventQuery(end)[0] == d.CUresult.CUDA_ERROR_NOT_READY; ok(d.cuStreamSynchronize(stream))
+def least(put):  # of several: the machine may take this program its processor between two calls
+    taken = []
+    while len(taken) < 20 and min(taken, default=99) > 5.4:
+        ok(d.cuEventRecord(start, stream)); put(); ok(d.cuEventRecord(end, stream)); ok(d.cuEventSynchronize(end))
+        taken.append(ok(d.cuEventElapsedTime(start, end)))
+    return min(taken)
+assert 4.9 < least(lambda: launch(5_000_000)) < 5.4
 ok(d.cuStreamBeginCapture(stream, d.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED))
-for _ in range(4): launch(1_000_000)
+for _ in range(5): launch(1_000_000)
 graph = ok(d.cuStreamEndCapture(stream)); exe = ok(d.cuGraphInstantiate(graph, 0))
-ok(d.cuEventRecord(start, stream)); ok(d.cuGraphLaunch(exe, stream)); ok(d.cuEventRecord(end, stream))
-ok(d.cuStreamSynchronize(stream)); assert 3.9 < ok(d.cuEventElapsedTime(start, end)) < 4.4
+assert 4.9 < least(lambda: ok(d.cuGraphLaunch(exe, stream))) < 5.4
 assert d.cuTexObjectDestroy(0)[0] == d.CUresult.CUDA_ERROR_NOT_SUPPORTED
 print("done")
 """
@@ -113,6 +118,39 @@ ok(d.cuEventRecord(start, a)); ok(d.cuGraphLaunch(exe, a)); ok(d.cuEventRecord(e
 assert 4.99 < ok(d.cuEventElapsedTime(start, end)) < 30
 assert list(data) == [7] * 1024 and called == [1] and before - free() == 1 << 30
 ok(d.cuGraphExecDestroy(exe)); assert free() == before
+print("done")
+"""
+    assert python(cards, code).stdout == "done\n"
+
+
+def test_rows_are_copied_and_filled_callbacks_come_in_order_and_cards_copy_to_each_other(cards):
+    code = """
+import ctypes
+c = ctypes.CDLL("libcuda.so.1"); u64, size = ctypes.c_uint64, ctypes.c_size_t
+def ok(code): assert code == 0, code
+ok(c.cuInit(0)); contexts = [ctypes.c_void_p(), ctypes.c_void_p()]
+for i in (1, 0): ok(c.cuDevicePrimaryCtxRetain(ctypes.byref(contexts[i]), i)); ok(c.cuCtxSetCurrent(contexts[i]))
+card, pitch = u64(), size()
+ok(c.cuMemAllocPitch_v2(ctypes.byref(card), ctypes.byref(pitch), size(100), size(8), 4)); assert pitch.value == 512
+ok(c.cuMemsetD2D8_v2(card, pitch, 7, size(100), size(8)))
+assert c.cuMemsetD2D8_v2(card, pitch, 7, size(100), size(9)) == 1
+class End(ctypes.Structure):
+    _fields_ = [("x", size), ("y", size), ("type", ctypes.c_int), ("host", ctypes.c_void_p), ("device", u64),
+                ("array", ctypes.c_void_p), ("pitch", size)]
+class Copy(ctypes.Structure):
+    _fields_ = [("from_", End), ("to", End), ("width", size), ("height", size)]
+out = (ctypes.c_ubyte * 800)()
+copy = Copy(End(0, 0, 2, None, card, None, 512), End(0, 1, 1, ctypes.addressof(out), 0, None, 100), 90, 7)
+ok(c.cuMemcpy2D_v2(ctypes.byref(copy)))
+assert bytes(out) == bytes(100) + (bytes([7]) * 90 + bytes(10)) * 7
+copy.to.type = 3; assert c.cuMemcpy2D_v2(ctypes.byref(copy)) == 801
+seen = []; Callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+keep = [Callback(lambda stream, code, data, i=i: seen.append((i, code))) for i in range(5)]
+for one in keep: ok(c.cuStreamAddCallback(None, one, None, 0))
+ok(c.cuCtxSynchronize()); assert seen == [(i, 0) for i in range(5)]
+ok(c.cuCtxSetCurrent(contexts[1])); other = u64(); ok(c.cuMemAlloc_v2(ctypes.byref(other), size(800)))
+ok(c.cuMemcpyPeer(other, contexts[1], card, contexts[0], size(100))); back = (ctypes.c_ubyte * 100)()
+ok(c.cuMemcpyDtoH_v2(back, other, size(100))); assert bytes(back) == bytes([7]) * 100
 print("done")
 """
     assert python(cards, code).stdout == "done\n"

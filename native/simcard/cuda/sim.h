@@ -138,6 +138,7 @@ struct sim_graph *sim_graph_new(void);
 CUresult sim_graph_append(struct sim_graph *to, const struct sim_graph *from, bool flat);
 /* Wholly inside one mapping of virtual memory management. */
 bool sim_mapped(CUdeviceptr at, uint64_t bytes);
+CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr address);
 void sim_graph_free(struct sim_graph *graph);
 /* Contents of a fill, as far as the simulated card writes them. */
 void sim_write(char *to, uint64_t value, size_t width, size_t bytes);
