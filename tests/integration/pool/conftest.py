@@ -116,10 +116,15 @@ async def until(condition, timeout_s=10.0):
 @pytest.fixture
 def new_rig(tmp_path):
     @contextlib.asynccontextmanager
-    async def make(agent=True, **agent_fields) -> AsyncIterator[Rig]:
+    async def make(agent=True, scheduler=Scheduler, **agent_fields) -> AsyncIterator[Rig]:
         run, state = tmp_path / "r", tmp_path / "s"
         run.mkdir(exist_ok=True)
-        rig = Rig(tmp_path, ScriptedAgent(run / "agent.sock", **agent_fields), service.Settings(run, state))
+        rig = Rig(
+            tmp_path,
+            ScriptedAgent(run / "agent.sock", **agent_fields),
+            service.Settings(run, state),
+            scheduler=scheduler,
+        )
         if agent:
             await rig.agent.open()
         await rig.start()

@@ -1,8 +1,37 @@
 """What the agent tells the pool beside the starts and ends of members."""
 
+import logging
 import os
 
 from flexai.apps.bench.scripted_agent import GIB
+from flexai.scheduling import Scheduler
+from flexai.scheduling.events import JobSubmitted
+
+
+class Frail(Scheduler):
+    """A scheduler with a bug of ours in it."""
+
+    def step(self, event):
+        if isinstance(event, JobSubmitted) and event.job.priority == 666:
+            raise ZeroDivisionError
+        return super().step(event)
+
+
+async def test_a_bug_in_the_scheduler_costs_the_job_that_met_it_and_nothing_else(new_rig, shows, caplog):
+    caplog.set_level(logging.CRITICAL)
+    async with new_rig(scheduler=Frail) as rig:
+        rig.agent.emit("device", uuid="SIM-0", health="unhealthy", note="")
+        await shows(lambda: card(rig), lambda view: view["health"] == "unhealthy")
+        running = await rig.submit(compute_milli=600)
+        waiting = await rig.submit(compute_milli=600)
+        await rig.in_state(running, "running")
+        bad = await rig.submit(priority=666)
+        view = await rig.in_state(bad, "failed")
+        assert "internal error" in view["cause"]
+        assert (await rig.get(f"/v1/jobs/{waiting}"))["state"] == "queued"
+        rig.agent.end(running)
+        assert (await rig.in_state(waiting, "running"))["grants"][0]["device"] == "SIM-1"
+        assert (await rig.get(f"/v1/jobs/{running}"))["state"] == "succeeded"
 
 
 def usage(job_id, got_milli, device="SIM-0"):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from flexai.wire.agent_rpc import MAX_LINE_BYTES, VERSION
 
 GIB = 1 << 30
+_LOOK_S = 0.02
 
 
 def plain_node(n_devices: int = 2, memory_bytes: int = 80 * GIB) -> dict[str, Any]:
@@ -135,12 +137,22 @@ class ScriptedAgent:
     def _start(self, request: dict[str, Any], tenant: dict[str, Any]) -> dict[str, Any]:
         if request["op"] == "attach":
             tenant |= {"state": "running", "pid": request["pid"]}
+            self._watch(_key(request), request["pid"])
         elif tenant["state"] == "prepared":
             self.starts.append(request["token"])
             tenant |= {"state": "running", "pid": 1000 + len(self.starts)}
             if self.run_s is not None:
                 self._after(self.run_s, lambda: self.end(*_key(request), exit_code=self.exit_code(request)))
         return {"pid": tenant["pid"], "start_ticks": 0}
+
+    def _watch(self, key: tuple[str, int], pid: int) -> None:
+        """The process of a ``run`` is its caller's: its end is seen, not how it ended."""
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            self.end(*key, exit_code=None)
+        else:
+            self._after(_LOOK_S, lambda: self._watch(key, pid))
 
     def _after(self, delay_s: float, act: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(delay_s, act)

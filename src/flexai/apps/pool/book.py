@@ -4,11 +4,15 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from flexai.adapters.sqlite.rows import JobRow
 from flexai.model import Device, Job, JobState, Node, Queue
 from flexai.wire.api import DEFAULT_QUEUE, Submission
 from flexai.wire.store import Member, decode_job, decode_members, encode_job, encode_members
+
+if TYPE_CHECKING:
+    from flexai.scheduling.events import ForeignUsage
 
 MemberKey = tuple[str, int]
 """(job id, member)."""
@@ -96,7 +100,7 @@ def record_of(row: JobRow, gid: int, submission: Submission) -> JobRecord:
 
 
 class Book:
-    """All active jobs, those that ended and are not yet in the tables, the queues, nodes and cordons."""
+    """All active jobs, those that ended and are not yet in the tables, the queues, nodes, cordons and news of cards."""
 
     def __init__(self) -> None:
         self.active: dict[str, JobRecord] = {}
@@ -104,6 +108,8 @@ class Book:
         self.queues: dict[str, Queue] = {DEFAULT_QUEUE: Queue(DEFAULT_QUEUE)}
         self.nodes: dict[str, Node] = {}
         self.cordoned: set[str] = set()
+        self.ill: set[str] = set()
+        self.foreign: dict[str, ForeignUsage] = {}
         self.version = 0
         self._lines: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
 

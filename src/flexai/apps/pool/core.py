@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from flexai.adapters.sqlite import Entry, Journal, Statement, StoreError, rows
 from flexai.apps.pool.book import Book, JobRecord
 from flexai.apps.pool.transitions import Outcome, Transitions
-from flexai.model import JobState, PendingReason, Queue, Reason
+from flexai.model import DeviceHealth, JobState, PendingReason, Queue, Reason
 from flexai.scheduling.commands import Command, SetJobState
 from flexai.scheduling.events import (
     DeviceChanged,
@@ -117,7 +117,16 @@ class Core:
         self.scheduler = self._new_scheduler()
         now_ms = self.clock()
         told: list[Event] = [QueuePut(now_ms, queue) for queue in parents_first(self.book.queues)]
-        told += [DeviceChanged(now_ms, uuid, cordoned=True) for uuid in sorted(self.book.cordoned)]
+        told += [
+            DeviceChanged(
+                now_ms,
+                uuid,
+                DeviceHealth.UNHEALTHY if uuid in self.book.ill else DeviceHealth.HEALTHY,
+                cordoned=uuid in self.book.cordoned,
+            )
+            for uuid in sorted(self.book.cordoned | self.book.ill)
+        ]
+        told += [replace(usage, at_ms=now_ms) for usage in self.book.foreign.values()]
         active = list(self.book.active.values())
         for record in active:
             if record.holds_grants:

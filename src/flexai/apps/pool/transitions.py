@@ -10,7 +10,7 @@ from typing import Any, assert_never
 
 from flexai.adapters.sqlite import Statement, rows
 from flexai.apps.pool.book import Book, JobRecord, MemberKey
-from flexai.model import Grant, JobState, MemberState
+from flexai.model import DeviceHealth, Grant, JobState, MemberState
 from flexai.scheduling import commands as c
 from flexai.scheduling import events as e
 from flexai.wire import store as w
@@ -88,6 +88,8 @@ class Transitions:
                 self._book.nodes.pop(event.name, None)
             case e.DeviceChanged():
                 self._device(event)
+            case e.ForeignUsage():
+                self._book.foreign[event.uuid] = event
             case _:
                 pass  # measurements, ticks and restarts change nothing that the book keeps
 
@@ -250,6 +252,7 @@ class Transitions:
             self._book.cordoned.add(event.uuid)
         else:
             self._book.cordoned.discard(event.uuid)
+        (self._book.ill.discard if event.health is DeviceHealth.HEALTHY else self._book.ill.add)(event.uuid)
         self.outcome.rows["device", event.uuid] = rows.put_device(event.uuid, event.cordoned)
         body = {"device": event.uuid, "health": event.health, "cordoned": event.cordoned, "drain": event.drain}
         self._line(event.at_ms, None, "Device", body)
