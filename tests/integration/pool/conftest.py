@@ -105,7 +105,7 @@ class Rig:
         return await self.get(f"/v1/jobs/{job_id}")
 
 
-async def until(condition, timeout_s=10.0):
+async def until(condition, timeout_s=60.0):
     async with asyncio.timeout(timeout_s):
         while True:
             if await condition():
@@ -181,7 +181,7 @@ class PoolProcess:
         assert response.status_code == 200, response.text
         return response.json()
 
-    async def shows(self, path, condition, timeout_s=10):
+    async def shows(self, path, condition, timeout_s=60):
         async def there():
             return condition(await self.get(path))
 

@@ -85,7 +85,7 @@ async def test_what_was_acknowledged_survives_kills_and_nothing_starts_twice(
     await pool.start()
     n_jobs = len(acknowledged)
     assert n_jobs > 20
-    await pool.shows("/v1/status", lambda status: not any(status["jobs"].values()), timeout_s=30)
+    await pool.shows("/v1/status", lambda status: not any(status["jobs"].values()), timeout_s=60)
     assert len(agent.starts) == len(set(agent.starts))
     jobs = {token.rpartition(".")[0] for token in agent.starts}
     assert len(jobs) == len(agent.starts), "a job was started twice"

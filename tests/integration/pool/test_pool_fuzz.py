@@ -68,7 +68,7 @@ def ask(tmp_path_factory):
         finally:
             connection.close()
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (run_dir / "pool.sock").exists():
         assert process.poll() is None
         assert time.monotonic() < deadline

@@ -53,12 +53,12 @@ class Pair:
         return self.post("/v1/jobs", body | fields)["ids"][0]
 
     def ends(self, job_id):
-        view = self.get(f"/v1/jobs/{job_id}/wait", timeout_ms=15_000)
+        view = self.get(f"/v1/jobs/{job_id}/wait", timeout_ms=25_000)
         assert view["exit_code"] is not None, view
         return view
 
     def until(self, condition):
-        for _ in range(2000):
+        for _ in range(6000):
             with contextlib.suppress(PoolUnreachable):
                 if condition():
                     return
