@@ -26,25 +26,32 @@ from flexai.adapters.nvidia.backend import NvidiaBackend
 from flexai.testing.device_contract import Holder, run
 import flexai_native
 library, simcard = (Path(text) if text else None for text in sys.argv[1:3])
+least = int(sys.argv[3])
 backend = NvidiaBackend(library, simcard)
-environment = dict(os.environ, **(dict(FLEXAI_SIMCARD=str(simcard), LD_LIBRARY_PATH=str(library.parent)) if simcard else {}))
-holder = subprocess.Popen([flexai_native.program("flexai-workload"), "flood", "--memory", str(%d), "--seconds", "60"],
-                          env=environment, stdout=subprocess.DEVNULL)
+environment = dict(os.environ)
+if simcard:
+    environment.update(FLEXAI_SIMCARD=str(simcard), LD_LIBRARY_PATH=str(library.parent))
+command = [flexai_native.program("flexai-workload"), "flood", "--memory", str(least), "--seconds", "60"]
+holder = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 try:
     uuid = backend.devices()[0].uuid
     for _ in range(400):
-        if any(one.pid == holder.pid and one.used_bytes != 0 for one in backend.processes()): break
+        if any(one.pid == holder.pid and (one.used_bytes < 0 or one.used_bytes >= least) for one in backend.processes()):
+            break
         time.sleep(0.05)
-    time.sleep(0.3)
-    print(json.dumps(run(backend, Holder(holder.pid, uuid, %d))))
+    print(json.dumps(run(backend, Holder(holder.pid, uuid, least)), indent=2))
 finally:
     holder.kill(); holder.wait(); backend.close()
-""" % (HOLD, HOLD)  # fmt: skip
+"""
 
 
 def in_a_process(library, simcard):
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, library, simcard], capture_output=True, text=True, check=False, timeout=90
+        [sys.executable, "-c", CHILD, library, simcard, str(HOLD)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
