@@ -36,7 +36,8 @@ holder = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 try:
     uuid = backend.devices()[0].uuid
     for _ in range(400):
-        if any(one.pid == holder.pid and (one.used_bytes < 0 or one.used_bytes >= least) for one in backend.processes()):
+        shown = [one.used_bytes for one in backend.processes() if one.pid == holder.pid]
+        if any(used < 0 or used >= least for used in shown):
             break
         time.sleep(0.05)
     print(json.dumps(run(backend, Holder(holder.pid, uuid, least)), indent=2))
