@@ -1,6 +1,7 @@
 """The commands against a scripted pool: JSON for programs, tables for people, errors with a remedy, exit codes."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -203,6 +204,12 @@ def test_a_failed_check_is_an_exit_code(pool, command):
 def test_a_reader_that_leaves_is_no_error(environment, tmp_path):
     script = f"{sys.executable} -m flexai.apps.cli jobs 2>err | true; test ! -s err"
     assert subprocess.run(["sh", "-c", script], env=environment, cwd=tmp_path, check=False).returncode == 0
+
+
+def test_the_version_of_both_parts_is_told(flexai):
+    result = flexai("--version")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.fullmatch(r"flexai \d+\.\d+\.\d+, native part \d+\.\d+\.\d+\n", result.stdout)
 
 
 def test_completion_offers_commands_and_options(flexai, environment):

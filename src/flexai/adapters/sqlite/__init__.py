@@ -1,11 +1,12 @@
 """The pool's store: one SQLite file with the ordered event log and the tables derived from it.
 
 Here live the schema and its migrations, the group-committing writer, and the queries. What an event means is not known
-here: rows come and go as plain values. Only ``apps.pool`` calls it.
+here: rows come and go as plain values. Only ``apps.pool`` writes it; ``flexai record`` reads its log.
 """
 
 from flexai.adapters.sqlite.journal import Entry, Journal, StoreError, StoreFull
 from flexai.adapters.sqlite.reader import Reader
+from flexai.adapters.sqlite.recorded import recorded_log
 from flexai.adapters.sqlite.rows import JobRow, Statement
 from flexai.adapters.sqlite.schema import connect, open_store
 
@@ -19,4 +20,5 @@ __all__ = [
     "StoreFull",
     "connect",
     "open_store",
+    "recorded_log",
 ]

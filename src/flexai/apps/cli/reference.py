@@ -19,6 +19,8 @@ _CLI_HEAD = """# Commands
 
 Made from the commands themselves (`python -m flexai.apps.cli.reference docs/reference`); a test compares.
 Every command takes `--json`; exit codes are in [exit-codes.md](exit-codes.md), settings in [settings.md](settings.md).
+`flexai --version` prints the version of both parts. Completion in the shell: `source <(flexai completion bash)`, in
+`~/.bashrc` to keep it; likewise for zsh and fish.
 """
 _EXITS_HEAD = """# Exit codes
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 import sys
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003  typer reads annotations
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from flexai.adapters.sqlite import recorded_log
 from flexai.scheduling import Scheduler
 from flexai.scheduling.commands import Start
 from flexai.scheduling.events import Event
@@ -46,15 +46,7 @@ def export(database: Path) -> Iterator[str]:
     Raises:
         BadInput: there is no such database, or it is none of a pool.
     """
-    try:
-        source = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
-        events = source.execute("SELECT seq, kind, body FROM log ORDER BY seq").fetchall()
-        starts = source.execute("SELECT job_id, body FROM history WHERE kind = 'Start' ORDER BY id").fetchall()
-        source.close()
-    except sqlite3.Error as error:
-        raise BadInput(
-            "pool database", str(database), f"cannot be read ({error})", "Give --state-dir of a pool"
-        ) from error
+    events, starts = recorded_log(database)
     first = events[0][0] if events else 1
     yield dumps({"flexai_recording": VERSION, "complete": first == 1})
     for _, kind, body in events:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flexai import __version__
 from flexai.adapters.pool_client import PoolRefused, PoolUnreachable
 from flexai.apps.cli import exits
 from flexai.apps.cli.commands import cards, inspect, jobs, lifecycle, passed_on, queues
@@ -23,9 +25,25 @@ if TYPE_CHECKING:
 HELP = "Pools the GPUs and NPUs of a machine, cuts each card into exact slices, and schedules AI work on them."
 
 
+def _print_versions(asked: bool) -> None:
+    if asked:
+        print(f"flexai {__version__}, native part {version('flexai-native')}")
+        raise typer.Exit
+
+
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the versions of both parts.", is_eager=True, callback=_print_versions),
+    ] = False,
+) -> None:
+    """What `flexai` itself takes, before a command."""
+
+
 def command_tree() -> Any:
     """All commands as typer's parser sees them; the reference and the completion are made from it."""
     app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+    app.callback(help=HELP)(_root)
     for kind in ("run", "submit"):
         app.command(kind, context_settings={"allow_interspersed_args": False})(job_command(kind))
     for part in (lifecycle, jobs, inspect, cards):
@@ -69,7 +87,7 @@ def invoke(words: Sequence[str]) -> int:
 def _misused(words: Sequence[str], error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
-        print(context.get_help() if context else "", end="")
+        print(context.get_help() if context else "")
         return exits.BAD_INPUT
     hint = f". `{context.command_path} --help` lists what there is" if context else ""
     return _failed(words, exits.BAD_INPUT, "BadInput", error.format_message().rstrip(".") + hint)
