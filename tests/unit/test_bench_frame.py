@@ -38,7 +38,7 @@ def test_a_case_that_fails_is_a_row_that_says_so(tmp_path):
 
 def test_the_header_names_machine_cards_driver_commit_command_date_and_seed():
     head = header("pool", "simulated", "none", 7)
-    assert set(head) == {"benchmark", "machine", "cards", "driver", "commit", "command", "date", "seed"}
+    assert set(head) == {"benchmark", "machine", "cards", "driver", "commit", "command", "date", "load", "seed"}
     assert all(head.values())
 
 
@@ -74,12 +74,57 @@ def test_a_document_has_the_rows_and_a_missed_goal_can_be_an_exit_code(tmp_path,
     monkeypatch.setitem(SUITES, "pool", "suite_of_this_test")
     file = tmp_path / "rows.json"
     options = {"json_file": str(file), "plots": str(tmp_path / "plots"), "seed": 3, "list_cases": False, "quick": True}
+    options |= {"keep": "", "traces": ""}
     assert bench_main.bench("pool", case="f*", strict=True, **options) == 6
     document = json.loads(file.read_text())
     assert [(row["name"], row["goal"], row["met"]) for row in document["rows"]] == [("fast", "<= 1", False)]
     assert document["seed"] == 3
     assert (tmp_path / "plots/pool.png").stat().st_size > 1000
     assert "fast" in capsys.readouterr().out
+
+
+def test_a_kept_result_is_a_page_with_its_pictures_and_replaces_the_one_before(tmp_path, monkeypatch):
+    n_samples = []
+
+    def measure(run):
+        run.inputs["list.csv"] = "ab12"
+        run.pictures.joinpath("pool-curve.png").write_bytes(b"picture")
+        run.captions["pool-curve.png"] = "a | curve"
+        return [Row("fast|er", "always", at_most(1), 0.5, "ms", note="as it was", samples=tuple(range(n_samples[-1])))]
+
+    class Suite:
+        CASES = (Case("fast", "is fast", measure),)
+        READS_TRACES = True
+
+        @staticmethod
+        def hardware():
+            return "simulated", "none"
+
+    monkeypatch.setitem(sys.modules, "suite_of_this_test", Suite)
+    monkeypatch.setitem(SUITES, "pool", "suite_of_this_test")
+    options = {"json_file": "", "plots": "", "seed": 3, "list_cases": False, "quick": False, "strict": True}
+    for count, n_pictures in ((40, 3), (3, 2)):
+        n_samples.append(count)
+        assert bench_main.bench("pool", case="*", keep=str(tmp_path), traces=str(tmp_path), **options) == 0
+        page, document = (tmp_path / "pool.md").read_text(), json.loads((tmp_path / "pool.json").read_text())
+        assert "| fast\\|er | always | ≤ 1 | 0.5 | ms | yes |" in page
+        assert "SHA-256 ab12" in page
+        assert "as it was" in page
+        assert document["inputs"] == {"list.csv": "ab12"}
+        assert set(document["took_s"]) == {"fast"}
+        pictures = {path.name for path in tmp_path.glob("*.png")}
+        assert pictures == set(document["pictures"])
+        assert all(f"({name})" in page for name in pictures)
+        assert len(pictures) == n_pictures
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "says"), [("pool", ".", "not read by"), ("scheduling", "/none", "no folder")]
+)
+def test_traces_that_would_not_be_read_are_refused(name, folder, says, capsys):
+    words = {"quick": True, "case": "*", "json_file": "", "plots": "", "keep": "", "seed": 1, "strict": False}
+    assert bench_main.bench(name, traces=folder, list_cases=False, **words) == 2
+    assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,12 +90,20 @@ class Run:
         seed: of every random choice.
         say: told what is being measured.
         folder: scratch space, short enough for sockets.
+        traces: folder with the caller's traces; None where none was named.
+        pictures: folder for pictures that a case draws itself; None where none are wanted.
+        inputs: what cases read, file name to SHA-256; they add to it.
+        captions: what cases drew into ``pictures``, file name to what it shows; they add to it.
     """
 
     quick: bool
     seed: int
     say: Callable[[str], None]
     folder: Path
+    traces: Path | None = None
+    pictures: Path | None = None
+    inputs: dict[str, str] = field(default_factory=dict)
+    captions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +134,7 @@ def header(name: str, cards: str, driver: str, seed: int) -> dict[str, Any]:
         "commit": _commit(),
         "command": " ".join(["flexai bench", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load": f"{os.getloadavg()[0]:.1f} processes were running before (mean of a minute)",
         "seed": seed,
     }
 

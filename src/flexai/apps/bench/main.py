@@ -5,9 +5,12 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import json
+import os
 import shutil
 import sys
 import tempfile
+import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flexai.apps.bench.frame import Run, header, run_case
+from flexai.apps.bench.kept import keep as keep_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +43,14 @@ def bench(
         str, typer.Option("--json", help="Write header and rows to this file; - prints them.", metavar="FILE")
     ] = "",
     plots: Annotated[str, typer.Option(help="Draw plots into this folder.", metavar="FOLDER")] = "",
+    keep: Annotated[
+        str,
+        typer.Option(help="Write NAME.json, NAME.md and the plots there, as docs/benchmarks.", metavar="FOLDER"),
+    ] = "",
+    traces: Annotated[
+        str,
+        typer.Option(help="Folder with traces, for benchmarks that read some. [env: FLEXAI_TRACES]", metavar="FOLDER"),
+    ] = "",
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 1,
     list_cases: Annotated[bool, typer.Option("--list", help="Only list the cases.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 6 when a goal is missed.")] = False,
@@ -57,33 +69,52 @@ def bench(
         for one in cases:
             print(f"{one.name:20} {one.about}")
         return 0
+    if traces and not (Path(traces).is_dir() and getattr(suite, "READS_TRACES", False)):
+        problem = f"is not read by {name!r}: leave it out" if Path(traces).is_dir() else "is no folder: name one"
+        print(f"flexai bench: --traces {traces!r} {problem}", file=sys.stderr)
+        return BAD_INPUT
     to_terminal = json_file == "-"
     cards, driver = suite.hardware()
     head = header(name, cards, driver, seed)
-    rows = _measure(cases, quick, seed, quiet=to_terminal)
-    document = {**head, "quick": quick, "rows": [row.as_json() for row in rows]}
+    scratch = Path(tempfile.mkdtemp(prefix="fxb"))
+    try:
+        pictures = Path(keep or plots) if keep or plots else None
+        if pictures is not None:
+            pictures.mkdir(parents=True, exist_ok=True)
+        named = traces or os.environ.get("FLEXAI_TRACES", "")
+        say = partial(print, file=sys.stderr if to_terminal else sys.stdout, flush=True)
+        run = Run(quick, seed, say, scratch, Path(named) if named else None, pictures)
+        rows, took_s = _measure(cases, run)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    document = {
+        **head, "quick": quick, "case": case, "inputs": dict(sorted(run.inputs.items())), "took_s": took_s,
+        "rows": [row.as_json() for row in rows],
+    }  # fmt: skip
     if to_terminal:
         print(json.dumps(document, indent=2))
     else:
         _print(head, rows)
         if json_file:
             Path(json_file).write_text(json.dumps(document, indent=2) + "\n")
-    if plots:
+    if pictures is not None:
         from flexai.apps.bench.plots import draw  # noqa: PLC0415  matplotlib only when asked for
 
-        draw(name, rows, Path(plots))
+        shown = {**draw(name, rows, pictures), **run.captions}
+        for path in keep_result(document, rows, shown, pictures) if keep else []:
+            say(f"wrote {path}")
     return GOAL_MISSED if strict and any(row.met is False for row in rows) else 0
 
 
-def _measure(cases: Sequence[Case], quick: bool, seed: int, *, quiet: bool) -> list[Row]:
-    def say(line: str) -> None:
-        print(line, file=sys.stderr if quiet else sys.stdout, flush=True)
-
-    folder = Path(tempfile.mkdtemp(prefix="fxb"))
-    try:
-        return [row for one in cases for row in run_case(one, Run(quick, seed, say, folder))]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _measure(cases: Sequence[Case], run: Run) -> tuple[list[Row], dict[str, float]]:
+    """The rows of all cases, and how many seconds each case took."""
+    rows: list[Row] = []
+    took_s: dict[str, float] = {}
+    for case in cases:
+        began = time.monotonic()
+        rows += run_case(case, run)
+        took_s[case.name] = round(time.monotonic() - began, 1)
+    return rows, took_s
 
 
 def _print(head: dict[str, Any], rows: Sequence[Row]) -> None:

@@ -1,12 +1,13 @@
 """``flexai bench scheduling``: speed of Hi Scheduler, and the quality of its decisions on public traces.
 
-Traces are read from the folder named by ``FLEXAI_TRACES`` (``openb/``, ``philly/``); cases that need one say so when it
+Traces are read from the folder of ``--traces`` (``openb/``, ``philly/``); cases that need one say so when it
 is not there. All of it is simulated but the time that deciding takes.
 """
 
 from flexai.apps.bench.frame import Case
 from flexai.apps.bench.scheduling import fairness, packing, queueing, timing
 
+READS_TRACES = True
 CASES: tuple[Case, ...] = (*timing.CASES, *packing.CASES, *queueing.CASES, *fairness.CASES)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from flexai.adapters.traces import shuffled_arrivals
 from flexai.apps.bench.frame import Case, Goal, Row, at_least, at_most
-from flexai.apps.bench.scheduling.traces import OPENB_LISTS, openb, openb_nodes
+from flexai.apps.bench.scheduling.traces import openb, openb_lists, openb_nodes
 from flexai.simulation.arrivals import pack
 from flexai.simulation.deciders import decider
 from flexai.simulation.experiment import run_by_amount, setup_events
@@ -33,27 +33,29 @@ def _seeds(run: Run) -> list[int]:
     return [FIRST_SEED] if run.quick else list(range(FIRST_SEED, FIRST_SEED + 10))
 
 
-def _drawn(name: str, seeds: Sequence[int]) -> dict[int, list[Job]]:
-    capacity = capacity_milli(openb_nodes())
-    return {seed: shuffled_arrivals(openb(name).works, capacity, ARRIVAL, seed) for seed in seeds}
+def _drawn(run: Run, name: str, seeds: Sequence[int]) -> dict[int, list[Job]]:
+    capacity = capacity_milli(openb_nodes(run))
+    return {seed: shuffled_arrivals(openb(run, name).works, capacity, ARRIVAL, seed) for seed in seeds}
 
 
 def allocation(run: Run) -> Iterable[Row]:
     """Every list: ours, and FGD with its better tie rule (first name)."""
     seeds = _seeds(run)
-    lists = OPENB_LISTS[:1] if run.quick else OPENB_LISTS
+    lists = openb_lists(run)[: 1 if run.quick else None]
     gains = []
     for name in lists:
-        drawn = _drawn(name, seeds)
-        ours = run_by_amount("hi", openb_nodes(), drawn, ARRIVAL)
+        drawn = _drawn(run, name, seeds)
+        ours = run_by_amount("hi", openb_nodes(run), drawn, ARRIVAL)
         samples = tuple(ours.by_seed[seed].curve[ARRIVAL] for seed in seeds)
-        listed = [job_of(work, seq, 0) for seq, work in enumerate(openb(name).works)]
-        fgd = [_fgd(openb_nodes(), listed, drawn[seed]) for seed in seeds[: 2 if len(lists) > 1 else 1]]
+        listed = [job_of(work, seq, 0) for seq, work in enumerate(openb(run, name).works)]
+        fgd = [_fgd(openb_nodes(run), listed, drawn[seed]) for seed in seeds[: 2 if len(lists) > 1 else 1]]
         goal: Goal = at_least(95.8) if name == "default" else at_least(round(fmean(fgd), 2))
-        trace = f"openb {name}, sha256 {openb(name).sha256[:8]}, seeds {seeds[0]}..{seeds[-1]}, mix from arrivals only"
+        trace = (
+            f"openb {name}, sha256 {openb(run, name).sha256[:8]}, seeds {seeds[0]}..{seeds[-1]}, mix from arrivals only"
+        )
         yield Row(f"allocation {name}", f"{trace}, 130 % arrived", goal, fmean(samples), "%", samples=samples)
-        published = PUBLISHED_FGD[name]
-        note = f"published mean {published}; ours {fmean(fgd) - published:+.2f}"
+        published = PUBLISHED_FGD.get(name)
+        note = f"published mean {published}; ours {fmean(fgd) - published:+.2f}" if published else ""
         yield Row(f"FGD {name}", f"{trace}, first-name ties, {len(fgd)} seeds", None, fmean(fgd), "%", note=note)
         gains.append(fmean(samples) - fmean(fgd))
     if len(gains) > 1:
@@ -87,11 +89,10 @@ def _shape(job: Job, index: dict[str, int]) -> Shape:
 
 def renaming(run: Run) -> Iterable[Row]:
     """Node names and the order in which nodes join must not matter."""
-    del run
-    drawn = _drawn("default", [FIRST_SEED])
-    plain = run_by_amount("hi", openb_nodes(), drawn, ARRIVAL).mean(ARRIVAL)
-    order = np.random.default_rng(7).permutation(len(openb_nodes()))
-    renamed = [replace(openb_nodes()[i], name=f"x{place}") for place, i in enumerate(order)]
+    drawn = _drawn(run, "default", [FIRST_SEED])
+    plain = run_by_amount("hi", openb_nodes(run), drawn, ARRIVAL).mean(ARRIVAL)
+    order = np.random.default_rng(7).permutation(len(openb_nodes(run)))
+    renamed = [replace(openb_nodes(run)[i], name=f"x{place}") for place, i in enumerate(order)]
     other = run_by_amount("hi", renamed, drawn, ARRIVAL).mean(ARRIVAL)
     conditions = "openb default, seed 42, names and order of nodes drawn anew"
     yield Row(
@@ -103,10 +104,10 @@ def slices(run: Run) -> Iterable[Row]:
     """The same pods with whole cards only: what a pod does not use of its card counts for nothing."""
     for name, least in (("default", 15.0), ("gpushare60", 23.5)):
         seeds = _seeds(run)[:3]
-        nodes = openb_nodes()
+        nodes = openb_nodes(run)
         capacity = capacity_milli(nodes)
         gains = []
-        for seed, jobs in _drawn(name, seeds).items():
+        for seed, jobs in _drawn(run, name, seeds).items():
             useful = {job.id: job.request.n_devices * job.request.compute_milli for job in jobs}
             whole = [
                 replace(job, request=replace(job.request, compute_milli=1000, limit_milli=1000, memory_bytes=0))

@@ -30,14 +30,14 @@ N_RESAMPLES = 200
 
 
 def _works(run: Run) -> list[Work]:
-    works = one_queue(sorted(between(philly().works, FROM_MS, TO_MS), key=lambda work: work.submit_ms))
+    works = one_queue(sorted(between(philly(run).works, FROM_MS, TO_MS), key=lambda work: work.submit_ms))
     return works[:QUICK_JOBS] if run.quick else works
 
 
 def waits(run: Run) -> Iterable[Row]:
     """Mean wait of all, of gangs, and the 0.99 quantile, at two sizes of pool; with the simulator's own speed."""
     works = _works(run)
-    trace = f"Philly, sha256 {philly().sha256[:8]}, {len(works)} jobs"
+    trace = f"Philly, sha256 {philly(run).sha256[:8]}, {len(works)} jobs"
     for cards, (mean, big, p99) in GOALS.items():
         began = time.perf_counter()
         got = run_in_time("hi", parse_cluster(str(cards)), works)

@@ -31,12 +31,12 @@ def _rows(measured: Sequence[Measured], goals: dict[str, Goal], prefix: str = ""
 
 def binds(run: Run) -> Iterable[Row]:
     """Openb to saturation over four queues, as it is and replicated to 65,000 cards."""
-    nodes = openb_nodes()
-    jobs = shuffled_arrivals(openb("default").works, capacity_milli(nodes), 1.05, 42)
+    nodes = openb_nodes(run)
+    jobs = shuffled_arrivals(openb(run, "default").works, capacity_milli(nodes), 1.05, 42)
     yield from _rows(speed.binds_per_second(nodes, jobs), {"binds": at_least(5000)}, "openb ")
     if not run.quick:
         large = speed.replicated(nodes, LARGE_CARDS)
-        jobs = shuffled_arrivals(openb("default").works, capacity_milli(large), 1.05, 42)
+        jobs = shuffled_arrivals(openb(run, "default").works, capacity_milli(large), 1.05, 42)
         yield from _rows(speed.binds_per_second(large, jobs), {"binds": at_least(2000)}, "65,000 cards ")
 
 
