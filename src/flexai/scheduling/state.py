@@ -178,6 +178,11 @@ class State:
             if not counts[job.priority]:
                 del counts[job.priority]
 
+    def mark_big(self, record: JobRecord) -> None:
+        """Note whether the job is one that gets a reservation at once."""
+        if record.n_cards >= self.big_from and record.state is JobState.QUEUED and not record.waits_on:
+            self.big[record.job.id] = None
+
     def compact(self) -> None:
         """Keep the change log bounded."""
         if len(self.books.changed) > COMPACT_AFTER:

@@ -1,0 +1,141 @@
+"""What users ask: jobs are submitted, held, released, resized and given up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flexai.model import JobState
+from flexai.scheduling import members
+from flexai.scheduling.commands import Evict, Resize
+from flexai.scheduling.records import JobRecord, MemberRecord
+
+if TYPE_CHECKING:
+    from flexai.model import Job
+    from flexai.scheduling.events import JobResizeAsked
+    from flexai.scheduling.state import State
+
+
+def submit(state: State, job: Job) -> None:
+    """A job was acknowledged: it waits, is held, or ends at once with a job it needed."""
+    if job.id in state.jobs or job.id in state.ended:
+        return
+    record = new_record(state, job)
+    state.mix.add(record.shape, job.n_members)
+    failed = [name for name in job.after if state.ended.get(name) is False]
+    record.waits_on = {name for name in job.after if name not in state.ended}
+    for name in record.waits_on:
+        state.dependants.setdefault(name, []).append(job.id)
+    if failed:
+        members.end(state, record, JobState.CANCELLED, f"job {failed[0]} did not succeed")
+    elif job.held:
+        record.state = JobState.HELD
+    elif not record.waits_on:
+        state.wait(record)
+        state.mark_big(record)
+
+
+def new_record(state: State, job: Job) -> JobRecord:
+    """The record of a job that is not known yet."""
+    burst = state.run_times.submitted(f"{job.queue}/{job.user}", job.n_members * job.request.n_devices, state.now_ms)
+    members = [MemberRecord() for _ in range(job.n_members)]
+    record = state.jobs[job.id] = JobRecord(job, state.shape_of(job), burst, JobState.QUEUED, members)
+    return record
+
+
+def hold(state: State, job_id: str, *, held: bool) -> None:
+    """Its user holds a job or lets it go on."""
+    record = state.jobs.get(job_id)
+    if record is None or record.is_placed or (record.state is JobState.HELD) == held:
+        return
+    if held and not record.waits_on:
+        state.leave(record)
+    record.job = replace(record.job, held=held)
+    state.set_state(record, JobState.HELD if held else JobState.QUEUED, "its user asked")
+    if not held and not record.waits_on:
+        state.wait(record)
+        state.mark_big(record)
+
+
+def cancel(state: State, job_id: str) -> None:
+    """Its user gave a job up, wherever it stands."""
+    record = state.jobs.get(job_id)
+    if record is None or record.cancelled:
+        return
+    record.cancelled = True
+    if job_id in state.found:  # its processes may live on a node that is not back yet
+        for index in sorted({grant.member for grant in state.found[job_id]}):
+            record.members[index].evicting, record.members[index].requeue = True, False
+            state.out.append(Evict(job_id, index, state.settings.grace_ms, requeue=False, cause="cancelled"))
+        state.set_state(record, JobState.STOPPING, "cancelled")
+        return
+    if not record.is_placed:
+        state.leave(record)
+        members.end(state, record, JobState.CANCELLED, "cancelled")
+        return
+    state.leave(record)
+    for index, member in enumerate(record.members):
+        if member.hold is not None:
+            member.evicting, member.requeue = True, False
+            state.out.append(Evict(job_id, index, state.settings.grace_ms, requeue=False, cause="cancelled"))
+    state.set_state(record, JobState.STOPPING, "cancelled")
+
+
+def resize(state: State, event: JobResizeAsked) -> None:
+    """Its user wants other shares; a running job that they do not fit keeps what it has."""
+    record = state.jobs.get(event.job_id)
+    if record is None or record.job.request.n_devices == 0:
+        return
+    request = replace(
+        record.job.request, compute_milli=event.compute_milli,
+        limit_milli=max(event.limit_milli, event.compute_milli),
+    )  # fmt: skip
+    if not record.is_placed:
+        waits = record.line is not None
+        if waits:
+            state.leave(record)
+        record.job = replace(record.job, request=request)
+        record.shape = state.shape_of(record.job)
+        if waits:
+            state.wait(record)
+        return
+    growth = event.compute_milli - record.job.request.compute_milli
+    placed = [
+        (index, member) for index, member in enumerate(record.members) if member.hold is not None and not member.lent
+    ]
+    for _, member in placed:
+        hold = member.hold
+        assert hold is not None
+        if any(state.books.free_milli[hold.row, column] < growth for column in hold.columns):
+            return
+    if growth > 0 and state.queues.over_limit(record.job.queue, growth * record.n_cards):
+        return
+    grows = record.line is not None
+    state.leave(record)
+    record.job = replace(record.job, request=request)
+    record.shape = state.shape_of(record.job)
+    if grows:
+        state.wait(record)
+    for index, member in placed:
+        hold = member.hold
+        assert hold is not None
+        state.books.give(hold)
+        state.unhold(record, member)
+        resized = replace(hold, compute_milli=event.compute_milli)
+        state.books.take(resized)
+        state.hold(record, member, resized)
+        state.reservation = None
+        member.grants = state.grants_of(record, index, resized)
+        state.out.append(Resize(record.job.id, index, member.grants, "its user asked"))
+
+
+def age(state: State) -> None:
+    """A job that has waited very long gets a reservation, whatever its size."""
+    for line in state.lines.values():
+        head = line.head
+        if state.now_ms - head.job.submitted_at_ms >= state.settings.reserve_after_ms:
+            state.big.setdefault(head.job.id, None)
+    if state.deferred or state.big:
+        state.ready.update(state.deferred)
+        state.deferred.clear()
+        state.reservation = None

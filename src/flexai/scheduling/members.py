@@ -1,0 +1,114 @@
+"""What becomes of members: they start and end, and with them their jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flexai.model import JobState, MemberState
+from flexai.scheduling import evicting
+
+if TYPE_CHECKING:
+    from flexai.scheduling.events import MemberFinished, MemberStarted
+    from flexai.scheduling.records import JobRecord
+    from flexai.scheduling.state import State
+
+
+def started(state: State, event: MemberStarted) -> None:
+    """A member's process runs."""
+    record = state.jobs.get(event.job_id)
+    if record is None or event.member >= len(record.members):
+        return
+    member = record.members[event.member]
+    if member.hold is None or member.evicting:
+        return
+    member.state = MemberState.RUNNING
+    if all(each.state is not MemberState.STARTING for each in record.members):
+        state.set_state(record, JobState.RUNNING, "started")
+
+
+def finished(state: State, event: MemberFinished) -> None:
+    """A member's processes are gone: what it held is free, and the job goes on, waits again or ends."""
+    record = state.jobs.get(event.job_id)
+    if record is None or event.member >= len(record.members):
+        return
+    member = record.members[event.member]
+    if member.hold is None and not _forget_found(state, event):
+        return
+    state.free(record, member)
+    requeued = member.evicting and member.requeue and event.exit_code != 0 and not record.cancelled
+    member.evicting, member.requeue = False, False
+    member.state = MemberState.WAITING if requeued else MemberState.FINISHED
+    if not requeued and event.exit_code and not record.exit_code:
+        record.exit_code, record.cause = event.exit_code, event.cause
+    if record.is_placed or event.job_id in state.found:
+        # A gang that lost a member cannot go on: the others are stopped, and all start again or none.
+        if not requeued and event.exit_code and record.job.min_member == record.job.n_members > 1:
+            evicting.stop_rest(state, record, "another member failed")
+        return
+    state.note_running(record, runs=False)
+    if any(each.state is MemberState.WAITING for each in record.members) and not record.cancelled:
+        if requeued or not record.exit_code:
+            _requeue(state, record, evicted=requeued)
+            return
+        state.leave(record)  # an elastic job whose members failed grows no more
+    ran_ms = max(0, state.now_ms - record.started_at_ms)
+    if record.exit_code == 0 and not record.cancelled:
+        state.run_times.finished(record.burst, record.job.id, ran_ms)
+        end(state, record, JobState.SUCCEEDED, event.cause or "exited", known=False)
+    elif record.cancelled:
+        end(state, record, JobState.CANCELLED, event.cause or "cancelled")
+    else:
+        state.run_times.finished(record.burst, record.job.id, ran_ms)
+        end(state, record, JobState.FAILED, record.cause or event.cause, known=False)
+
+
+def _requeue(state: State, record: JobRecord, *, evicted: bool) -> None:
+    """Nothing of the job runs, and it is not over: a gang starts again as a whole, an elastic job its rest."""
+    state.leave(record)
+    state.run_times.stopped(record.burst, record.job.id)
+    record.n_evictions += evicted
+    record.exit_code, record.cause, record.started_at_ms = 0, "", -1
+    if record.job.min_member == record.job.n_members:
+        for member in record.members:
+            member.state = MemberState.WAITING
+    cause = "evicted; keeps its place in the queue" if evicted else "the rest of its members wait"
+    state.set_state(record, JobState.QUEUED, cause)
+    state.wait(record)
+    state.mark_big(record)
+
+
+def end(state: State, record: JobRecord, final: JobState, cause: str, *, known: bool = True) -> None:
+    """Nothing more happens to the job; those that waited for it go on or end with it."""
+    job_id = record.job.id
+    if known:
+        state.run_times.forget(record.burst, job_id)
+    del state.jobs[job_id]
+    if state.reservation is not None and state.reservation.job_id == job_id:
+        state.reservation = None
+        state.ready.update(state.deferred)
+        state.deferred.clear()
+    state.set_state(record, final, cause)
+    succeeded = final is JobState.SUCCEEDED
+    state.ended[job_id] = succeeded
+    for name in state.dependants.pop(job_id, ()):
+        waiting = state.jobs.get(name)
+        if waiting is None or job_id not in waiting.waits_on:
+            continue
+        if not succeeded:
+            end(state, waiting, JobState.CANCELLED, f"job {job_id} did not succeed")
+            continue
+        waiting.waits_on.discard(job_id)
+        if not waiting.waits_on and waiting.state is JobState.QUEUED:
+            state.wait(waiting)
+            state.mark_big(waiting)
+
+
+def _forget_found(state: State, event: MemberFinished) -> bool:
+    """A member found after a restart ended before its node came back; whether it was one of those."""
+    known = state.found.get(event.job_id, [])
+    left = [grant for grant in known if grant.member != event.member]
+    if left:
+        state.found[event.job_id] = left
+    else:
+        state.found.pop(event.job_id, None)
+    return len(left) < len(known)

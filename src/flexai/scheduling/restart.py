@@ -1,0 +1,58 @@
+"""What ran before a restart: grants that exist are truth, and are booked when their nodes are back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flexai.model import JobState, MemberState
+from flexai.scheduling import placing
+from flexai.scheduling.jobs import new_record
+
+if TYPE_CHECKING:
+    from flexai.model import Grant
+    from flexai.scheduling.events import GrantsFound
+    from flexai.scheduling.records import JobRecord
+    from flexai.scheduling.state import State
+
+
+def found(state: State, event: GrantsFound) -> None:
+    """Grants that exist after a restart; booked when all their nodes are back."""
+    job, grants = event.job, event.grants
+    if job.id in state.jobs:
+        return
+    record = new_record(state, job)
+    for index in event.evicted:
+        record.members[index].evicting = record.members[index].requeue = True
+    record.state, record.started_at_ms = JobState.RUNNING, state.now_ms
+    state.note_running(record, runs=True)
+    if all(grant.node in state.books.row_of and grant.device in state.books.place_of for grant in grants):
+        take_found(state, record, list(grants))
+    else:
+        state.found[job.id] = list(grants)
+        for grant in grants:
+            state.found_on.setdefault(grant.node, {})[job.id] = None
+
+
+def take_found(state: State, record: JobRecord, grants: list[Grant]) -> None:
+    """Book grants that exist: they are truth, even on a card that is cordoned."""
+    by_member: dict[int, list[Grant]] = {}
+    for grant in grants:
+        by_member.setdefault(grant.member, []).append(grant)
+    for index, member in enumerate(record.members):
+        held = by_member.get(index)
+        if not held:
+            member.state = MemberState.FINISHED
+            continue
+        places = [state.books.place_of[grant.device] for grant in held]
+        shape = record.shape
+        hold = placing.hold_of(
+            places, held[0].compute_milli, tuple(grant.memory_bytes for grant in held), shape.cpu_milli,
+            shape.ram_bytes,
+        )  # fmt: skip
+        state.books.take(hold)
+        if shape.compute_milli and not hold.compute_milli:
+            member.lent = True
+            state.lent[record.job.id, index] = None
+        state.hold(record, member, hold)
+        member.state, member.grants = MemberState.RUNNING, tuple(held)
+    state.run_times.started(record.burst, record.job.id, state.now_ms)
