@@ -240,6 +240,11 @@ void ac_all_resumed(struct ac_card *c, uint64_t now)
     c->next_look = now;
 }
 
+int ac_turn_of(const struct ac_card *c)
+{
+    return c->primary;
+}
+
 bool ac_contended(const struct ac_card *c)
 {
     int n = 0;

@@ -101,6 +101,8 @@ bool ac_step(struct ac_card *card, uint64_t now, struct ac_action *action);
 void ac_done(struct ac_card *card, const struct ac_action *action, int result, uint64_t now);
 uint64_t ac_next_wake(const struct ac_card *card, uint64_t now);
 
+/* Whose turn it is, or AC_OUTSIDE. */
+int ac_turn_of(const struct ac_card *card);
 /* Several tenants want the card now. */
 bool ac_contended(const struct ac_card *card);
 /* Turns are this many thousandths of what the settings say: longer where many cards share one controller. */

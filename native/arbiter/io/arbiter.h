@@ -58,6 +58,7 @@ struct io_card {
     int tenant[AC_MAX_TENANTS]; /* -1 = free */
     struct cc_group known[MAX_HANDLES];
     int n_known, watched;
+    int turn_of; /* tenant whose turn was last told, -1 = nobody */
     char note[128];
     uint64_t control_ns, n_control;
     struct ac_card_usage base;
@@ -129,4 +130,12 @@ void usage_base_card(struct io_card *card);
 void usage_keep_grant(struct arbiter *a, struct io_grant *g);
 void usage_keep_card(struct io_card *card);
 void usage_publish(struct arbiter *a, uint64_t now);
+/* timeline.c; false: there is no room for it, and nothing is told */
+bool timeline_open(const struct arbiter *a);
+void timeline_began(const struct arbiter *a, uint64_t now);
+void timeline_log(const struct arbiter *a, int card, const struct cc_log_record *records, int n, uint64_t dropped,
+                  uint64_t card_now, uint64_t now);
+void timeline_stops(const struct arbiter *a, int card, const uint32_t *handles, int n, bool stopped, uint64_t now);
+void timeline_gate(const struct arbiter *a, int card, int tenant, bool open, uint64_t now);
+void timeline_turn(const struct arbiter *a, int card, int tenant, uint64_t now);
 #endif

@@ -24,6 +24,7 @@ static void use(struct arbiter *a, int at, uint32_t backend, const char *note)
     struct io_card *card = &a->card[at];
     card->backend = backend;
     card->core = ac_new(NULL, (enum fx_backend)backend, now_ns());
+    card->turn_of = -1;
     snprintf(card->note, sizeof card->note, "%s", note);
     for (int i = 0; i < AC_MAX_TENANTS; i++)
         card->tenant[i] = -1;
@@ -97,6 +98,7 @@ void card_let_go(struct arbiter *a, int at, const char *reason)
     int n = ac_stopped(card->core, handles, MAX_HANDLES);
     if (card->ops) {
         int result = n ? card->ops->stop(card->cc, handles, n, 0) : 0;
+        timeline_stops(a, at, handles, result < 0 ? 0 : n, false, now_ns());
         for (int i = 0; i < n && result >= 0; i++)
             journal_remove(a->journal, card->uuid, handles[i]);
     }
@@ -172,14 +174,16 @@ void card_process_gone(struct arbiter *a, int at, uint32_t pid)
     for (int i = 0; i < card->n_known; i++)
         if (card->known[i].pid == pid) {
             journal_remove(a->journal, card->uuid, card->known[i].handle);
+            timeline_stops(a, at, &card->known[i].handle, 1, false, now_ns()); /* what is gone is not stopped */
             if (card->ops)
                 card->ops->forget(card->cc, card->known[i].handle);
             card->known[i--] = card->known[--card->n_known];
         }
 }
 
-static int stop(struct arbiter *a, struct io_card *card, const struct ac_action *action)
+static int stop(struct arbiter *a, int at, const struct ac_action *action)
 {
+    struct io_card *card = &a->card[at];
     for (int i = 0; i < action->n; i++) {
         bool written = false;
         for (int k = 0; k < card->n_known && !written; k++)
@@ -189,14 +193,17 @@ static int stop(struct arbiter *a, struct io_card *card, const struct ac_action 
             return -ENOSPC; /* what cannot be resumed after our death is not stopped */
     }
     int result = card->ops->stop(card->cc, action->handles, action->n, 1);
+    timeline_stops(a, at, action->handles, result < 0 ? 0 : action->n, true, now_ns());
     for (int i = 0; i < action->n && result < 0 && action->n <= 8; i++)
         journal_remove(a->journal, card->uuid, action->handles[i]);
     return result;
 }
 
-static int resume(struct arbiter *a, struct io_card *card, const struct ac_action *action)
+static int resume(struct arbiter *a, int at, const struct ac_action *action)
 {
+    struct io_card *card = &a->card[at];
     int result = card->ops->stop(card->cc, action->handles, action->n, 0);
+    timeline_stops(a, at, action->handles, result < 0 ? 0 : action->n, false, now_ns());
     for (int i = 0; i < action->n && result >= 0; i++)
         journal_remove(a->journal, card->uuid, action->handles[i]);
     return result;
@@ -226,8 +233,10 @@ static int read_log(struct arbiter *a, int at)
     for (int i = 0; i < n; i++)
         if (records[i].kind == CC_LOG_START && !ac_process_known(card->core, records[i].pid))
             discover(a, at, records[i].pid);
-    if (n >= 0)
+    if (n >= 0) {
         ac_log(card->core, records, n, dropped, card_now, now);
+        timeline_log(a, at, records, n, dropped, card_now, now);
+    }
     return n;
 }
 
@@ -238,9 +247,9 @@ static int carry_out(struct arbiter *a, int at, const struct ac_action *action)
     case AC_READ_LOG:
         return read_log(a, at);
     case AC_STOP:
-        return stop(a, card, action);
+        return stop(a, at, action);
     case AC_RESUME:
-        return resume(a, card, action);
+        return resume(a, at, action);
     case AC_TIMESLICE:
         return card->ops->set_timeslice(card->cc, action->handles[0], action->value);
     case AC_PREEMPT:
@@ -250,12 +259,22 @@ static int carry_out(struct arbiter *a, int at, const struct ac_action *action)
         return 0;
     case AC_GATE:
         gate_set(a, card, action->tenant, action->value != 0);
+        timeline_gate(a, at, card->tenant[action->tenant], action->value != 0, now_ns());
         return 0;
     case AC_WINDOW:
         gate_window(a, card, action->tenant, action->value);
         return 0;
     }
     return 0;
+}
+
+static void tell_turn(struct arbiter *a, int at, uint64_t now)
+{
+    struct io_card *card = &a->card[at];
+    int number = ac_turn_of(card->core), tenant = number < 0 ? -1 : card->tenant[number];
+    if (tenant != card->turn_of)
+        timeline_turn(a, at, tenant, now);
+    card->turn_of = tenant;
 }
 
 static void card_step(struct arbiter *a, int at)
@@ -272,6 +291,7 @@ static void card_step(struct arbiter *a, int at)
             card->n_failed = result < 0 ? card->n_failed + 1 : 0;
         }
         ac_done(card->core, &action, result, ended);
+        tell_turn(a, at, ended);
         __atomic_store_n(&a->journal->heartbeat_ns, ended, __ATOMIC_SEQ_CST);
         if (card->n_failed >= FAILURES_TO_LEAVE) {
             char why[128];
@@ -338,7 +358,10 @@ uint64_t cards_wake(struct arbiter *a, uint64_t now)
 void cards_rescued(struct arbiter *a)
 {
     say("the guardian took us for dead and resumed everything");
+    timeline_began(a, now_ns());
     for (int i = 0; i < FX_MAX_DEVICES; i++)
-        if (a->card[i].core)
+        if (a->card[i].core) {
             ac_all_resumed(a->card[i].core, now_ns());
+            a->card[i].turn_of = -1;
+        }
 }

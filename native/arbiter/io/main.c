@@ -151,6 +151,10 @@ static bool begin(struct arbiter *a)
     struct epoll_event timer = {.events = EPOLLIN, .data.u64 = EVENT_TIMER};
     struct epoll_event demand = {.events = EPOLLIN, .data.u64 = EVENT_DEMAND};
     usage_publish(a, now_ns());
+    if (timeline_open(a))
+        timeline_began(a, now_ns());
+    else
+        say("--run-dir %s: no timeline: %s", a->run_dir, strerror(errno));
     return demand_start(a) && epoll_ctl(a->epoll, EPOLL_CTL_ADD, a->timer, &timer) == 0 &&
            epoll_ctl(a->epoll, EPOLL_CTL_ADD, a->demand_event, &demand) == 0 && agent_listen(a);
 }

@@ -133,6 +133,7 @@ static void leave(struct arbiter *a, int tenant, struct io_grant *g)
                 if (card->known[k].handle == handles[i] && process_tenant(a, card->known[k].pid) == tenant)
                     mine[n_mine++] = handles[i];
         int result = n_mine ? card->ops->stop(card->cc, mine, n_mine, 0) : 0;
+        timeline_stops(a, g->card, mine, result < 0 ? 0 : n_mine, false, now_ns());
         for (int i = 0; i < n_mine && result >= 0; i++)
             journal_remove(a->journal, card->uuid, mine[i]);
     }

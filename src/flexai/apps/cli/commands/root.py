@@ -15,6 +15,7 @@ from flexai.adapters.pool_client import PoolRefused, PoolUnreachable
 from flexai.apps.cli import exits
 from flexai.apps.cli.commands import cards, inspect, jobs, lifecycle, passed_on, queues
 from flexai.apps.cli.commands.job_commands import job_command
+from flexai.apps.cli.commands.timeline import timeline
 from flexai.apps.cli.commands.top import top
 from flexai.apps.cli.up.lock import AlreadyUp
 from flexai.wire.errors import BadInput
@@ -50,6 +51,7 @@ def command_tree() -> Any:
         for function in part.COMMANDS:
             app.command()(function)
     app.command("top")(top)
+    app.command("timeline")(timeline)
     for name in passed_on.APPS:
         app.command(name, context_settings=passed_on.SETTINGS)(passed_on.passed_on(name))
     app.add_typer(queues.app, name="queue")

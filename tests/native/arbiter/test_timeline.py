@@ -1,0 +1,100 @@
+"""Who had the card, as the arbiter tells it while it runs: the same as its accounts say."""
+
+import signal
+import time
+from collections import defaultdict
+
+import pytest
+
+from flexai.adapters.shm import TimelineFile
+from flexai.wire.timeline import Kind, spans
+
+LEASE = 1
+
+
+@pytest.fixture
+def node(make_node):
+    return make_node()
+
+
+def watched(node, seconds):
+    """(what it did, tenant) -> ns, and the account's card time of each tenant, over the same seconds."""
+    ring = TimelineFile(node.run_dir / "timeline")
+    told = ring.read()
+    before = node.usage()
+    time.sleep(seconds)
+    after = node.usage()
+    told += ring.read()
+    did = defaultdict(int)
+    for span in spans(told, before.heartbeat_ns, after.heartbeat_ns):
+        did[span.what, span.tenant] += span.end_ns - span.begin_ns
+    was = {entry.tenant: entry.held_ns for entry in before.tenants}
+    held = {entry.tenant: entry.held_ns - was.get(entry.tenant, 0) for entry in after.tenants}
+    return did, held, after.heartbeat_ns - before.heartbeat_ns
+
+
+def test_the_timeline_adds_up_to_the_accounts(node):
+    node.put("one", node.run("one", "flood"), 300)
+    node.put("two", node.run("two", "flood"), 700)
+    node.shares(0.5)
+    did, held, took_ns = watched(node, 1.5)
+    for tenant in ("one", "two"):
+        # The account is published every 100 ms and charged up to the last reading of the log.
+        assert abs(did["runs", tenant] - held[tenant]) < 60_000_000
+        assert did["turn", tenant] > 0
+        # While the one has its turn the other is stopped.
+        assert did["stopped", tenant] > 0.1 * took_ns
+    assert did["runs", "one"] + did["runs", "two"] + did["idle", ""] <= took_ns
+
+
+def test_with_gates_it_is_whose_turn_it_is(node):
+    node.prefer(LEASE)
+    for name in ("one", "two"):
+        node.put(name, None, 500)
+        node.put(name, node.run(name, "flood", shimmed=True), 500)
+    node.shares(0.5)
+    did, held, took_ns = watched(node, 1.0)
+    for tenant in ("one", "two"):
+        assert abs(did["runs", tenant] - held[tenant]) < 0.25 * took_ns
+        assert did["stopped", tenant] > 0.1 * took_ns
+
+
+def test_nothing_is_stopped_any_more_when_a_new_arbiter_began(node):
+    one = node.run("one", "flood")
+    node.put("one", one, 100, 100)
+    node.shares(0.5)
+    ring = TimelineFile(node.run_dir / "timeline")
+    told = ring.read()
+    node.arbiter.send_signal(signal.SIGKILL)
+    node.arbiter.wait()
+    node.start_arbiter()
+    node.eventually(lambda: told.extend(ring.read()) or told[-1].kind is Kind.BEGAN)
+    began_ns = told[-1].at_ns
+    stops = [span for span in spans(told, 0, began_ns + 10**9) if span.what == "stopped"]
+    assert stops
+    assert max(span.end_ns for span in stops) <= began_ns
+
+
+def test_a_process_that_died_while_stopped_is_not_shown_as_stopped(node):
+    one, two = node.run("one", "flood"), node.run("two", "flood")
+    node.put("one", one, 300)
+    node.put("two", two, 700)
+    node.shares(0.5)
+    one.kill()
+    one.wait()
+    node.shares(0.5)
+    told = TimelineFile(node.run_dir / "timeline").read()
+    now_ns = time.monotonic_ns()
+    assert not [span for span in spans(told, now_ns, now_ns + 1) if span.what == "stopped"]
+
+
+def test_the_arbiter_goes_on_without_room_for_a_timeline(node):
+    node.arbiter.send_signal(signal.SIGTERM)
+    node.arbiter.wait()
+    (node.run_dir / "timeline").unlink()
+    (node.run_dir / "timeline").mkdir()
+    node.start_arbiter()
+    assert "no timeline" in node.log()
+    node.put("one", node.run("one", "flood"), 1000)
+    node.shares(0.3)
+    assert node.shares(0.5)["one"] > 50
