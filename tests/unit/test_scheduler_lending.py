@@ -12,12 +12,12 @@ def job(name, seq, milli, gib, tenant_class=TenantClass.GUARANTEED):
     return Job(name, "ann", "a", SliceRequest(milli, 1000, gib * GIB, tenant_class), seq=seq, preemptible=False)
 
 
-def busy_card():
-    """A card granted in full to an owner, and a best-effort job that waits."""
+def busy_card(owner_milli=1000):
+    """A card granted to an owner, and a best-effort job that waits: less than it asks for is free, if anything."""
     scheduler = Scheduler(SchedulerSettings(), check=True)
     scheduler.step(QueuePut(0, Queue("a")))
     scheduler.step(NodePut(0, Node("n", (Device("card", "H200", "simulated", 0, 100 * GIB),), 64_000, 64 * GIB)))
-    scheduler.step(JobSubmitted(1, job("owner", 1, 1000, 40)))
+    scheduler.step(JobSubmitted(1, job("owner", 1, owner_milli, 40)))
     assert scheduler.step(JobSubmitted(2, job("guest", 2, 300, 50, TenantClass.BEST_EFFORT))) == []
     return scheduler
 
@@ -38,12 +38,32 @@ def test_idle_compute_is_lent_and_no_compute_is_granted_for_it():
 
 
 def test_what_is_busy_is_not_lent():
-    assert started(measured(busy_card(), 800)) == []
+    assert started(measured(busy_card(), 950)) == []
+
+
+def test_of_what_is_idle_a_job_takes_less_than_it_asks_for():
+    commands = measured(busy_card(), 800)
+    assert [(command.job_id, command.cause) for command in commands if isinstance(command, Start)] == [
+        ("guest", "lent: 20% of its card was measured idle")
+    ]
+
+
+def test_alike_jobs_are_lent_to_until_what_is_idle_is_given_away():
+    scheduler = busy_card()
+    for seq in range(3, 9):
+        scheduler.step(JobSubmitted(seq, job(f"small{seq}", seq, 300, 5, TenantClass.BEST_EFFORT)))
+    assert started(measured(scheduler, 100)) == ["guest", "small3", "small4"]
+
+
+def test_work_that_comes_later_is_lent_what_was_measured_before():
+    scheduler = busy_card()
+    assert started(measured(scheduler, 100)) == ["guest"]
+    assert started(scheduler.step(JobSubmitted(11, job("late", 3, 300, 5, TenantClass.BEST_EFFORT)))) == ["late"]
 
 
 def test_what_programs_outside_the_pool_use_is_not_lent():
     scheduler = busy_card()
-    scheduler.step(ForeignUsage(3, "card", 0, 700))
+    scheduler.step(ForeignUsage(3, "card", 0, 850))
     assert started(measured(scheduler, 100)) == []
 
 
@@ -56,18 +76,16 @@ def test_memory_is_never_lent():
 def test_a_lent_start_is_granted_when_the_owner_is_gone():
     scheduler = busy_card()
     measured(scheduler, 100)
-    scheduler.step(MemberFinished(20, "owner", 0, 0))
-    resized = [command for command in scheduler.step(Tick(21)) if isinstance(command, Resize)]
+    resized = [each for each in scheduler.step(MemberFinished(20, "owner", 0, 0)) if isinstance(each, Resize)]
     assert [(command.job_id, command.grants[0].compute_milli) for command in resized] == [("guest", 300)]
     assert scheduler.state.queues["a"].used_milli == 300
     assert scheduler.step(Tick(22)) == []
 
 
 def test_a_guaranteed_job_takes_the_memory_of_a_lent_one_back():
-    scheduler = busy_card()
+    scheduler = busy_card(800)
     measured(scheduler, 100)
-    scheduler.step(MemberFinished(20, "owner", 0, 0))
-    commands = scheduler.step(JobSubmitted(21, job("next", 3, 500, 60)))
+    commands = scheduler.step(JobSubmitted(21, job("next", 3, 150, 60)))
     evicted = [command for command in commands if isinstance(command, Evict)]
     assert [(command.job_id, command.requeue) for command in evicted] == [("guest", True)]
     assert "taken back" in evicted[0].cause
@@ -75,8 +93,7 @@ def test_a_guaranteed_job_takes_the_memory_of_a_lent_one_back():
 
 
 def test_best_effort_work_takes_nothing_back():
-    scheduler = busy_card()
+    scheduler = busy_card(800)
     measured(scheduler, 100)
-    scheduler.step(MemberFinished(20, "owner", 0, 0))
-    commands = scheduler.step(JobSubmitted(21, job("next", 3, 500, 60, TenantClass.BEST_EFFORT)))
+    commands = scheduler.step(JobSubmitted(21, job("next", 3, 150, 60, TenantClass.BEST_EFFORT)))
     assert not [command for command in commands if isinstance(command, Evict)]

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from flexai.scheduling.records import JobRecord
     from flexai.scheduling.state import State
 
+LEAST_IDLE_MILLI = 100
+"""Less than that of a card is not worth a start; changes of tenants and errors of measuring are of that size."""
+
 
 def run(state: State) -> None:
     """Grant what is lent where it became free; then start best-effort jobs on idle compute, in order of submission."""
@@ -32,7 +35,7 @@ def run(state: State) -> None:
     if not state.measured_milli:
         return
     waiting = [
-        line.head
+        line
         for line in state.lines.values()
         if line.head.job.request.tenant_class is TenantClass.BEST_EFFORT
         and line.key.n_members == 1
@@ -42,27 +45,33 @@ def run(state: State) -> None:
     if not waiting:
         return
     idle = idle_milli(state)
-    for record in sorted(waiting, key=lambda each: each.job.seq):
-        if record.job.queue in state.queues and not state.queues.over_limit(record.job.queue, 0):
-            _lend(state, record, idle)
+    for line in sorted(waiting, key=lambda each: each.head.job.seq):
+        while line.jobs and line.key.queue in state.queues and not state.queues.over_limit(line.key.queue, 0):
+            if not _lend(state, line.head, idle):
+                break
 
 
-def _lend(state: State, record: JobRecord, idle: NDArray[np.int64]) -> None:
-    """Start a job where most is idle, if its memory fits somewhere and no reservation minds."""
+def _lend(state: State, record: JobRecord, idle: NDArray[np.int64]) -> bool:
+    """Start a job where most is idle, if its memory fits somewhere and no reservation minds.
+
+    What it asks for is what it would be granted; of what is idle it takes whatever there is.
+    """
     books, n = state.books, len(state.books.names)
     free = replace(record.shape, compute_milli=0)
     host = (books.cpu_milli[:n] >= free.cpu_milli) & (books.ram_bytes[:n] >= free.ram_bytes)
-    fits = books.cards_that_fit(free) & host[:, None] & (idle >= record.shape.compute_milli)
+    fits = books.cards_that_fit(free) & host[:, None] & (idle >= LEAST_IDLE_MILLI)
     if not fits.any():
-        return
+        return False
     row, column = np.unravel_index(int(np.where(fits, idle, -1).argmax()), idle.shape)
     hold = books.hold_for(record.shape, int(row), (int(column),), compute_milli=0)
     books.take(hold)
     if state.reservation is not None and not state.reservation.lets_pass([hold], ends_ms(state, record)):
         books.give(hold)
-        return
+        return False
+    cause = f"lent: {idle[row, column] / 10:g}% of its card was measured idle"
     idle[row, column] -= record.shape.compute_milli
-    begin(state, record, [hold], "lent: its compute is idle there now", lent=True)
+    begin(state, record, [hold], cause, lent=True)
+    return True
 
 
 def _grant_if_free(state: State, record: JobRecord, index: int) -> None:

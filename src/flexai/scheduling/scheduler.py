@@ -68,7 +68,7 @@ class Scheduler:
         elif isinstance(event, JobSubmitted) and (record := state.jobs.get(event.job.id)) is not None:
             line = state.lines.get(record.line) if record.line is not None else None
             evicting.run(state, [line] if line is not None else [], evicting.STEPS)
-        if isinstance(event, UsageMeasured | Tick):
+        if isinstance(event, UsageMeasured | Tick | JobSubmitted | MemberFinished):
             lending.run(state)
         state.compact()
         if self._check:

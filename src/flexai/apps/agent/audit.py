@@ -172,6 +172,23 @@ class Audit:
                 log.exception("reading the figures")
             await asyncio.sleep(_USAGE_EVERY_S if news.has_listeners else _EVERY_S)
 
+    async def measured(self) -> dict[str, Any]:
+        """The figures of this moment, with what each slice made use of: for whoever would lend what is idle."""
+        usage = self._usage.read()
+        if usage is not None:
+            self.last = usage
+            self.figures.take(usage)
+        readings = await asyncio.to_thread(self._node.parts.backend.readings)
+        fields = self.usage_fields()
+        used: dict[tuple[str, str], int] = {}
+        for reading in readings:
+            used |= self.figures.used_milli(reading.uuid, reading.busy_milli)
+        for tenant in fields["tenants"]:
+            place = f"{tenant['job_id']}.{tenant['member']}", tenant["device"]
+            if place in used:
+                tenant["used_milli"] = used[place]
+        return fields
+
     def usage_fields(self) -> dict[str, Any]:
         """What each slice got and holds, and each card."""
         tenants = []

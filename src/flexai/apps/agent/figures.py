@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from flexai.ports import TenantUsage, Usage
 
+_NOW_NS = 400_000_000
 _SHORT_NS = 1_000_000_000
 _LONG_NS = 10_000_000_000
 _SLACK_NS = 100_000_000
@@ -70,6 +71,24 @@ class Figures:
             _milli(now.wanted_ns, short[1].wanted_ns if short else 0, short),
             now.held_ns, now.n_turns, now.n_stops, now.state, now.hostile,
         )  # fmt: skip
+
+    def used_milli(self, uuid: str, busy_milli: int) -> dict[Place, int]:
+        """What each tenant of a card made use of just now, outsiders included.
+
+        A tenant alone on a card holds it whether it works or not, and nothing in the log tells the two apart. So where
+        all of them together held the card for longer than it was at work (``busy_milli``, as its driver says; -1 when
+        it does not), what they held is taken for that much less.
+        """
+        places = [place for place in self.places() if place[1] == uuid]
+        got = {place: self._got_now(place) for place in places}
+        total = sum(got.values())
+        if 0 <= busy_milli < total:
+            got = {place: milli * busy_milli // total for place, milli in got.items()}
+        return got
+
+    def _got_now(self, place: Place) -> int:
+        before = self._before(place, _NOW_NS)
+        return _milli(self._readings[-1][2][place].held_ns, before[1].held_ns if before else 0, before)
 
     def _before(self, place: Place, window_ns: int) -> tuple[int, TenantUsage] | None:
         """The oldest reading within the window: (how long ago, counters)."""

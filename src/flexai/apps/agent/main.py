@@ -141,7 +141,7 @@ async def serve(settings: Settings) -> int:
         node,
         {
             "hello": show_hello,
-            "usage": audit.usage_fields,
+            "usage": audit.measured,
             "doctor": lambda: {"checks": checks(node, audit, settings.run_dir, settings.state_dir, missing)},
         },
     )

@@ -11,14 +11,13 @@ from flexai.apps.pool.book import JobRecord
 from flexai.apps.pool.core import Core
 from flexai.apps.pool.driver import Driver
 from flexai.apps.pool.tasks import spawn
-from flexai.model import DeviceHealth, Node, TenantClass
-from flexai.scheduling.events import DeviceChanged, ForeignUsage, NodePut, UsageMeasured
+from flexai.model import DeviceHealth, Node
+from flexai.scheduling.events import DeviceChanged, ForeignUsage, NodePut
 from flexai.wire.store import node_from_plain
 
 log = logging.getLogger("flexai.pool.agent")
 
 _GREETING_TIMEOUT_S = 20.0
-_MEASURED_EVERY_MS, _WINDOW_MS = 5_000, 10_000
 
 
 class AgentLink:
@@ -33,7 +32,6 @@ class AgentLink:
         self.foreign: dict[str, dict[str, Any]] = {}
         self._slices: dict[Any, dict[str, Any]] = {}
         self._cards: dict[Any, dict[str, Any]] = {}
-        self._measured_at_ms = 0
         self._lines: defaultdict[tuple[str, int], asyncio.Queue[dict[str, Any]]] = defaultdict(asyncio.Queue)
         self._workers: dict[tuple[str, int], asyncio.Task[None]] = {}
         self.node: Node | None = None
@@ -76,7 +74,7 @@ class AgentLink:
             case "foreign":
                 spawn(self._foreign(message))
             case "usage":
-                self._take_usage(message)
+                self.take_usage(message)
             case "over_cap":
                 body = {name: message.get(name) for name in ("member", "uuid", "used_bytes", "cap_bytes")}
                 self._core.note(str(message["job_id"]), "OverCap", body)
@@ -113,8 +111,8 @@ class AgentLink:
         if before is None or fields != (int(before.get("memory_bytes", 0)), int(before.get("compute_milli", 0))):
             await self._core.post_surely(ForeignUsage(self._core.clock(), uuid, *fields))
 
-    def _take_usage(self, message: dict[str, Any]) -> None:
-        """Figures twice a second; those who borrow for a living are considered every few seconds."""
+    def take_usage(self, message: dict[str, Any]) -> None:
+        """The agent's figures of its slices and cards."""
         self._slices = {
             (tenant.get("job_id"), tenant.get("member"), tenant.get("device")): {
                 name: value for name, value in tenant.items() if name not in {"job_id", "member", "device"}
@@ -122,15 +120,12 @@ class AgentLink:
             for tenant in message.get("tenants", ())
         }
         self._cards = {card.get("uuid"): card for card in message.get("devices", ())}
-        now_ms = self._core.clock()
-        if now_ms - self._measured_at_ms >= _MEASURED_EVERY_MS and self._somebody_would_borrow():
-            self._measured_at_ms = now_ms
-            used = tuple((key[0], key[1], key[2], view.get("got_milli_10s", 0)) for key, view in self._slices.items())
-            spawn(self._core.post_surely(UsageMeasured(now_ms, _WINDOW_MS, used)))
 
-    def _somebody_would_borrow(self) -> bool:
-        waiting = (record.job.request.tenant_class for record in self._core.book.waiting())
-        return any(tenant_class is TenantClass.BEST_EFFORT for tenant_class in waiting)
+    def used(self) -> tuple[tuple[str, int, str, int], ...]:
+        """What each slice makes use of, as the agent measured it last: (job, member, card, thousandths)."""
+        return tuple(
+            (*key, int(view.get("used_milli", view.get("got_milli_1s", 0)))) for key, view in self._slices.items()
+        )
 
     def measured(self, job_id: str, member: int, device: str) -> dict[str, Any]:
         """What a slice got and holds, as the agent measured it last; empty when it has not."""

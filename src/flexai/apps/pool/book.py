@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flexai.adapters.sqlite.rows import JobRow
-from flexai.model import Device, Job, JobState, Node, Queue
+from flexai.model import Device, Job, JobState, Node, Queue, TenantClass
 from flexai.wire.api import DEFAULT_QUEUE, Submission
 from flexai.wire.store import Member, decode_job, decode_members, encode_job, encode_members
 
@@ -100,11 +100,18 @@ def record_of(row: JobRow, gid: int, submission: Submission) -> JobRecord:
 
 
 class Book:
-    """All active jobs, those that ended and are not yet in the tables, the queues, nodes, cordons and news of cards."""
+    """What is known now: jobs, queues, nodes, cordons and news of cards.
+
+    Attributes:
+        active: jobs that are not over.
+        ended: jobs that are, and are not yet in the tables.
+        borrowers: the active best-effort jobs.
+    """
 
     def __init__(self) -> None:
         self.active: dict[str, JobRecord] = {}
         self.ended: dict[str, JobRecord] = {}
+        self.borrowers: dict[str, JobRecord] = {}
         self.queues: dict[str, Queue] = {DEFAULT_QUEUE: Queue(DEFAULT_QUEUE)}
         self.nodes: dict[str, Node] = {}
         self.cordoned: set[str] = set()
@@ -116,6 +123,8 @@ class Book:
     def add(self, record: JobRecord) -> None:
         """A job was acknowledged."""
         self.active[record.id] = record
+        if record.job.request.tenant_class is TenantClass.BEST_EFFORT:
+            self.borrowers[record.id] = record
         if record.state is JobState.QUEUED:
             insort(self._lines[record.job.queue], _place(record))
         self.version += 1
@@ -145,6 +154,7 @@ class Book:
     def end(self, record: JobRecord) -> None:
         """A job became final; it stays in memory until its row is durable."""
         self.active.pop(record.id, None)
+        self.borrowers.pop(record.id, None)
         self.ended[record.id] = record
 
     def devices(self) -> Iterator[tuple[Node, Device]]:

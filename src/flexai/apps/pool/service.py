@@ -15,6 +15,7 @@ from flexai.apps.pool.agent_link import AgentLink
 from flexai.apps.pool.book import Book, JobRecord, record_of
 from flexai.apps.pool.core import Core, DecisionCore, monotone_wall_clock
 from flexai.apps.pool.driver import Driver
+from flexai.apps.pool.redistribution import Redistribution
 from flexai.apps.pool.retention import Retention
 from flexai.apps.pool.runs import Runs
 from flexai.apps.pool.tasks import forever, spawn
@@ -184,6 +185,7 @@ async def open_pool(settings: Settings, new_scheduler: Callable[[], DecisionCore
     pool.begin(core.run, "decisions")
     pool.begin(link.agent.run, "agent")
     pool.begin(pool.ticks, "ticks")
+    pool.begin(Redistribution(core, link).run, "redistribution")
     pool.begin(runs.sweep, "runs")
     pool.begin(
         Retention(settings.state_dir / "jobs", settings.keep_days, reader, journal, book, clock).run, "retention"
