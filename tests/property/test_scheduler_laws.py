@@ -6,7 +6,18 @@ import hypothesis.strategies as st
 from hypothesis import Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from flexai.model import Device, DeviceHealth, Job, JobState, Node, Queue, SliceRequest, TenantClass, TopologyLevel
+from flexai.model import (
+    ClassTerms,
+    Device,
+    DeviceHealth,
+    Job,
+    JobState,
+    Node,
+    Queue,
+    SliceRequest,
+    TenantClass,
+    TopologyLevel,
+)
 from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Evict, Start
 from flexai.scheduling.events import (
@@ -58,7 +69,7 @@ class Pool(RuleBasedStateMachine):
         self.scheduler = Scheduler(
             SchedulerSettings(grace_ms=10, reclaim="fair_share", consolidate_moves=3, move_cost_ms=-9), check=True
         )
-        self.now = 0
+        self.now = self.late = 0
         self.seq = 0
         self.held = {}
         self.evicting = {}
@@ -66,7 +77,7 @@ class Pool(RuleBasedStateMachine):
 
     def step(self, event):
         self.now += 1
-        for command in self.scheduler.step(replace(event, at_ms=self.now)):
+        for command in self.scheduler.step(replace(event, at_ms=self.now - self.late)):
             match command:
                 case Start():
                     key = (command.job_id, command.member)
@@ -88,10 +99,23 @@ class Pool(RuleBasedStateMachine):
     def node_gone(self, node):
         self.step(NodeGone(0, node.name))
 
-    @rule(name=st.sampled_from(QUEUES), quota=st.sampled_from([0, 500, 2000]), limit=st.sampled_from([-1, 0, 2500]))
-    def put_queue(self, name, quota, limit):
-        parent = name.rsplit("/", 1)[0] if "/" in name else ""
-        self.step(QueuePut(0, Queue(name, parent, quota, limit, user_limit_milli=3000)))
+    @rule(name=st.sampled_from(QUEUES), quota=st.sampled_from([0, 500, 2000]), limit=st.sampled_from([-1, 0, 2500]),
+          terms=st.sampled_from([(), (), (ClassTerms("H200", 500, 1500),), (ClassTerms("L40S", limit_milli=0),)]),
+          circle=st.booleans())  # fmt: skip
+    def put_queue(self, name, quota, limit, terms, circle):
+        parent = name.rsplit("/", 1)[0] if "/" in name else "a/x" if circle and name == "a" else ""
+        self.step(QueuePut(0, Queue(name, parent, quota, limit, user_limit_milli=3000, classes=terms)))
+
+    @rule(by=st.sampled_from([0, 0, 7, 10**9]))
+    def the_clock_runs_back(self, by):
+        self.late = by
+
+    @rule(pick=st.integers(0, 10**6), member=st.sampled_from([-1, 0, 3, 99]), code=st.sampled_from([0, 1]))
+    def something_ends_that_does_not_run(self, pick, member, code):
+        name = f"j{pick % (self.seq + 2)}"
+        if (name, member) not in self.held:
+            self.step(MemberFinished(0, name, member, code, "late"))
+            self.step(MemberStarted(0, name, member))
 
     @rule(name=st.sampled_from(QUEUES))
     def drop_queue(self, name):
@@ -100,12 +124,12 @@ class Pool(RuleBasedStateMachine):
     @rule(
         request=requests, queue=st.sampled_from([*QUEUES, "nowhere"]), members=st.sampled_from([1, 1, 1, 2, 4]),
         priority=st.integers(0, 2), cpu=st.sampled_from([0, 1000, 9000]), held=st.booleans(), after=st.booleans(),
-        elastic=st.booleans(), level=st.sampled_from(["", "", "rack"]),
+        elastic=st.integers(0, 3), level=st.sampled_from(["", "", "rack"]),
     )  # fmt: skip
     def submit(self, request, queue, members, priority, cpu, held, after, elastic, level):
         self.seq += 1
         job = Job(
-            f"j{self.seq}", "ann", queue, request, members, 1 if elastic else members, cpu, 0, priority,
+            f"j{self.seq}", "ann", queue, request, members, max(1, members - elastic), cpu, 0, priority,
             submitted_at_ms=self.now,
             seq=self.seq, held=held and self.seq % 5 == 0, after=(f"j{self.seq - 1}",) if after and self.seq > 1 else
             (), checkpointable=self.seq % 2 == 0, required_level=level,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flexai.model import TenantClass
+from flexai.model import ClassTerms, TenantClass
 from flexai.wire.errors import BadInput
 from flexai.wire.manifest import decode_manifest
 
@@ -68,6 +68,24 @@ def test_a_pod_group_is_one_job_whose_members_start_together():
         decode_manifest(member, HERE)
     with pytest.raises(BadInput, match="has no members"):
         decode_manifest(group, HERE)
+
+
+CLASSES = """apiVersion: flexai.io/v1
+kind: Queue
+metadata: {name: team-a}
+spec:
+  weight: 3000
+  classes:
+    NVIDIA H200: {quotaCards: 2, limitCards: 4}
+    L40S: {limitCards: 0, weight: 500}
+"""
+
+
+def test_a_queue_has_terms_for_single_classes_of_cards():
+    (queue,) = decode_manifest(CLASSES, HERE).queues
+    assert queue.classes == (ClassTerms("NVIDIA H200", 2000, 4000, 3000), ClassTerms("L40S", 0, 0, 500))
+    with pytest.raises(BadInput, match=r"NVIDIA H200\.limit_milli.*under the queue's quota"):
+        decode_manifest(CLASSES.replace("limitCards: 4", "limitCards: 1"), HERE)
 
 
 def test_a_queue_counts_in_cards():

@@ -4,8 +4,8 @@ import pytest
 
 from flexai.model import Device, Job, Node, Queue, SliceRequest, TopologyLevel
 from flexai.scheduling import Scheduler, SchedulerSettings
-from flexai.scheduling.commands import Evict, Start
-from flexai.scheduling.events import JobCancelled, JobSubmitted, MemberFinished, NodePut, QueuePut, Tick
+from flexai.scheduling.commands import Evict, SetJobState, Start
+from flexai.scheduling.events import JobCancelled, JobSubmitted, MemberFinished, MemberStarted, NodePut, QueuePut, Tick
 
 GIB = 2**30
 
@@ -176,6 +176,67 @@ def test_two_queues_never_take_turns():
             n_evicted += 1
             scheduler.step(MemberFinished(now, name, 0, 143))
     assert n_evicted <= 1
+
+
+def started(scheduler, commands):
+    """What is commanded to start runs at once."""
+    for each in commands:
+        if isinstance(each, Start):
+            scheduler.step(MemberStarted(0, each.job_id, each.member))
+
+
+def test_reclaim_shrinks_an_elastic_job_before_it_evicts_any():
+    queues = [Queue("owner", quota_milli=3000), Queue("guest")]
+    scheduler = pool(node("n0", 5), queues=queues)
+    started(scheduler, submit(scheduler, job("elastic", 1, n_members=4, min_member=2, queue="guest")))
+    started(scheduler, submit(scheduler, job("young", 2, queue="guest")))
+    evictions = [each for each in submit(scheduler, job("mine", 1000, n_members=2, queue="owner")) if
+                 isinstance(each, Evict)]  # fmt: skip
+    assert [(each.job_id, each.member, each.requeue) for each in evictions] == [
+        ("elastic", 2, True),
+        ("elastic", 3, True),
+    ]
+    assert all("shrunk" in each.cause and "reclaimed for job mine" in each.cause for each in evictions)
+    assert scheduler.state.jobs["elastic"].state == "running"
+    got = [start for index in (2, 3) for start in starts(scheduler.step(MemberFinished(1001, "elastic", index, 143)))]
+    assert got == [("mine", 0), ("mine", 1)]
+    assert evicted(scheduler.step(Tick(1002))) == []
+    again = starts(scheduler.step(MemberFinished(1003, "young", 0, 0)))
+    assert again == [("elastic", 2)], "what was shrunk grows again"
+
+
+def test_an_elastic_job_is_evicted_whole_when_shrinking_it_does_not_suffice():
+    queues = [Queue("owner", quota_milli=4000), Queue("guest")]
+    scheduler = pool(node("n0", 4), queues=queues)
+    started(scheduler, submit(scheduler, job("elastic", 1, n_members=4, min_member=2, queue="guest")))
+    commands = submit(scheduler, job("mine", 1000, n_members=3, queue="owner"))
+    assert sorted(each.member for each in commands if isinstance(each, Evict)) == [0, 1, 2, 3]
+    assert scheduler.state.jobs["elastic"].state == "stopping"
+    for index in range(4):
+        commands += scheduler.step(MemberFinished(1001, "elastic", index, 143))
+    assert [name for name, _ in starts(commands)] == ["mine"] * 3
+    assert scheduler.reason_for("elastic").code == "GangIncomplete"
+
+
+def test_a_gang_of_which_too_few_members_are_left_stops_and_one_of_which_enough_are_goes_on():
+    scheduler = pool(node("n0", 4))
+    started(scheduler, submit(scheduler, job("gang", 1, n_members=4, min_member=3)))
+    assert evicted(scheduler.step(MemberFinished(2, "gang", 0, 1, "exit 1"))) == []
+    assert evicted(scheduler.step(MemberFinished(3, "gang", 1, 1, "exit 1"))) == ["gang", "gang"]
+    scheduler.step(MemberFinished(4, "gang", 2, 143))
+    over = scheduler.step(MemberFinished(5, "gang", 3, 143))
+    assert [each.state for each in over if isinstance(each, SetJobState)] == ["failed"]
+
+
+def test_a_partial_start_gives_back_all_of_the_gang():
+    scheduler = pool(node("n0", 4))
+    submit(scheduler, job("gang", 1, n_members=4))
+    scheduler.step(MemberStarted(2, "gang", 0))
+    assert evicted(scheduler.step(MemberFinished(3, "gang", 3, 127, "not started"))) == ["gang"] * 3
+    for index in range(3):
+        scheduler.step(MemberFinished(4, "gang", index, 143))
+    assert int(scheduler.state.books.granted_milli.sum()) == 0
+    assert starts(submit(scheduler, job("next", 5, n_members=4))) != []
 
 
 def test_work_without_cards_goes_to_a_node_without_cards():

@@ -8,8 +8,8 @@ Units: thousandths of a card, thousandths of a core, bytes.
 from flexai.cluster.books import Books, Hold
 from flexai.cluster.evictable import Evictable
 from flexai.cluster.plan import Plan
-from flexai.cluster.queue_tree import QueueTree
+from flexai.cluster.queue_tree import ALL_CARDS, QueueTree
 from flexai.cluster.shape import Shape
 from flexai.cluster.topology import Topology, group_sums
 
-__all__ = ["Books", "Evictable", "Hold", "Plan", "QueueTree", "Shape", "Topology", "group_sums"]
+__all__ = ["ALL_CARDS", "Books", "Evictable", "Hold", "Plan", "QueueTree", "Shape", "Topology", "group_sums"]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 WHOLE = 1000
 CLOSED = 10**6
 GONE_CPU_MILLI = 10**12
+UNNAMED = "unnamed"
+"""Class of cards whose vendor gives them no name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Books:
     place_of: dict[str, tuple[int, int]] = field(default_factory=dict)
     uuids: list[list[str]] = field(default_factory=list)
     models: dict[str, int] = field(default_factory=dict)
+    model_names: list[str] = field(default_factory=list)
     partitions: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     changed: list[int] = field(default_factory=list)
     gained: set[int] = field(default_factory=set)
@@ -115,7 +118,10 @@ class Books:
             place = self.place_of[device.uuid]
             self.free_memory[place] += device.memory_bytes - self.memory_total[place]
             self.memory_total[place] = device.memory_bytes
-            self.model[place] = self.models.setdefault(device.model, len(self.models))
+            if device.model not in self.models:
+                self.models[device.model] = len(self.models)
+                self.model_names.append(device.model or UNNAMED)
+            self.model[place] = self.models[device.model]
             self.link_group[place] = device.link_group
             for profile in device.partitions:
                 self.partitions.setdefault(profile, set()).add(place)
@@ -178,6 +184,20 @@ class Books:
             return -1
         return sum(1 << self.models[name] for name in models if name in self.models)
 
+    def only_model(self, mask: int) -> str:
+        """The model that a mask allows, if it is one alone; else an empty name."""
+        if mask <= 0 or mask & (mask - 1):
+            return ""
+        return self.model_names[mask.bit_length() - 1]
+
+    def by_class(self, hold: Hold) -> dict[str, int]:
+        """Compute of a hold by the model of the cards that it is on."""
+        out: dict[str, int] = {}
+        for column in hold.columns:
+            name = self.model_names[self.model.item(hold.row, column)]
+            out[name] = out.get(name, 0) + hold.compute_milli
+        return out
+
     def cards_that_fit(self, shape: Shape, rows: Ints | slice | None = None) -> Flags:
         """Which cards of ``rows`` (all nodes) could take one card's part of ``shape`` now: (rows, columns)."""
         rows = slice(0, len(self.names)) if rows is None else rows
@@ -220,6 +240,13 @@ class Books:
             if shape.n_devices > 1:
                 most = _of_different_cards(slots, most, shape.n_devices)
         return np.maximum(most, 0)
+
+    def n_open(self, model: str = "") -> int:
+        """Cards that new work may come to, of one model or of all."""
+        usable = self.free_milli + self.granted_milli > 0
+        if model:
+            usable &= self.model == self.models.get(model, -1)
+        return int(usable.sum())
 
     def hold_for(self, shape: Shape, row: int, columns: tuple[int, ...], compute_milli: int | None = None) -> Hold:
         """What a member of ``shape`` would hold there; whole cards take all memory that is free now."""

@@ -25,11 +25,29 @@ EXACT_UP_TO = 7
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """A job that may be evicted: its holds on all nodes, and the card time lost with it (ms x thousandths)."""
+    """What may be evicted: a job, or members of it that it can do without.
+
+    Attributes:
+        job_id: the job.
+        holds: what they hold, on all nodes.
+        lost: card time lost with them (ms x thousandths).
+        members: the members, if they can go while the job goes on; empty for the job as a whole.
+    """
 
     job_id: str
     holds: tuple[Hold, ...]
     lost: int
+    members: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, tuple[int, ...]]:
+        """What tells victims apart."""
+        return self.job_id, self.members
+
+    @property
+    def milli(self) -> int:
+        """Compute it holds in all."""
+        return sum(hold.compute_milli * len(hold.columns) for hold in self.holds)
 
     def freed_milli(self, row: int) -> int:
         """Compute it frees on one node."""
@@ -116,7 +134,7 @@ def cheapest_on(trial: RowTrial, victims: Sequence[Victim]) -> list[Victim] | No
     The trial is as before when this returns.
     """
     wanted = trial.n_fit() + 1
-    order = sorted(victims, key=lambda each: (each.lost / max(1, each.freed_milli(trial.row)), each.job_id))
+    order = sorted(victims, key=lambda each: (each.lost / max(1, each.freed_milli(trial.row)), each.key))
     taken: list[Victim] = []
     for victim in order:
         trial.move(victim, 1)
@@ -125,7 +143,7 @@ def cheapest_on(trial: RowTrial, victims: Sequence[Victim]) -> list[Victim] | No
             break
     found = trial.n_fit() >= wanted
     if found:
-        for victim in sorted(taken, key=lambda each: (-each.lost, each.job_id)):
+        for victim in sorted(taken, key=lambda each: (-each.lost, each.key)):
             trial.move(victim, -1)
             if trial.n_fit() >= wanted:
                 taken.remove(victim)
@@ -165,7 +183,7 @@ class _Search:
     victims_on: Mapping[int, Sequence[Victim]]
     allowed: Callable[[Iterable[Victim]], bool]
     trials: dict[int, RowTrial]
-    chosen: dict[str, Victim] = field(default_factory=dict)
+    chosen: dict[tuple[str, tuple[int, ...]], Victim] = field(default_factory=dict)
     heap: list[tuple[int, int, int]] = field(default_factory=list)
     offers: dict[int, list[Victim]] = field(default_factory=dict)
     n_chosen_at: dict[int, int] = field(default_factory=dict)
@@ -173,7 +191,7 @@ class _Search:
     def offer(self, row: int) -> None:
         """Compute what one more member costs on a node, and put it in its place."""
         trial = self.trials[row]
-        left = [victim for victim in self.victims_on[row] if victim.job_id not in self.chosen]
+        left = [victim for victim in self.victims_on[row] if victim.key not in self.chosen]
         some = cheapest_on(trial, left)
         if some is not None:
             self.offers[row] = some
@@ -183,7 +201,7 @@ class _Search:
     def accept(self, row: int) -> None:
         """Evict what was offered, wherever it holds something."""
         for victim in self.offers[row]:
-            self.chosen[victim.job_id] = victim
+            self.chosen[victim.key] = victim
             for other in {hold.row for hold in victim.holds}:
                 if other in self.trials:
                     self.trials[other].move(victim, 1)
@@ -216,7 +234,7 @@ def cheapest_set(
         if n_chosen != search.n_chosen_at[row]:
             continue  # a later offer of this node stands further down
         some = search.offers[row]
-        if any(victim.job_id in search.chosen for victim in some):
+        if any(victim.key in search.chosen for victim in some):
             search.offer(row)  # part of it is paid for already
             continue
         if not allowed([*search.chosen.values(), *some]):
@@ -228,7 +246,7 @@ def cheapest_set(
         search.offer(row)
     if gained < needed or not search.chosen:
         return None
-    for victim in sorted(search.chosen.values(), key=lambda each: (-each.lost, each.job_id)):
+    for victim in sorted(search.chosen.values(), key=lambda each: (-each.lost, each.key)):
         touched = {hold.row for hold in victim.holds} & trials.keys()
         for row in touched:
             trials[row].move(victim, -1)
@@ -236,7 +254,7 @@ def cheapest_set(
         if gained - less >= needed:  # others made room enough
             gained -= less
             before.update({row: trials[row].n_fit() for row in touched})
-            del search.chosen[victim.job_id]
+            del search.chosen[victim.key]
         else:
             for row in touched:
                 trials[row].move(victim, 1)

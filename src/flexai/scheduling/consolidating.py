@@ -15,7 +15,7 @@ import numpy as np
 from flexai.cluster import Plan
 from flexai.model import JobState
 from flexai.policy.victims import Victim, cheapest_set
-from flexai.scheduling.evicting import evict_job
+from flexai.scheduling.evicting import evict_for, is_claiming
 from flexai.scheduling.placing import place_members
 
 if TYPE_CHECKING:
@@ -40,19 +40,15 @@ def run(state: State) -> None:
         if line.key.need in state.blocked and line.key.shape.n_devices and not line.head.is_placed
     ]
     for record in sorted(scattered, key=lambda each: each.job.seq)[:MOST_LINES]:
-        if any(name in state.running for name in state.claims.get(record.job.id, ())):
+        if is_claiming(state, record):
             continue
         if record.job.queue not in state.queues or state.queues.over_limit(record.job.queue, record.needed_milli):
             continue
         chosen = _moves_for(state, record, moves)
         for victim in chosen:
-            other = state.jobs[victim.job_id]
-            other.moved_at_ms = state.now_ms
-            evict_job(state, other, f"moved together with others, to make room for job {record.job.id}")
+            state.jobs[victim.job_id].moved_at_ms = state.now_ms
         if chosen:
-            state.claims[record.job.id] = tuple(victim.job_id for victim in chosen)
-            state.big = {record.job.id: None, **state.big}
-            state.reservation = None
+            evict_for(state, record, chosen, "moved together with others, to make room")
             moves -= len(chosen)
         if moves <= 0:
             return

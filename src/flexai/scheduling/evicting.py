@@ -2,9 +2,10 @@
 
 A queue that holds less than it is entitled to (its quota; its fair share with ``reclaim="fair_share"``) may take back
 from queues that hold more than theirs, never leaving a victim's queue below its own: the claimant is then at most at
-its entitlement and the victim at least at its, so the two can never take turns. Inside a queue a job may evict jobs of
-lower priority. Only preemptible jobs that have run their minimum run time are victims; they end gracefully and keep
-their place. What is freed is reserved for the claimant.
+its entitlement and the victim at least at its, so the two can never take turns. The same holds for the queues above
+both, up to the first that they share. Inside a queue a job may evict jobs of lower priority. Only preemptible jobs that
+have run their minimum run time are victims; they end gracefully and keep their place. An elastic job first gives up the
+members beyond its ``min_member`` and goes on. What is freed is reserved for the claimant.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import numpy as np
 from flexai.cluster import group_sums
 from flexai.model import JobState, TenantClass
 from flexai.policy.victims import Victim, cheapest_set
+from flexai.scheduling import entitlement
 from flexai.scheduling.commands import Evict
-from flexai.scheduling.placing import need_rank, shares_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
+    from flexai.scheduling.entitlement import Shares
     from flexai.scheduling.records import JobRecord, Line
     from flexai.scheduling.state import State
 
@@ -31,34 +33,58 @@ STEPS = 20_000
 """Search budget of a step that brings none: nodes looked at for victims."""
 MAX_GROUPS = 4
 """So many groups of a required level are searched for victims, those that lack least first."""
+SHRINK_DISCOUNT = 1000
+"""A member that an elastic job can do without costs so much less than its run time: its work goes on in the others."""
 
 
-def run(state: State, lines: list[Line], steps: int) -> None:
-    """Evict for whoever of these is owed most, one claimant at a time, within the budget of nodes looked at."""
+def run(state: State, lines: list[Line], steps: int) -> int:
+    """Evict for whoever of these is owed most, one claimant at a time; answers what is left of the budget.
+
+    ``steps`` are nodes that may be looked at for victims.
+    """
     if not state.settings.preempt or not lines or not state.running:
-        return
+        return steps
     lines = [line for line in lines if line.key.shape.n_devices and not line.head.is_placed]
-    shares = shares_of(state) if state.settings.reclaim == "fair_share" and lines else {}
+    shares = entitlement.shares_of(state) if state.settings.reclaim == "fair_share" and lines else {}
     lines = [line for line in lines if _may_claim(state, line, shares)]
-    lines.sort(key=lambda line: (need_rank(state, {}, line.key.queue)[0], -line.key.priority, line.head.job.seq))
+    lines.sort(key=lambda line: (entitlement.need_rank(state, {}, line.key)[0], -line.key.priority, line.head.job.seq))
     for line in lines:
         record = line.head
-        if any(name in state.running for name in state.claims.get(record.job.id, ())):
+        if is_claiming(state, record):
             continue
         chosen, looked_at = choose(state, record, shares, steps)
         steps -= looked_at
         if chosen:
-            verb = "reclaimed" if is_entitled(state, record, shares) else "preempted"
-            if all(is_lent(state.jobs[victim.job_id]) for victim in chosen):
-                verb = "taken back"
-            state.claims[record.job.id] = tuple(victim.job_id for victim in chosen)
-            for victim in chosen:
-                cause = f"{verb} for job {record.job.id} of queue {record.job.queue}"
-                evict_job(state, state.jobs[victim.job_id], cause)
-            state.big = {record.job.id: None, **state.big}
-            state.reservation = None
+            evict_for(state, record, chosen, _verb(state, record, chosen))
         if steps <= 0:
-            return
+            break
+    return max(0, steps)
+
+
+def is_claiming(state: State, record: JobRecord) -> bool:
+    """Whether something is being evicted for the job and is not over yet."""
+    return any(
+        job_id in state.jobs and state.jobs[job_id].members[member].evicting
+        for job_id, member in state.claims.get(record.job.id, ())
+    )
+
+
+def evict_for(state: State, record: JobRecord, chosen: Sequence[Victim], verb: str) -> None:
+    """Evict victims for a job, and keep what they leave for it."""
+    cause = f"{verb} for job {record.job.id} of queue {record.job.queue}"
+    jobs = {victim.job_id for victim in chosen if not victim.members}
+    claimed: list[tuple[str, int]] = []
+    for victim in chosen:
+        other = state.jobs[victim.job_id]
+        members = victim.members or range(len(other.members))
+        claimed += [(victim.job_id, index) for index in members if other.members[index].hold is not None]
+        if not victim.members:
+            evict_job(state, other, cause)
+        elif victim.job_id not in jobs:
+            shrink_job(state, other, victim.members, cause)
+    state.claims[record.job.id] = tuple(claimed)
+    state.big = {record.job.id: None, **state.big}
+    state.reservation = None
 
 
 def evict_job(state: State, record: JobRecord, cause: str) -> None:
@@ -71,25 +97,46 @@ def stop_rest(state: State, record: JobRecord, cause: str) -> None:
     _stop(state, record, cause, requeue=False)
 
 
+def shrink_job(state: State, record: JobRecord, members: Iterable[int], cause: str) -> None:
+    """Stop some members of an elastic job; it goes on with the others, and they wait to join it again."""
+    for index in members:
+        _stop_member(state, record, index, f"shrunk: {cause}", requeue=True)
+
+
 def _stop(state: State, record: JobRecord, cause: str, *, requeue: bool) -> None:
     state.leave(record)
-    for index, member in enumerate(record.members):
-        if member.hold is not None and not member.evicting:
-            member.evicting, member.requeue = True, requeue
-            state.out.append(Evict(record.job.id, index, state.settings.grace_ms, requeue=requeue, cause=cause))
+    for index in range(len(record.members)):
+        _stop_member(state, record, index, cause, requeue=requeue)
     record.stops_at_ms = state.now_ms + state.settings.grace_ms
     state.set_state(record, JobState.STOPPING, cause)
 
 
-def _may_claim(state: State, line: Line, shares: dict[str, int]) -> bool:
+def _stop_member(state: State, record: JobRecord, index: int, cause: str, *, requeue: bool) -> None:
+    member = record.members[index]
+    if member.hold is not None and not member.evicting:
+        member.evicting, member.requeue, member.stopped_at_ms = True, requeue, state.now_ms
+        state.out.append(Evict(record.job.id, index, state.settings.grace_ms, requeue=requeue, cause=cause))
+
+
+def _verb(state: State, record: JobRecord, chosen: Sequence[Victim]) -> str:
+    if all(is_lent(state.jobs[victim.job_id]) for victim in chosen):
+        return "taken back"
+    return "preempted" if all(_is_own(state, record, victim) for victim in chosen) else "reclaimed"
+
+
+def _is_own(state: State, record: JobRecord, victim: Victim) -> bool:
+    return state.jobs[victim.job_id].job.queue == record.job.queue
+
+
+def _may_claim(state: State, line: Line, shares: Shares) -> bool:
     record = line.head
     if state.now_ms - record.job.submitted_at_ms < state.settings.preempt_delay_ms:
         return False
-    if state.queues.over_limit(record.job.queue, record.needed_milli):
+    if record.job.queue not in state.queues or state.queues.over_limit(record.job.queue, record.needed_milli):
         return False
     least = min(state.evictable.get(line.key.queue, ()), default=2**31)
     may_take_back = bool(state.lent) and record.job.request.tenant_class is not TenantClass.BEST_EFFORT
-    return may_take_back or is_entitled(state, record, shares) or line.key.priority > least
+    return may_take_back or line.key.priority > least or bool(entitlement.entitled_up_to(state, record, shares))
 
 
 def is_lent(record: JobRecord) -> bool:
@@ -97,34 +144,24 @@ def is_lent(record: JobRecord) -> bool:
     return all(member.lent for member in record.members if member.hold is not None)
 
 
-def entitled_milli(state: State, queue: str, shares: dict[str, int]) -> int:
-    """What a queue may hold without giving it back: its quota, or its fair share where that is larger."""
-    return max(state.queues[queue].queue.quota_milli, shares.get(queue, 0))
-
-
-def is_entitled(state: State, record: JobRecord, shares: dict[str, int]) -> bool:
-    """Whether its queue, with the job, would still be within what it is entitled to."""
-    name = record.job.queue
-    if name not in state.queues:
-        return False
-    return state.queues[name].used_milli + record.needed_milli <= entitled_milli(state, name, shares)
-
-
 def choose(
-    state: State, record: JobRecord, shares: dict[str, int], steps: int
+    state: State, record: JobRecord, shares: Shares, steps: int
 ) -> tuple[list[Victim] | None, int]:  # fmt: skip
     """The victims for a job, and how many nodes were looked at. First the bound: would it fit with everybody gone?"""
-    books, shape, needed = state.books, record.shape, record.n_needed
+    books, shape, needed = state.books, state.shape_now(record), record.n_needed
     n = len(books.names)
     most = state.evictable_holds.if_all_left(books).n_fit(shape)[:n]
     if int(most.sum()) < needed:
         return None, 1
     now = books.n_fit(shape)[:n]
+    within = entitlement.entitled_up_to(state, record, shares)
     looked_at = 1
     for rows, missing in _regions(state, record, most, now):
+        nodes = rows[most[rows] > now[rows]].tolist()
         on: dict[int, list[Victim]] = {}
-        for row in rows[most[rows] > now[rows]].tolist():
-            victims = _victims_on(state, record, row, shares)
+        parts: dict[str, list[Victim]] = {}
+        for row in nodes:
+            victims = _victims_on(state, record, row, within, shares, parts, set(nodes))
             looked_at += 1
             if victims:
                 on[row] = victims
@@ -160,47 +197,82 @@ def _regions(
     return [(np.flatnonzero((groups == group) & (most > 0)), missing) for missing, group in best]
 
 
-def _victims_on(state: State, record: JobRecord, row: int, shares: dict[str, int]) -> list[Victim]:
-    """Who may be evicted for the job on one node."""
+def _victims_on(
+    state: State,
+    record: JobRecord,
+    row: int,
+    within: set[str],
+    shares: Shares,
+    parts: dict[str, list[Victim]],
+    wanted: set[int],
+) -> list[Victim]:
+    """Who may be evicted for the job on one node; ``parts`` keeps what each job was split into."""
     out = []
-    reclaim = is_entitled(state, record, shares)
     for job_id in state.evictable_holds.holders.get(row, ()):
         other = state.jobs[job_id]
-        job = other.job
-        if other.state is JobState.STOPPING:
-            continue
-        if is_lent(other):  # it was told so: what it uses belongs to whoever is granted it
-            if record.job.request.tenant_class is not TenantClass.BEST_EFFORT:
-                out.append(Victim(job_id, tuple(member.hold for member in other.members if member.hold), 1))
-            continue
-        if not job.preemptible:
-            continue
-        if state.now_ms - other.started_at_ms < job.min_runtime_ms:
-            continue
-        if job.queue == record.job.queue:
-            if job.priority >= record.job.priority:
-                continue
-        elif not reclaim:
-            continue
-        elif job.queue in state.queues:
-            over = state.queues[job.queue].used_milli - entitled_milli(state, job.queue, shares)
-            if over < other.held_milli:
-                continue
-        holds = tuple(member.hold for member in other.members if member.hold is not None)
-        lost = max(0, state.now_ms - other.started_at_ms) * other.held_milli
-        out.append(Victim(job_id, holds, lost + 1))
+        if job_id not in parts:
+            may = _may_evict(state, record, other, within)
+            parts[job_id] = [
+                victim
+                for victim in (_parts_of(state, other, wanted) if may else ())
+                if is_lent(other) or _leaves_enough(state, record, [victim], shares)
+            ]
+        out += [victim for victim in parts[job_id] if any(hold.row == row for hold in victim.holds)]
     return out
 
 
-def _leaves_enough(state: State, record: JobRecord, some: Iterable[Victim], shares: dict[str, int]) -> bool:
+def _may_evict(state: State, record: JobRecord, other: JobRecord, within: set[str]) -> bool:
+    """Whether the job may have this one evicted, what its queue would be left with apart."""
+    job = other.job
+    if other.state is JobState.STOPPING:
+        return False
+    if is_lent(other):  # it was told so: what it uses belongs to whoever is granted it
+        return record.job.request.tenant_class is not TenantClass.BEST_EFFORT
+    if not job.preemptible or state.now_ms - other.started_at_ms < job.min_runtime_ms:
+        return False
+    if job.queue == record.job.queue:
+        return job.priority < record.job.priority
+    return entitlement.may_take_from(state, record, within, job.queue)
+
+
+def _parts_of(state: State, other: JobRecord, wanted: set[int]) -> list[Victim]:
+    """A job as victims: members beyond its least, one by one and at a token price, then all the rest together.
+
+    Of an elastic job those may go first that stand where room is wanted, the last first.
+    """
+    ran_ms = max(0, state.now_ms - other.started_at_ms)
+    if is_lent(other):
+        ran_ms = 0
+    placed = [
+        (index, member.hold)
+        for index, member in enumerate(other.members)
+        if member.hold is not None and not member.evicting
+    ]
+    n_spare = max(0, len(placed) - other.job.min_member) if other.job.min_member < other.job.n_members else 0
+    placed.sort(key=lambda each: (each[1].row in wanted, each[0]))
+    out = [
+        Victim(other.job.id, (hold,), 1 + ran_ms * hold.compute_milli * len(hold.columns) // SHRINK_DISCOUNT, (index,))
+        for index, hold in placed[len(placed) - n_spare :]
+    ]
+    rest = tuple(hold for _, hold in placed[: len(placed) - n_spare])
+    if rest:
+        out.append(Victim(other.job.id, rest, ran_ms * other.held_milli + 1))
+    return out
+
+
+def _leaves_enough(state: State, record: JobRecord, some: Iterable[Victim], shares: Shares) -> bool:
     """Whether these victims together leave every victim's queue, and its parents, what they are entitled to."""
-    taken: dict[str, int] = {}
-    own = {each.queue.name for each in state.queues.path(record.job.queue)}
-    for victim in some:
-        other = state.jobs[victim.job_id]
-        for each in state.queues.path(other.job.queue):
-            if each.queue.name not in own:
-                taken[each.queue.name] = taken.get(each.queue.name, 0) + other.held_milli
-    return all(
-        state.queues[name].used_milli - milli >= entitled_milli(state, name, shares) for name, milli in taken.items()
-    )
+    going = {
+        (victim.job_id, index)
+        for victim in some
+        for index in victim.members or range(len(state.jobs[victim.job_id].members))
+    }
+    taken: dict[tuple[str, str], int] = {}
+    for job_id, index in going:
+        other = state.jobs[job_id]
+        member = other.members[index]
+        for device_class, milli in member.by_class.items() if member.hold is not None else ():
+            if milli:
+                at = other.job.queue, device_class
+                taken[at] = taken.get(at, 0) + milli
+    return entitlement.leaves_enough(state, record, taken, shares)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def started(state: State, event: MemberStarted) -> None:
     """A member's process runs."""
     record = state.jobs.get(event.job_id)
-    if record is None or event.member >= len(record.members):
+    if record is None or not 0 <= event.member < len(record.members):
         return
     member = record.members[event.member]
     if member.hold is None or member.evicting:
@@ -29,7 +29,7 @@ def started(state: State, event: MemberStarted) -> None:
 def finished(state: State, event: MemberFinished) -> None:
     """A member's processes are gone: what it held is free, and the job goes on, waits again or ends."""
     record = state.jobs.get(event.job_id)
-    if record is None or event.member >= len(record.members):
+    if record is None or not 0 <= event.member < len(record.members):
         return
     member = record.members[event.member]
     if member.hold is None and not _forget_found(state, event):
@@ -38,12 +38,11 @@ def finished(state: State, event: MemberFinished) -> None:
     requeued = member.evicting and member.requeue and event.exit_code != 0 and not record.cancelled
     member.evicting, member.requeue = False, False
     member.state = MemberState.WAITING if requeued else MemberState.FINISHED
+    member.failed = not requeued and event.exit_code != 0
     if not requeued and event.exit_code and not record.exit_code:
         record.exit_code, record.cause = event.exit_code, event.cause
     if record.is_placed or event.job_id in state.found:
-        # A gang that lost a member cannot go on: the others are stopped, and all start again or none.
-        if not requeued and event.exit_code and record.job.min_member == record.job.n_members > 1:
-            evicting.stop_rest(state, record, "another member failed")
+        _one_less(state, record, failed=not requeued and event.exit_code != 0)
         return
     state.note_running(record, runs=False)
     if any(each.state is MemberState.WAITING for each in record.members) and not record.cancelled:
@@ -60,6 +59,20 @@ def finished(state: State, event: MemberFinished) -> None:
     else:
         state.run_times.finished(record.burst, record.job.id, ran_ms)
         end(state, record, JobState.FAILED, record.cause or event.cause, known=False)
+
+
+def _one_less(state: State, record: JobRecord, *, failed: bool) -> None:
+    """A member is gone, others are there: too few of them are stopped; else the job goes on, and may grow again."""
+    n_left = sum(
+        member.hold is not None or (member.state is MemberState.FINISHED and not member.failed)
+        for member in record.members
+    )
+    if failed and n_left < record.job.min_member:
+        evicting.stop_rest(state, record, f"another member failed; it needs {record.job.min_member} together")
+    elif record.state not in (JobState.STOPPING, JobState.HELD) and not record.cancelled:
+        state.leave(record)
+        if record.n_to_start:
+            state.wait(record)
 
 
 def _requeue(state: State, record: JobRecord, *, evicted: bool) -> None:

@@ -14,16 +14,15 @@ import numpy as np
 
 from flexai.cluster import Hold, Plan, group_sums
 from flexai.model import JobState, MemberState
-from flexai.policy.fair_share import Claim, fair_shares
 from flexai.policy.reservation import NEVER_MS, reserve
+from flexai.scheduling import entitlement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
-    from flexai.cluster import QueueTree, Shape
-    from flexai.cluster.queue_tree import QueueState
+    from flexai.cluster import Shape
     from flexai.scheduling.records import JobRecord, Line, LineKey
     from flexai.scheduling.state import State
 
@@ -47,9 +46,11 @@ def run_round(state: State) -> None:
     state.ready.clear()
     for heap in heaps.values():
         heap.sort(key=lambda entry: entry[0])
-    shares = shares_of(state) if len(heaps) > 1 else {}
+    shares = entitlement.shares_of(state) if len(heaps) > 1 else {}
     while heaps:
-        queue = min(heaps, key=lambda name: need_rank(state, shares, name)) if len(heaps) > 1 else next(iter(heaps))
+        queue = next(iter(heaps))
+        if len(heaps) > 1:
+            queue = min(heaps, key=lambda name: entitlement.need_rank(state, shares, heaps[name][0][1]))
         heap = heaps[queue]
         _, key = heap.pop(0)
         line = state.lines.get(key)
@@ -104,7 +105,10 @@ def _try_line(state: State, line: Line) -> bool:
     plan = Plan(state.books)
     holds = place_members(state, record, plan)
     if holds is None:
-        state.blocked[line.key.need] = None
+        if state.shape_now(record) is record.shape:
+            state.blocked[line.key.need] = None
+        else:  # its queue's limit keeps it from some cards; another queue's job of this shape may start
+            state.deferred[line.key] = None
         return False
     if held_for is not None and held_for.job_id != job.id and not held_for.lets_pass(holds, ends_at_ms):
         plan.undo()
@@ -138,7 +142,7 @@ def begin(state: State, record: JobRecord, holds: list[Hold], cause: str, *, len
 
 def place_members(state: State, record: JobRecord, plan: Plan) -> list[Hold] | None:
     """Places for all members that wait (at least those needed), taken in ``plan``; None and nothing taken if none."""
-    job, shape, needed = record.job, record.shape, record.n_needed
+    job, shape, needed = record.job, state.shape_now(record), record.n_needed
     if job.n_members == 1:
         place = state.placement.best(shape)
         if place is None:
@@ -147,16 +151,24 @@ def place_members(state: State, record: JobRecord, plan: Plan) -> list[Hold] | N
         plan.take(hold)
         return [hold]
     most = min(record.n_to_start, _most_by_limits(state, record))
-    for within in _groups(state, record):
+    for within in _groups(state, record, shape):
         mark = plan.mark()
         holds: list[Hold] = []
-        while len(holds) < most and (place := state.placement.best(shape, within)) is not None:
+        planned: dict[str, int] = {}
+        while len(holds) < most:
+            shape = state.shape_now(record, planned, 1)
+            place = state.placement.best(shape, within)
+            if place is None:
+                break
             row, columns = place
             if shape.n_devices > 1:
                 columns = state.placement.columns_for_more(shape, row, columns)
             hold = state.books.hold_for(shape, row, columns)
             plan.take(hold)
             holds.append(hold)
+            if state.queues.limited:
+                for name, milli in state.books.by_class(hold).items():
+                    planned[name] = planned.get(name, 0) + milli
         if len(holds) >= needed:
             return holds
         plan.undo(mark)
@@ -169,14 +181,14 @@ def _most_by_limits(state: State, record: JobRecord) -> int:
     return state.queues.room_milli(record.job.queue, record.job.user) // each if each else 10**9
 
 
-def _groups(state: State, record: JobRecord) -> Iterator[NDArray[np.bool_] | None]:
+def _groups(state: State, record: JobRecord, shape: Shape) -> Iterator[NDArray[np.bool_] | None]:
     """Row masks to try in turn, tightest first; None is everywhere. Only such as could hold enough members.
 
     Members of a gang talk to each other, so it goes into one group of the highest bandwidth that takes all of it (of
     these the one that is then fullest), unless another level is preferred: then that is the tightest tried.
     """
     job, books = record.job, state.books
-    fit = books.n_fit(record.shape)
+    fit = books.n_fit(shape)
     n_to_start, n_needed = record.n_to_start, record.n_needed
     if int(fit.sum()) < n_needed:
         return
@@ -289,42 +301,3 @@ def _rank(state: State, line: Line) -> tuple[float, ...]:
         return (-line.key.priority, 0.0, head.job.seq)
     expected_ms = state.run_times.expected_ms(line.key.burst, state.now_ms)
     return (-line.key.priority, expected_ms * line.key.asked_milli, head.job.seq)
-
-
-def need_rank(state: State, shares: dict[str, int], name: str) -> tuple[float, ...]:
-    """Order of queues: those below their quota first, then by use over fair share, then in the order they came."""
-    if name not in state.queues:
-        return (2.0, 0.0)
-    queue = state.queues[name]
-    below_quota = queue.used_milli < queue.queue.quota_milli
-    return (0.0 if below_quota else 1.0, queue.used_milli / max(shares.get(name, 0), 1))
-
-
-def shares_of(state: State) -> dict[str, int]:
-    """Fair share of every queue now, in thousandths of a card."""
-    books = state.books
-    open_cards = int((books.free_milli + books.granted_milli > 0).sum())
-    out: dict[str, int] = {}
-    wanted: dict[str, int] = {}
-    for name in state.queues.names():
-        for each in state.queues.path(name):
-            wanted[each.queue.name] = wanted.get(each.queue.name, 0) + state.waiting_milli.get(name, 0)
-    _share_below(state, state.queues, "", open_cards * 1000, wanted, out)
-    return out
-
-
-def _share_below(
-    state: State, queues: QueueTree, parent: str, capacity: int, wanted: dict[str, int], out: dict[str, int]
-) -> None:
-    children: list[QueueState] = queues.children(parent)
-    claims = [
-        Claim(
-            child.queue.quota_milli, child.used_milli + wanted[child.queue.name], child.queue.limit_milli,
-            child.queue.weight, child.queue.priority,
-            queues.past(child, state.now_ms) if state.settings.fair_k_milli else 0,
-        )
-        for child in children
-    ]  # fmt: skip
-    for child, share in zip(children, fair_shares(capacity, claims, state.settings.fair_k_milli), strict=True):
-        out[child.queue.name] = share
-        _share_below(state, queues, child.queue.name, share, wanted, out)

@@ -6,6 +6,7 @@ fit. ``testing.reason_checker`` supplies it and watches the job start.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,8 +30,14 @@ def reason_for(state: State, job_id: str) -> PendingReason | None:
     record = state.jobs.get(job_id)
     if record is None or record.state not in (JobState.QUEUED, JobState.HELD) or record.is_placed:
         return None
-    found = _waiting(state, record) or _queue(state, record) or _impossible(state, record) or _resources(state, record)
-    return found or _order(state, record)
+    return (
+        _waiting(state, record)
+        or _queue(state, record)
+        or _impossible(state, record)
+        or _resources(state, record)
+        or _class_limit(state, record)
+        or _order(state, record)
+    )
 
 
 def _say(state: State, code: Reason, message: str, **numbers: int) -> PendingReason:
@@ -69,6 +76,36 @@ def _queue(state: State, record: JobRecord) -> PendingReason | None:
             limit_milli=limit, used_milli=used, asked_milli=asked, missing_milli=used + asked - limit,
         )  # fmt: skip
     return None
+
+
+def _class_limit(state: State, record: JobRecord) -> PendingReason | None:
+    """It would fit, but not on the cards that the limits of its queue leave it: the class where it would fit best."""
+    shape, job = state.shape_now(record), record.job
+    if shape is record.shape or fits_together(state.books, shape, job.min_member, job.required_level):
+        return None
+    asked = record.needed_milli
+    full = state.queues.full_classes(job.queue, asked)
+    able = [name for name in full if name in state.books.models and _may_use(state, record.shape, name)]
+    if not able:
+        return None
+    room = {
+        name: int(state.books.n_fit(replace(record.shape, models=1 << state.books.models[name])).sum()) for name in able
+    }
+    name = max(able, key=lambda each: (room[each], each))
+    over = full[name]
+    limit, used = over.queue.terms(name).limit_milli, over.used_of(name)
+    return _say(
+        state, Reason.QUEUE_LIMIT,
+        f"Queue {over.queue.name} holds {_cards(used)} of its limit of {_cards(limit)} of {name}; "
+        f"it asks for {_cards(asked)}.",
+        limit_milli=limit, used_milli=used, asked_milli=asked, missing_milli=used + asked - limit,
+        device_class=state.books.models[name],
+    )  # fmt: skip
+
+
+def _may_use(state: State, shape: Shape, model: str) -> bool:
+    """Whether a shape may use cards of a model."""
+    return bool((shape.models >> state.books.models[model]) & 1)
 
 
 def _like(state: State, shape: Shape) -> NDArray[np.bool_]:

@@ -20,13 +20,16 @@ Need = tuple["Shape", int, str]
 
 @dataclass(slots=True)
 class MemberRecord:
-    """One member: what it holds and how it stands."""
+    """One member: what it holds (and its compute by class of card) and how it stands."""
 
     state: MemberState = MemberState.WAITING
     hold: Hold | None = None
+    by_class: dict[str, int] = field(default_factory=dict)
     grants: tuple[Grant, ...] = ()
     evicting: bool = False
     requeue: bool = False
+    failed: bool = False
+    stopped_at_ms: int = 0
     lent: bool = False
     parked: bool = False
 

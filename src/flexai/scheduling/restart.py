@@ -21,7 +21,7 @@ def found(state: State, event: GrantsFound) -> None:
     if job.id in state.jobs:
         return
     record = new_record(state, job)
-    for index in event.evicted:
+    for index in (index for index in event.evicted if 0 <= index < len(record.members)):
         record.members[index].evicting = record.members[index].requeue = True
     record.state, record.started_at_ms = JobState.RUNNING, state.now_ms
     state.note_running(record, runs=True)

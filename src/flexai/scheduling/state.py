@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from flexai.cluster import Books, Evictable, QueueTree, Shape
+from flexai.cluster import ALL_CARDS, Books, Evictable, QueueTree, Shape
 from flexai.model import Grant, JobState, MemberState, SliceRequest
 from flexai.policy.fragmentation import Mix
 from flexai.policy.placement import Placement
@@ -15,6 +15,8 @@ from flexai.scheduling.commands import SetJobState, Start
 from flexai.scheduling.records import JobRecord, Line, LineKey, MemberRecord, Need, line_key
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flexai.cluster import Hold
     from flexai.model import Job
     from flexai.policy.reservation import Reservation
@@ -47,7 +49,7 @@ class State:
     evictable: dict[str, dict[int, int]] = field(default_factory=dict)
     reservation: Reservation | None = None
     refused: dict[Need, int] = field(default_factory=dict)
-    waiting_milli: dict[str, int] = field(default_factory=dict)
+    waiting_milli: dict[tuple[str, str], int] = field(default_factory=dict)
     dependants: dict[str, list[str]] = field(default_factory=dict)
     ended: dict[str, bool] = field(default_factory=dict)
     found: dict[str, list[Grant]] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class State:
     settling: bool = False
     measured_milli: dict[tuple[str, int, str], int] = field(default_factory=dict)
     lent: dict[tuple[str, int], None] = field(default_factory=dict)
-    claims: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    claims: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     now_ms: int = 0
     out: list[Command] = field(default_factory=list)
 
@@ -72,6 +74,21 @@ class State:
             ask.is_whole and ask.n_devices > 0, self.books.model_mask(ask.models), ask.partition,
         )  # fmt: skip
 
+    def shape_now(self, record: JobRecord, planned: Mapping[str, int] | None = None, n: int = 0) -> Shape:
+        """The job's shape without the classes of cards of which its queue, or one above it, would exceed a limit.
+
+        ``n`` members more (those needed, if not given) beside what is ``planned`` already, by class.
+        """
+        shape = record.shape
+        if not self.queues.limited or not shape.n_devices:
+            return shape
+        full = self.queues.full_classes(record.job.queue, (n or record.n_needed) * shape.asked_milli, planned)
+        bits = sum(1 << self.books.models[name] for name in full if name in self.books.models)
+        if not bits:
+            return shape
+        every = (1 << len(self.books.models)) - 1 if shape.models == -1 else shape.models
+        return replace(shape, models=every & ~bits) if every & bits else shape
+
     def wait(self, record: JobRecord) -> None:
         """Put a job into its line."""
         if record.line is not None:
@@ -82,8 +99,7 @@ class State:
             line = self.lines[key] = Line(key)
             self.by_need.setdefault(key.need, {})[key] = None
         line.add(record)
-        queue = record.job.queue
-        self.waiting_milli[queue] = self.waiting_milli.get(queue, 0) + key.asked_milli
+        self._count_waiting(key, 1)
         if key.need not in self.blocked:
             self.ready[key] = None
 
@@ -95,7 +111,7 @@ class State:
             return
         line = self.lines[key]
         line.remove(record)
-        self.waiting_milli[key.queue] -= key.asked_milli
+        self._count_waiting(key, -1)
         if not line.jobs:
             del self.lines[key]
             for index in (self.ready, self.deferred):
@@ -105,6 +121,16 @@ class State:
             if not alike:
                 del self.by_need[key.need]
                 self.blocked.pop(key.need, None)
+
+    def class_of(self, shape: Shape) -> str:
+        """The one class of cards that a shape may use, if its queue terms could name it; else ``ALL_CARDS``."""
+        return self.books.only_model(shape.models) if shape.models > 0 else ALL_CARDS
+
+    def _count_waiting(self, key: LineKey, sign: int) -> None:
+        """Compute that jobs of a queue wait for, in all and on cards of the one class that they may use."""
+        for device_class in {ALL_CARDS, self.class_of(key.shape)}:
+            at = key.queue, device_class
+            self.waiting_milli[at] = self.waiting_milli.get(at, 0) + sign * key.asked_milli
 
     def start(self, record: JobRecord, member: int, hold: Hold, cause: str, *, lent: bool = False) -> None:
         """Book and command the start of one member; the hold is in the books already."""
@@ -120,16 +146,16 @@ class State:
         """Note what a member holds from now on; it is in the books already."""
         member.hold = hold
         self.evictable_holds.add(self.books, record.job.id, hold, evictable=record.job.preemptible or member.lent)
-        milli = hold.compute_milli * len(hold.columns)
-        self.queues.add(record.job.queue, record.job.user, milli, self.now_ms)
+        member.by_class = self.books.by_class(hold)
+        self.queues.add(record.job.queue, record.job.user, member.by_class, self.now_ms)
 
     def unhold(self, record: JobRecord, member: MemberRecord) -> Hold | None:
         """Note that it holds nothing any more; the books are the caller's."""
         hold, member.hold = member.hold, None
         if hold is not None:
             self.evictable_holds.remove(record.job.id, hold, evictable=record.job.preemptible or member.lent)
-            milli = hold.compute_milli * len(hold.columns)
-            self.queues.add(record.job.queue, record.job.user, -milli, self.now_ms)
+            given = {each: -milli for each, milli in member.by_class.items()}
+            self.queues.add(record.job.queue, record.job.user, given, self.now_ms)
         return hold
 
     def grants_of(self, record: JobRecord, member: int, hold: Hold) -> tuple[Grant, ...]:

@@ -160,7 +160,13 @@ class ReasonChecker:
             found = re.match(r"Queue (\S+) holds", reason.message)
             assert found
             queue = self.truth.queues[found[1]]
-            changed = replace(queue, limit_milli=queue.limit_milli + missing)
+            of_class = re.search(r" cards of (.+); it asks", reason.message)
+            if of_class and "device_class" in reason.numbers:
+                terms = queue.terms(of_class[1])
+                others = tuple(each for each in queue.classes if each.device_class != of_class[1])
+                changed = replace(queue, classes=(*others, replace(terms, limit_milli=terms.limit_milli + missing)))
+            else:
+                changed = replace(queue, limit_milli=queue.limit_milli + missing)
         self._feed(QueuePut(self._now_ms, changed))
 
     def _new_nodes(self, job: Job, n_members: int, group: int = -1) -> None:

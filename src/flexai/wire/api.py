@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flexai.model import MILLI_PER_DEVICE, Queue, SliceRequest, TenantClass
+from flexai.model import MILLI_PER_DEVICE, ClassTerms, Queue, SliceRequest, TenantClass
 from flexai.wire.errors import BadInput
 from flexai.wire.fields import MAX_INT, choice, flag, integer, one_of, only, short, text, texts
 
@@ -20,6 +20,7 @@ MAX_MEMBERS = 1024
 DEFAULT_QUEUE = "default"
 _MAX_WORDS = 4096
 _MAX_ENV = 8192
+_MAX_CLASSES = 100
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _JOB_ID = re.compile(r"\d{1,18}(_\d{1,9})?")
 _ARRAY_PART = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?")
@@ -150,24 +151,65 @@ def decode_queue(name: str, fields: Mapping[str, Any]) -> Queue:
     if unknown:
         first = min(unknown)
         raise BadInput(f"queue {name}: {first}", fields[first], "is not a field of a queue", one_of(_QUEUE_FIELDS))
+    quota, limit = _quota_and_limit(fields)
+    parent = fields.get("parent") or ""
+    weight, priority = _weight_and_priority(fields, 1000, 0)
+    return Queue(
+        name=check_name(name, "queue"),
+        parent=check_name(parent, "parent") if parent else "",
+        quota_milli=quota,
+        limit_milli=limit,
+        weight=weight,
+        priority=priority,
+        classes=_class_terms(fields.get("classes"), weight, priority),
+        users=tuple(texts(fields, "users", 100_000)),
+        user_limit_milli=integer(fields, "user_limit_milli", -1, MAX_INT, -1),
+    )
+
+
+def _quota_and_limit(fields: Mapping[str, Any]) -> tuple[int, int]:
     quota = integer(fields, "quota_milli", 0, MAX_INT, 0)
     limit = integer(fields, "limit_milli", -1, MAX_INT, -1)
     if 0 <= limit < quota:
         raise BadInput(
             "limit_milli", limit, f"is under the queue's quota of {quota}", "Raise the limit or lower the quota"
         )
-    parent = fields.get("parent") or ""
-    return Queue(
-        name=check_name(name, "queue"),
-        parent=check_name(parent, "parent") if parent else "",
-        quota_milli=quota,
-        limit_milli=limit,
-        weight=integer(fields, "weight", 0, 1_000_000_000, 1000),
-        priority=integer(fields, "priority", -1_000_000, 1_000_000, 0),
-        device_class=text(fields, "device_class", "", 200),
-        users=tuple(texts(fields, "users", 100_000)),
-        user_limit_milli=integer(fields, "user_limit_milli", -1, MAX_INT, -1),
+    return quota, limit
+
+
+def _weight_and_priority(fields: Mapping[str, Any], weight: int, priority: int) -> tuple[int, int]:
+    return integer(fields, "weight", 0, 1_000_000_000, weight), integer(
+        fields, "priority", -1_000_000, 1_000_000, priority
     )
+
+
+def _class_terms(classes: Any, weight: int, priority: int) -> tuple[ClassTerms, ...]:
+    """The terms of a queue for single classes of cards; those that name no weight or priority have the queue's."""
+    if classes is None:
+        return ()
+    if isinstance(classes, list):  # as a queue is shown and stored
+        classes = {
+            each.get("device_class"): {name: value for name, value in each.items() if name != "device_class"}
+            for each in classes
+            if isinstance(each, dict)
+        }
+    if not isinstance(classes, dict) or len(classes) > _MAX_CLASSES:
+        remedy = "Write a table of product names, each with quota_milli, limit_milli, weight or priority"
+        raise BadInput("classes", short(classes), "is not a table of classes of cards", remedy)
+    out = []
+    for name, fields in classes.items():
+        thing = f"classes.{short(name)}"
+        if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
+            raise BadInput("classes", short(name), "is not the name of a product", "See `flexai devices`")
+        if not isinstance(fields, dict):
+            raise BadInput(thing, short(fields), "is not a table", "Write its quota_milli and so on under it")
+        try:
+            only(fields, _CLASS_FIELDS)
+            quota, limit = _quota_and_limit(fields)
+            out.append(ClassTerms(name, quota, limit, *_weight_and_priority(fields, weight, priority)))
+        except BadInput as error:
+            raise BadInput(f"{thing}.{error.thing}", error.value, error.problem, error.remedy) from None
+    return tuple(out)
 
 
 def decode_resize(fields: Mapping[str, Any]) -> tuple[int, int]:
@@ -336,3 +378,4 @@ _SUBMISSION_FIELDS = frozenset(
     {*_PLAIN_FIELDS, *_REQUEST_FIELDS, "command", "env", "after", "array", "models", "tenant_class"}
 )
 _QUEUE_FIELDS = frozenset(Queue.__slots__) - {"name"}
+_CLASS_FIELDS = set(ClassTerms.__slots__) - {"device_class"}

@@ -24,7 +24,7 @@ KINDS = ("Pod", "Job", "Queue", "PodGroup", "List")
 GROUP = "flexai.io/pod-group"
 _QUEUE_CARDS = {"quotaCards": "quota_milli", "limitCards": "limit_milli", "userLimitCards": "user_limit_milli"}
 _QUEUE_PLAIN = {"parent": "parent", "weight": "weight", "priority": "priority", "users": "users"}
-_QUEUE_PLAIN |= {"deviceClass": "device_class"}
+_CLASS_CARDS = {"quotaCards": "quota_milli", "limitCards": "limit_milli"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +125,28 @@ def _check_version(document: Mapping[str, Any], kind: str, where: str) -> None:
 
 
 def _queue(name: str, spec: dict[str, Any], where: str, notes: Notes) -> Queue:
-    notes.unused(spec, {*_QUEUE_CARDS, *_QUEUE_PLAIN}, "spec.")
+    notes.unused(spec, {*_QUEUE_CARDS, *_QUEUE_PLAIN, "classes"}, "spec.")
     fields: dict[str, Any] = {ours: spec[theirs] for theirs, ours in _QUEUE_PLAIN.items() if theirs in spec}
     for theirs, ours in _QUEUE_CARDS.items():
         if theirs in spec:
             fields[ours] = _cards(spec[theirs], f"{where}: spec.{theirs}")
+    if "classes" in spec:
+        fields["classes"] = _classes(section(spec, "classes", where), where, notes)
     return _within(where, lambda: api.decode_queue(name, fields))
+
+
+def _classes(spec: dict[str, Any], where: str, notes: Notes) -> dict[str, Any]:
+    """Terms for single classes of cards: ``classes: {NVIDIA H200: {quotaCards: 4, limitCards: 8}}``."""
+    out: dict[str, Any] = {}
+    for name in spec:
+        terms = section(spec, name, f"{where}: spec.classes")
+        notes.unused(terms, {*_CLASS_CARDS, "weight", "priority"}, f"spec.classes.{short(name)}.")
+        fields: dict[str, Any] = {key: terms[key] for key in ("weight", "priority") if key in terms}
+        for theirs, ours in _CLASS_CARDS.items():
+            if theirs in terms:
+                fields[ours] = _cards(terms[theirs], f"{where}: spec.classes.{short(name)}.{theirs}")
+        out[name] = fields
+    return out
 
 
 def _cards(value: Any, thing: str) -> int:

@@ -48,7 +48,19 @@ QUEUE: dict[str, dict[str, Any]] = {
     "limit_milli": _CARDS,
     "weight": {**_COUNT, "default": 1000},
     "priority": {"type": "integer"},
-    "device_class": _TEXT,
+    "classes": {
+        "type": "object",
+        "description": "terms for single classes of cards, by product name",
+        "additionalProperties": {
+            "type": "object",
+            "properties": {
+                "quota_milli": _COUNT,
+                "limit_milli": _CARDS,
+                "weight": _COUNT,
+                "priority": {"type": "integer"},
+            },
+        },
+    },
     "users": _TEXTS,
     "user_limit_milli": _CARDS,
 }

@@ -1,0 +1,118 @@
+"""What each queue is entitled to now, by class of card, and who is owed most.
+
+A *resource* is one class of cards that some queue has terms for, or ``ALL_CARDS``. Each is shared by itself: a job that
+may use one such class alone is judged by what its queue holds of that class, any other by what it holds in all
+(docs/adr/0006).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flexai.cluster import ALL_CARDS
+from flexai.policy.fair_share import Claim, fair_shares
+
+if TYPE_CHECKING:
+    from flexai.scheduling.records import JobRecord, LineKey
+    from flexai.scheduling.state import State
+
+Shares = dict[tuple[str, str], int]
+"""Fair share by queue and resource, in thousandths of a card."""
+
+
+def resource_of(state: State, device_class: str) -> str:
+    """The resource in which a job that may use this class alone is judged."""
+    return device_class if device_class in state.queues.managed else ALL_CARDS
+
+
+def shares_of(state: State) -> Shares:
+    """Fair share of every queue in every resource now."""
+    out: Shares = {}
+    for resource in (ALL_CARDS, *state.queues.managed):
+        wanted: dict[str, int] = {}
+        for name in state.queues.names():
+            waiting = state.waiting_milli.get((name, resource), 0)
+            for each in state.queues.path(name):
+                wanted[each.queue.name] = wanted.get(each.queue.name, 0) + waiting
+        _share_below(state, "", resource, 1000 * state.books.n_open(resource), wanted, out)
+    return out
+
+
+def _share_below(
+    state: State, parent: str, resource: str, capacity_milli: int, wanted: dict[str, int], out: Shares
+) -> None:
+    children = state.queues.children(parent)
+    claims = []
+    for child in children:
+        terms = child.queue.terms(resource)
+        past_milli = state.queues.past(child, resource, state.now_ms) if state.settings.fair_k_milli else 0
+        claims.append(
+            Claim(
+                child.quota_of(resource), child.used_of(resource) + wanted[child.queue.name], terms.limit_milli,
+                terms.weight, terms.priority, past_milli,
+            )
+        )  # fmt: skip
+    for child, share in zip(children, fair_shares(capacity_milli, claims, state.settings.fair_k_milli), strict=True):
+        out[child.queue.name, resource] = share
+        _share_below(state, child.queue.name, resource, share, wanted, out)
+
+
+def need_rank(state: State, shares: Shares, key: LineKey) -> tuple[float, ...]:
+    """Order of queues: those below their quota first, then by use over fair share, then in the order they came."""
+    if key.queue not in state.queues:
+        return (2.0, 0.0)
+    queue, resource = state.queues[key.queue], resource_of(state, state.class_of(key.shape))
+    below_quota = any(queue.used_of(each) < queue.quota_of(each) for each in {ALL_CARDS, resource})
+    used, share = queue.used_of(resource), shares.get((key.queue, resource), 0)
+    return (0.0 if below_quota else 1.0, used / max(share, 1))
+
+
+def entitled_milli(state: State, queue: str, resource: str, shares: Shares) -> int:
+    """What a queue may hold without giving it back: its quota, or its fair share where that is larger."""
+    return max(state.queues[queue].quota_of(resource), shares.get((queue, resource), 0))
+
+
+def entitled_up_to(state: State, record: JobRecord, shares: Shares) -> set[str]:
+    """Queues of the job's path, from its own up, that with the job would still be within what they are entitled to.
+
+    It may take from the queues that leave such a path: from brothers of the last one named, and their children.
+    """
+    resource = resource_of(state, state.class_of(record.shape))
+    within: set[str] = set()
+    for each in state.queues.path(record.job.queue):
+        if each.used_of(resource) + record.needed_milli > entitled_milli(state, each.queue.name, resource, shares):
+            break
+        within.add(each.queue.name)
+    return within
+
+
+def may_take_from(state: State, record: JobRecord, within: set[str], victim_queue: str) -> bool:
+    """Whether the job's queue and all above it, up to the first that it shares with the victim's, are ``within``."""
+    theirs = {each.queue.name for each in state.queues.path(victim_queue)}
+    for each in state.queues.path(record.job.queue):
+        if each.queue.name in theirs:
+            return True
+        if each.queue.name not in within:
+            return False
+    return True
+
+
+def leaves_enough(
+    state: State, claimant: JobRecord, taken: dict[tuple[str, str], int], shares: Shares
+) -> bool:  # fmt: skip
+    """Whether the queues that lose ``taken`` (by queue and class), and their parents, keep what they are entitled to.
+
+    Queues above the claimant too lose nothing by it, and are left out.
+    """
+    own = {each.queue.name for each in state.queues.path(claimant.job.queue)}
+    losses: dict[tuple[str, str], int] = {}
+    for (queue, device_class), milli in taken.items():
+        for each in state.queues.path(queue):
+            if each.queue.name not in own:
+                for resource in {ALL_CARDS, resource_of(state, device_class)}:
+                    at = each.queue.name, resource
+                    losses[at] = losses.get(at, 0) + milli
+    return all(
+        state.queues[queue].used_of(resource) - milli >= entitled_milli(state, queue, resource, shares)
+        for (queue, resource), milli in losses.items()
+    )
