@@ -18,7 +18,14 @@ def nodes(draw):
     for index in range(draw(st.integers(1, 4))):
         model = draw(st.sampled_from(["H200", "H200", "L40S"]))
         cards = tuple(
-            Device(f"n{index}/{card}", model, "simulated", card, draw(st.sampled_from([40, 80])) * GIB)
+            Device(
+                f"n{index}/{card}",
+                model,
+                "simulated",
+                card,
+                draw(st.sampled_from([40, 80])) * GIB,
+                partitions=("1g.5gb",) if index == 1 else (),
+            )
             for card in range(draw(st.integers(1, 4)))
         )
         rack = TopologyLevel("rack", f"r{index // 2}", 1)
@@ -35,6 +42,7 @@ def jobs(draw, seq):
     request = SliceRequest(
         milli, 1000, 0 if whole else draw(st.sampled_from([5, 20, 60])) * GIB, TenantClass.GUARANTEED,
         draw(st.sampled_from([1, 1, 1, 2, 3])), draw(st.sampled_from([()] * 6 + [("L40S",)] * 3 + [("B200",)])),
+        "1g.5gb" if draw(st.integers(0, 7)) == 7 else "",
     )  # fmt: skip
     return Job(
         f"j{seq}", draw(st.sampled_from(["ann", "bob"])), draw(st.sampled_from(["a", "b"] * 9 + ["nowhere"])), request,

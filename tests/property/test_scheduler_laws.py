@@ -39,10 +39,14 @@ from flexai.scheduling.events import (
 )
 
 GIB = 2**30
+MIG = ("1g.13gb", "3g.53gb")
 NODES = tuple(
     Node(
         f"n{n}",
-        tuple(Device(f"n{n}/{c}", ("H200", "H200", "L40S")[n], "simulated", c, 100 * GIB) for c in range(2 + n)),
+        tuple(
+            Device(f"n{n}/{c}", ("H200", "H200", "L40S")[n], "simulated", c, 100 * GIB, partitions=MIG[:n])
+            for c in range(2 + n)
+        ),
         16_000,
         64 * GIB,
         (TopologyLevel("rack", f"r{n // 2}", 1),),
@@ -53,11 +57,12 @@ UUIDS = [device.uuid for node in NODES for device in node.devices]
 QUEUES = ("a", "b", "a/x")
 
 requests = st.builds(
-    lambda milli, gib, n, cls, models: SliceRequest(
-        milli, min(1000, milli * 2), 0 if milli == 1000 and gib == 0 else max(gib, 1) * GIB, cls, n, models
+    lambda milli, gib, n, cls, models, partition: SliceRequest(
+        milli, min(1000, milli * 2), 0 if milli == 1000 and gib == 0 else max(gib, 1) * GIB, cls, n, models, partition
     ),
     st.sampled_from([1, 100, 250, 333, 500, 1000]), st.sampled_from([0, 1, 10, 60, 100]), st.sampled_from([1, 1, 2, 3]),
     st.sampled_from(list(TenantClass)), st.sampled_from([(), ("H200",), ("L40S",), ("B200",)]),
+    st.sampled_from(["", "", "", *MIG, "9x"]),
 )  # fmt: skip
 
 
@@ -204,6 +209,19 @@ class Pool(RuleBasedStateMachine):
                 memory[grant.device] = memory.get(grant.device, 0) + grant.memory_bytes
         for uuid in compute:
             assert memory[uuid] <= 100 * GIB
+
+    @invariant()
+    def what_is_cut_is_not_shared_and_no_place_is_cut_twice(self):
+        cut, shared = {}, set()
+        for grants in self.held.values():
+            for grant in grants:
+                if grant.partition:
+                    taken = {grant.partition_start + n for n in range(1 if grant.partition == MIG[0] else 4)}
+                    assert not taken & cut.setdefault(grant.device, set())
+                    cut[grant.device] |= taken
+                else:
+                    shared.add(grant.device)
+        assert not cut.keys() & shared
 
     @invariant()
     def the_books_hold_what_was_granted(self):

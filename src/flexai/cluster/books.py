@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexai.cluster.topology import Topology
+from flexai.model import best_start, partition_profile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flexai.cluster.shape import Shape
-    from flexai.model import Node
+    from flexai.model import Device, Node, PartitionProfile
 
     Ints = NDArray[np.int64]
     Flags = NDArray[np.bool_]
@@ -33,7 +34,10 @@ UNNAMED = "unnamed"
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What one member holds on one node: the same compute on each of ``columns``, memory per column."""
+    """What one member holds on one node: the same compute on each of ``columns``, memory per column.
+
+    ``cut`` are the places (bits) of each card that hardware partitions take; empty for none.
+    """
 
     row: int
     columns: tuple[int, ...]
@@ -41,6 +45,7 @@ class Hold:
     memory_bytes: tuple[int, ...]
     cpu_milli: int
     ram_bytes: int
+    cut: tuple[int, ...] = ()
 
 
 def _zeros(*shape: int) -> Ints:
@@ -55,6 +60,7 @@ class Books:
         cpu_milli, ram_bytes: free on the host, shape (rows,).
         free_milli, free_memory: free on the card, shape (rows, columns); compute is negative where closed.
         granted_milli, granted_memory: held by members, same shape.
+        cut: places taken by hardware partitions, as bits, same shape.
         model: index into ``models``, same shape.
         changed: rows in the order in which they changed; caches remember how far they have read.
         gained: rows where something became free since ``gained`` was last cleared by its reader.
@@ -69,6 +75,7 @@ class Books:
     free_memory: Ints = field(default_factory=lambda: _zeros(0, 0))
     granted_milli: Ints = field(default_factory=lambda: _zeros(0, 0))
     granted_memory: Ints = field(default_factory=lambda: _zeros(0, 0))
+    cut: Ints = field(default_factory=lambda: _zeros(0, 0))
     memory_total: Ints = field(default_factory=lambda: _zeros(0, 0))
     model: Ints = field(default_factory=lambda: _zeros(0, 0))
     link_group: Ints = field(default_factory=lambda: _zeros(0, 0))
@@ -82,6 +89,7 @@ class Books:
     models: dict[str, int] = field(default_factory=dict)
     model_names: list[str] = field(default_factory=list)
     partitions: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    profiles: dict[str, dict[int, PartitionProfile]] = field(default_factory=dict)
     changed: list[int] = field(default_factory=list)
     gained: set[int] = field(default_factory=set)
     version: int = 0
@@ -123,13 +131,23 @@ class Books:
                 self.model_names.append(device.model or UNNAMED)
             self.model[place] = self.models[device.model]
             self.link_group[place] = device.link_group
-            for profile in device.partitions:
-                self.partitions.setdefault(profile, set()).add(place)
+            self._learn_partitions(device, place)
             self.open(device.uuid, "gone")
         for uuid in self.uuids[row]:
             if uuid not in columns:
                 self.close(uuid, "gone")
         self._touch(row, gained=True)
+
+    def _learn_partitions(self, device: Device, place: tuple[int, int]) -> None:
+        """Ways that a card can be cut; names that nobody knows are left out."""
+        for name, places in self.partitions.items():
+            if name not in device.partitions:
+                places.discard(place)
+        for name in device.partitions:
+            profile = partition_profile(device.model, device.memory_bytes, name)
+            if profile is not None:
+                self.partitions.setdefault(name, set()).add(place)
+                self.profiles.setdefault(name, {})[self.models[device.model]] = profile
 
     def drop_node(self, name: str) -> list[str]:
         """A node vanished: its cards are closed; their UUIDs are answered."""
@@ -208,9 +226,20 @@ class Books:
             ok &= self.free_memory[rows] >= shape.memory_bytes
         if shape.models != -1:
             ok &= (shape.models >> self.model[rows]) & 1 == 1
-        if shape.partition:
-            ok &= self.partition_mask(shape.partition)[rows]
+        if shape.profile is not None:
+            ok &= self.partition_mask(shape.partition)[rows] & (self._n_more(shape.profile, rows) > 0)
+        elif self.partitions:
+            ok &= self.cut[rows] == 0
         return ok
+
+    def _n_more(self, profile: PartitionProfile, rows: Ints | slice) -> Ints:
+        """How many partitions can still be cut out of each card, for their places alone: (rows, columns)."""
+        cut, milli = self.cut[rows], self.granted_milli[rows]
+        out = np.zeros_like(cut)
+        for state in np.unique(cut).tolist():
+            out[cut == state] = profile.n_more(state)
+        shared = (cut == 0) & ((self.granted_memory[rows] > 0) | (milli > 0))
+        return np.where(shared, 0, out)
 
     def fits(self, shape: Shape, rows: Ints | slice | None = None) -> Flags:
         """Which of ``rows`` (all nodes) could take one member of ``shape`` now: (rows,)."""
@@ -235,6 +264,8 @@ class Books:
                 per_card = np.minimum(per_card, 1)
             elif shape.memory_bytes:
                 per_card = np.minimum(per_card, self.free_memory[rows] // shape.memory_bytes)
+            if shape.profile is not None:
+                per_card = np.minimum(per_card, self._n_more(shape.profile, rows))
             slots = np.where(ok, per_card, 0)
             most = np.minimum(most, slots.sum(axis=1) // shape.n_devices)
             if shape.n_devices > 1:
@@ -252,12 +283,24 @@ class Books:
         """What a member of ``shape`` would hold there; whole cards take all memory that is free now."""
         memory = tuple(int(self.free_memory[row, column]) if shape.whole else shape.memory_bytes for column in columns)
         milli = shape.compute_milli if compute_milli is None else compute_milli
-        return Hold(row, columns, milli, memory, shape.cpu_milli, shape.ram_bytes)
+        cut = tuple(self._cut_for(shape.profile, row, column) for column in columns) if shape.profile else ()
+        return Hold(row, columns, milli, memory, shape.cpu_milli, shape.ram_bytes, cut)
+
+    def _cut_for(self, profile: PartitionProfile, row: int, column: int) -> int:
+        """Places for one more partition on a card; there must be some."""
+        model = int(self.model[row, column])
+        others = tuple(
+            by_model[model] for name, by_model in sorted(self.profiles.items())
+            if model in by_model and (row, column) in self.partitions[name]
+        )  # fmt: skip
+        start = best_start(int(self.cut[row, column]), profile, others)
+        assert start >= 0, "a card without room for a partition was chosen for one"
+        return profile.places(start)
 
     def copy(self) -> Books:
         """Books whose free resources are a copy; what never changes by take and give is shared."""
         twin = copy(self)
-        for name in ("cpu_milli", "ram_bytes", "free_milli", "free_memory", "granted_milli", "granted_memory"):
+        for name in ("cpu_milli", "ram_bytes", "free_milli", "free_memory", "granted_milli", "granted_memory", "cut"):
             setattr(twin, name, getattr(self, name).copy())
         twin.changed, twin.gained = [], set()
         return twin
@@ -272,6 +315,7 @@ class Books:
         twin.free_memory += self.granted_memory
         twin.granted_milli[:] = 0
         twin.granted_memory[:] = 0
+        twin.cut[:] = 0
         return twin
 
     def check(self) -> None:
@@ -280,6 +324,7 @@ class Books:
         assert (self.granted_milli <= WHOLE).all(), "a card is granted beyond a whole card"
         assert (self.granted_memory <= self.memory_total).all(), "a card is granted beyond its memory"
         assert (self.granted_memory >= 0).all(), "negative memory"
+        assert ((self.cut >= 0) & (self.cut < 1 << 16)).all(), "a place of a card is cut twice"
 
     def _move(self, hold: Hold, sign: int) -> None:
         row = hold.row
@@ -290,6 +335,8 @@ class Books:
             self.granted_milli[row, column] -= sign * hold.compute_milli
             self.free_memory[row, column] += sign * memory
             self.granted_memory[row, column] -= sign * memory
+        for column, places in zip(hold.columns, hold.cut, strict=False):
+            self.cut[row, column] -= sign * places
 
     def _touch(self, row: int, *, gained: bool) -> None:
         self.changed.append(row)
@@ -332,6 +379,7 @@ class Books:
             setattr(self, name, new)
         for name in (
             "free_milli", "free_memory", "granted_milli", "granted_memory", "memory_total", "model", "link_group",
+            "cut",
         ):  # fmt: skip
             old = getattr(self, name)
             new = np.full((rows, columns), -CLOSED if name == "free_milli" else 0, dtype=np.int64)

@@ -34,6 +34,7 @@ class Evictable:
     ram_bytes: Ints = field(default_factory=lambda: _none(0))
     milli: Ints = field(default_factory=lambda: _none(0, 0))
     memory: Ints = field(default_factory=lambda: _none(0, 0))
+    cut: Ints = field(default_factory=lambda: _none(0, 0))
     holders: dict[int, dict[str, int]] = field(default_factory=dict)
 
     def add(self, books: Books, job_id: str, hold: Hold, *, evictable: bool) -> None:
@@ -63,6 +64,7 @@ class Evictable:
         twin.granted_milli -= self.milli
         twin.free_memory += self.memory
         twin.granted_memory -= self.memory
+        twin.cut -= self.cut
         return twin
 
     def _move(self, hold: Hold, sign: int) -> None:
@@ -71,6 +73,8 @@ class Evictable:
         for column, memory in zip(hold.columns, hold.memory_bytes, strict=True):
             self.milli[hold.row, column] += sign * hold.compute_milli
             self.memory[hold.row, column] += sign * memory
+        for column, places in zip(hold.columns, hold.cut, strict=False):
+            self.cut[hold.row, column] += sign * places
 
     def _grow(self, books: Books) -> None:
         if self.milli.shape == books.free_milli.shape:
@@ -80,7 +84,7 @@ class Evictable:
             grown = _none(*shape)
             grown[:rows] = getattr(self, name)
             setattr(self, name, grown)
-        for name in ("milli", "memory"):
+        for name in ("milli", "memory", "cut"):
             wide = _none(*books.free_milli.shape)
             wide[:rows, :columns] = getattr(self, name)
             setattr(self, name, wide)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flexai.model import PartitionProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +21,7 @@ class Shape:
         memory_bytes: of each card; 0 with ``whole``.
         whole: takes its cards for itself, all of their memory.
         models: bit mask of the models allowed, -1 for any.
-        partition: hardware profile by name, empty for none.
+        profile: hardware partition of each card; None for none.
     """
 
     cpu_milli: int
@@ -27,19 +31,24 @@ class Shape:
     memory_bytes: int
     whole: bool
     models: int = -1
-    partition: str = ""
+    profile: PartitionProfile | None = None
     _hash: int = field(init=False, repr=False, compare=False, default=0)
 
     def __post_init__(self) -> None:
         """Shapes are keys everywhere: hash once."""
         key = (
             self.cpu_milli, self.ram_bytes, self.n_devices, self.compute_milli, self.memory_bytes, self.whole,
-            self.models, self.partition,
+            self.models, self.profile,
         )  # fmt: skip
         object.__setattr__(self, "_hash", hash(key))
 
     def __hash__(self) -> int:
         return self._hash
+
+    @property
+    def partition(self) -> str:
+        """Name of the hardware profile; empty for none."""
+        return "" if self.profile is None else self.profile.name
 
     @property
     def asked_milli(self) -> int:

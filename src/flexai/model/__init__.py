@@ -7,6 +7,7 @@ Compute is counted in thousandths of one card (``*_milli``), memory in bytes, ti
 
 from flexai.model.device import Device, DeviceHealth, Node, TopologyLevel
 from flexai.model.job import Grant, Job, JobState, MemberState, SliceRequest, TenantClass
+from flexai.model.partition import PartitionProfile, best_start, partition_profile
 from flexai.model.queue import ROOT_QUEUE, ClassTerms, Queue
 from flexai.model.reason import PendingReason, Reason
 
@@ -24,10 +25,13 @@ __all__ = [
     "JobState",
     "MemberState",
     "Node",
+    "PartitionProfile",
     "PendingReason",
     "Queue",
     "Reason",
     "SliceRequest",
     "TenantClass",
     "TopologyLevel",
+    "best_start",
+    "partition_profile",
 ]

@@ -54,7 +54,7 @@ class SliceRequest:
         tenant_class: order against neighbours.
         n_devices: cards of one node, all different.
         models: product names allowed; empty allows all.
-        partition: hardware profile asked for by name; empty for none.
+        partition: hardware profile asked for by name; its size then takes the place of compute and memory above.
     """
 
     compute_milli: int
@@ -68,7 +68,7 @@ class SliceRequest:
     @property
     def is_whole(self) -> bool:
         """Whether the member takes its cards for itself."""
-        return self.compute_milli == 1000 and self.memory_bytes == 0
+        return self.compute_milli == 1000 and self.memory_bytes == 0 and not self.partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one member was given on one card, and is held to."""
+    """What one member was given on one card, and is held to.
+
+    ``partition`` names the hardware profile to cut out of the card, from place ``partition_start`` on, if it is one.
+    """
 
     job_id: str
     member: int
@@ -130,3 +133,5 @@ class Grant:
     limit_milli: int
     memory_bytes: int
     tenant_class: TenantClass
+    partition: str = ""
+    partition_start: int = -1

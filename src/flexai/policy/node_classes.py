@@ -70,7 +70,7 @@ class NodeClasses:
     _keys: list[bytes] = field(default_factory=list)
     _unused: list[int] = field(default_factory=list)
     _seen: int = 0
-    _kinds: dict[tuple[int, tuple[str, ...]], int] = field(default_factory=dict)
+    _kinds: dict[tuple[int, tuple[str, ...], int], int] = field(default_factory=dict)
     _kind: Ints = field(default_factory=lambda: _none(0, 0))
     _nodes: dict[int, Node | None] = field(default_factory=dict)
 
@@ -88,7 +88,7 @@ class NodeClasses:
             return
         for row in rows.tolist():
             node = books.nodes.get(books.names[row])
-            if self._nodes.get(row) is not node:
+            if self._nodes.get(row) is not node or books.partitions:
                 self._nodes[row] = node
                 self._learn_kinds(row)
         for row, state in zip(rows.tolist(), self._one(rows) if len(rows) == 1 else self._many(rows), strict=True):
@@ -140,16 +140,25 @@ class NodeClasses:
             ok &= (sort & 1) == 0
         else:
             ok &= self.free_memory[ids] >= shape.memory_bytes
-        if shape.models != -1 or shape.partition:
+        if shape.models != -1 or self.books.partitions:
             able = np.zeros(len(self._kinds) + 1, dtype=np.bool_)
-            for (model, partitions), kind in self._kinds.items():
-                able[kind] = bool((shape.models >> model) & 1) and (
-                    not shape.partition or shape.partition in partitions
-                )
+            profile = shape.profile
+            for (model, partitions, cut), kind in self._kinds.items():
+                way = cut == 0 if profile is None else profile.name in partitions and bool(profile.free_starts(cut))
+                able[kind] = bool((shape.models >> model) & 1) and way
+            if profile is not None:  # what is shared is not cut
+                ok &= self._is_cut(sort) | ((sort & 1) == 0)
             ok &= able[sort >> 1]  # a closed card's kind is -1: the last, which is not able
         else:
             ok &= sort >= 0
         return ok
+
+    def _is_cut(self, sort: Ints) -> Flags:
+        cut = np.zeros(len(self._kinds) + 1, dtype=np.bool_)
+        for (_, _, places), kind in self._kinds.items():
+            cut[kind] = places != 0
+        out: Flags = cut[sort >> 1]
+        return out
 
     def sorts_of(self, row: int) -> Ints:
         """``sort`` of a node's cards, in their own order."""
@@ -200,7 +209,7 @@ class NodeClasses:
         profiles = sorted(books.partitions)
         for column in range(int(books.n_columns[row])):
             partitions = tuple(name for name in profiles if (row, column) in books.partitions[name])
-            kind = (int(books.model[row, column]), partitions)
+            kind = (int(books.model[row, column]), partitions, int(books.cut[row, column]))
             self._kind[row, column] = self._kinds.setdefault(kind, len(self._kinds))
 
     def _grow(self, n: int) -> None:

@@ -69,6 +69,7 @@ class RowTrial:
     free_memory: list[int]
     granted_memory: list[int]
     usable: list[bool]
+    cut: list[int]
 
     @staticmethod
     def of(books: Books, row: int, shape: Shape) -> RowTrial:
@@ -81,6 +82,7 @@ class RowTrial:
         return RowTrial(
             shape, row, int(books.cpu_milli[row]), int(books.ram_bytes[row]), books.free_milli[row, :n].tolist(),
             books.free_memory[row, :n].tolist(), books.granted_memory[row, :n].tolist(), usable,
+            books.cut[row, :n].tolist(),
         )  # fmt: skip
 
     def move(self, victim: Victim, sign: int) -> None:
@@ -94,6 +96,8 @@ class RowTrial:
                 self.free_milli[column] += sign * hold.compute_milli
                 self.free_memory[column] += sign * memory
                 self.granted_memory[column] -= sign * memory
+            for column, places in zip(hold.columns, hold.cut, strict=False):
+                self.cut[column] -= sign * places
 
     def n_fit(self) -> int:
         """How many members the node could take together."""
@@ -125,6 +129,12 @@ class RowTrial:
         if self.free_memory[column] < shape.memory_bytes:
             return 0
         slots = free // max(shape.compute_milli, 1)
+        if shape.profile is not None:
+            if self.granted_memory[column] and not self.cut[column]:
+                return 0
+            slots = min(slots, shape.profile.n_more(self.cut[column]))
+        elif self.cut[column]:
+            return 0
         return min(slots, self.free_memory[column] // shape.memory_bytes) if shape.memory_bytes else slots
 
 

@@ -17,12 +17,12 @@ SMALL_POOL = 64
 
 def put_node(state: State, event: NodePut) -> None:
     """A node appeared or changed; what was found on it after a restart is booked now."""
-    n_models = len(state.books.models)
+    known = len(state.books.models), _n_profiles(state)
     row = state.books.row_of.get(event.node.name)
     before = set() if row is None else set(state.books.uuids[row])
     state.books.put_node(event.node)
     evict_from(state, before - {device.uuid for device in event.node.devices}, "card is gone")
-    if len(state.books.models) != n_models:
+    if (len(state.books.models), _n_profiles(state)) != known:
         _reshape(state)
     for job_id in state.found_on.pop(event.node.name, ()):
         grants = state.found.get(job_id)
@@ -32,6 +32,10 @@ def put_node(state: State, event: NodePut) -> None:
             del state.found[job_id]
             restart.take_found(state, state.jobs[job_id], grants)
     _set_big(state)
+
+
+def _n_profiles(state: State) -> int:
+    return sum(map(len, state.books.profiles.values()))
 
 
 def _set_big(state: State) -> None:
@@ -64,9 +68,9 @@ def evict_from(state: State, uuids: set[str], cause: str) -> None:
 
 
 def _reshape(state: State) -> None:
-    """Models became known: shapes that name them mean something else now."""
+    """Models or ways to cut them became known: shapes that name them mean something else now."""
     for record in state.jobs.values():
-        if record.job.request.models and not record.is_placed:
+        if (record.job.request.models or record.job.request.partition) and not record.is_placed:
             waits = record.line is not None
             if waits:
                 state.leave(record)

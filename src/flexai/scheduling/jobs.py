@@ -84,7 +84,7 @@ def cancel(state: State, job_id: str) -> None:
 def resize(state: State, event: JobResizeAsked) -> None:
     """Its user wants other shares; a running job that they do not fit keeps what it has."""
     record = state.jobs.get(event.job_id)
-    if record is None or record.job.request.n_devices == 0:
+    if record is None or record.job.request.n_devices == 0 or record.job.request.partition:
         return
     request = replace(
         record.job.request, compute_milli=event.compute_milli,

@@ -41,6 +41,7 @@ def run(state: State) -> None:
         and line.key.n_members == 1
         and line.key.shape.n_devices == 1
         and not line.key.shape.whole
+        and not line.key.shape.partition
     ]
     if not waiting:
         return

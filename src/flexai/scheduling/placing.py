@@ -269,10 +269,15 @@ def _ends_for(state: State, claimant: JobRecord) -> Iterator[tuple[int, Hold]]:
 
 
 def hold_of(
-    places: list[tuple[int, int]], compute_milli: int, memory_bytes: tuple[int, ...], cpu_milli: int, ram_bytes: int
+    places: list[tuple[int, int]],
+    compute_milli: int,
+    memory_bytes: tuple[int, ...],
+    cpu_milli: int,
+    ram_bytes: int,
+    cut: tuple[int, ...] = (),
 ) -> Hold:
     """A hold from cards by place (all of one node)."""
-    return Hold(places[0][0], tuple(c for _, c in places), compute_milli, memory_bytes, cpu_milli, ram_bytes)
+    return Hold(places[0][0], tuple(c for _, c in places), compute_milli, memory_bytes, cpu_milli, ram_bytes, cut)
 
 
 def ends_at(state: State, record: JobRecord) -> int:

@@ -126,7 +126,9 @@ def _impossible(state: State, record: JobRecord) -> PendingReason | None:
         if not ((books.free_milli + books.granted_milli)[: len(books.names)] > 0).any():
             return _say(state, Reason.NO_DEVICES, "No card is healthy and open to new work; see `flexai devices`.")
         if not _like(state, shape).any():
-            wanted = " or ".join(record.job.request.models) or shape.partition
+            wanted = " or ".join(record.job.request.models)
+            if shape.partition:
+                wanted = f"{wanted or 'of a kind'} that can be cut into {shape.partition}"
             has = ", ".join(books.models)
             return _say(state, Reason.NO_SUCH_DEVICE, f"No open card is {wanted}; there are {has}.")
     return _too_large(state, record)
@@ -213,12 +215,12 @@ def _cards_missing(state: State, record: JobRecord, n_ok: NDArray[np.int64]) -> 
     ram = np.maximum(0, shape.ram_bytes - books.ram_bytes[:n])
     host = (cpu + 0.0) / np.maximum(books.cpu_total[:n], 1) + ram / np.maximum(books.ram_total[:n], 1)
     host += (books.cpu_total[:n] < shape.cpu_milli) | (books.ram_total[:n] < shape.ram_bytes)  # never there
-    if shape.n_devices > 1:
+    if shape.n_devices > 1 or shape.partition:
         row = int(np.where(like.sum(axis=1) >= shape.n_devices, n_ok - host / 4, -np.inf).argmax())
         have, total = int(n_ok[row]), int(n_ok.sum())
         return _say(
             state, Reason.FRAGMENTED if total >= shape.n_devices else Reason.NOT_ENOUGH_DEVICES,
-            f"{total} of {n_like} cards have {_part(shape.compute_milli)} and {_want(record)} free; it needs "
+            f"{total} of {n_like} cards have {_free_part(record)}; it needs "
             f"{shape.n_devices} on one node, and {books.names[row]} comes nearest with {have}"
             f"{_host_lack(int(cpu[row]), int(ram[row]))}.",
             row=row, n_fit=have, n_devices=shape.n_devices, missing_devices=shape.n_devices - have,
@@ -274,6 +276,13 @@ def _size(n_bytes: int) -> str:
 
 def _want(record: JobRecord) -> str:
     return "all of their memory" if record.shape.whole else _size(record.shape.memory_bytes)
+
+
+def _free_part(record: JobRecord) -> str:
+    """What each card must have free."""
+    if record.shape.partition:
+        return f"room for one more partition {record.shape.partition} (a card that is shared is not cut)"
+    return f"{_part(record.shape.compute_milli)} and {_want(record)} free"
 
 
 def _lack(milli: int, memory_bytes: int) -> str:

@@ -47,7 +47,8 @@ def take_found(state: State, record: JobRecord, grants: list[Grant]) -> None:
         shape = record.shape
         hold = placing.hold_of(
             places, held[0].compute_milli, tuple(grant.memory_bytes for grant in held), shape.cpu_milli,
-            shape.ram_bytes,
+            shape.ram_bytes, tuple(shape.profile.places(grant.partition_start) for grant in held)
+            if shape.profile is not None and all(grant.partition_start >= 0 for grant in held) else (),
         )  # fmt: skip
         state.books.take(hold)
         if shape.compute_milli and not hold.compute_milli:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flexai.cluster import ALL_CARDS, Books, Evictable, QueueTree, Shape
-from flexai.model import Grant, JobState, MemberState, SliceRequest
+from flexai.model import Grant, JobState, MemberState, PartitionProfile, SliceRequest
 from flexai.policy.fragmentation import Mix
 from flexai.policy.placement import Placement
 from flexai.policy.run_time import RunTimes
@@ -69,9 +69,29 @@ class State:
     def shape_of(self, job: Job, request: SliceRequest | None = None) -> Shape:
         """What one member of the job asks for, with the models known so far."""
         ask = request or job.request
+        mask = self.books.model_mask(ask.models)
+        if ask.partition and ask.n_devices:
+            return self._partition_shape(job, ask, mask)
         return Shape(
             job.cpu_milli, job.ram_bytes, ask.n_devices, ask.compute_milli if ask.n_devices else 0, ask.memory_bytes,
-            ask.is_whole and ask.n_devices > 0, self.books.model_mask(ask.models), ask.partition,
+            ask.is_whole and ask.n_devices > 0, mask,
+        )  # fmt: skip
+
+    def _partition_shape(self, job: Job, ask: SliceRequest, mask: int) -> Shape:
+        """A hardware partition: as large as the profile is on the first model allowed that has it, and on no other."""
+        known = {
+            model: profile
+            for model, profile in sorted(self.books.profiles.get(ask.partition, {}).items())
+            if mask == -1 or (mask >> model) & 1
+        }
+        if not known:
+            unknown = PartitionProfile(ask.partition, ask.compute_milli, ask.memory_bytes, 1, ())
+            return Shape(job.cpu_milli, job.ram_bytes, ask.n_devices, 1, 1, False, 0, unknown)
+        profile = next(iter(known.values()))
+        models = sum(1 << model for model, each in known.items() if each == profile)
+        return Shape(
+            job.cpu_milli, job.ram_bytes, ask.n_devices, profile.compute_milli, profile.memory_bytes, False, models,
+            profile,
         )  # fmt: skip
 
     def shape_now(self, record: JobRecord, planned: Mapping[str, int] | None = None, n: int = 0) -> Shape:
@@ -165,9 +185,10 @@ class State:
         return tuple(
             Grant(
                 record.job.id, member, name, uuids[column], hold.compute_milli,
-                max(request.limit_milli, hold.compute_milli), memory, request.tenant_class,
+                hold.compute_milli if hold.cut else max(request.limit_milli, hold.compute_milli), memory,
+                request.tenant_class, request.partition if hold.cut else "", _lowest_bit(hold.cut, at),
             )
-            for column, memory in zip(hold.columns, hold.memory_bytes, strict=True)
+            for at, (column, memory) in enumerate(zip(hold.columns, hold.memory_bytes, strict=True))
         )  # fmt: skip
 
     def free(self, record: JobRecord, member: MemberRecord) -> None:
@@ -214,3 +235,8 @@ class State:
         if len(self.books.changed) > COMPACT_AFTER:
             self.books.changed.clear()
             self.placement.forget()
+
+
+def _lowest_bit(cut: tuple[int, ...], at: int) -> int:
+    """The place that a partition begins at; -1 where the card is not cut."""
+    return (cut[at] & -cut[at]).bit_length() - 1 if at < len(cut) else -1

@@ -234,10 +234,11 @@ class ReasonChecker:
 
     def _device(self, job: Job | None, node: str, card: int) -> Device:
         assert job is not None
-        any_card = next(device for each in self.truth.nodes.values() for device in each.devices)
+        cards = [device for each in self.truth.nodes.values() for device in each.devices]
+        any_card = next((card for card in cards if job.request.partition in card.partitions), cards[0])
         partitions = (job.request.partition,) if job.request.partition else ()
         model = job.request.models[0] if job.request.models else any_card.model
-        memory = max(job.request.memory_bytes, 2**30)
+        memory = any_card.memory_bytes if partitions else max(job.request.memory_bytes, 2**30)
         return Device(f"{node}/{card}", model, any_card.vendor, card, memory, partitions=partitions)
 
 

@@ -302,7 +302,8 @@ def check_job_id(text: Any, thing: str = "job") -> str:
 
 
 def _slice_request(fields: Mapping[str, Any]) -> SliceRequest:
-    compute = integer(fields, "compute_milli", 1, MILLI_PER_DEVICE)
+    partition = text(fields, "partition", "", 100)
+    compute = integer(fields, "compute_milli", 1, MILLI_PER_DEVICE, MILLI_PER_DEVICE if partition else None)
     memory = integer(fields, "memory_bytes", 0, MAX_INT, 0 if compute == MILLI_PER_DEVICE else None)
     if memory == 0 and compute < MILLI_PER_DEVICE:
         raise BadInput(
@@ -319,7 +320,7 @@ def _slice_request(fields: Mapping[str, Any]) -> SliceRequest:
         tenant_class=TenantClass(choice(fields, "tenant_class", tuple(TenantClass), TenantClass.GUARANTEED)),
         n_devices=integer(fields, "n_devices", 1, 1024, 1),
         models=tuple(models),
-        partition=text(fields, "partition", "", 100),
+        partition=partition,
     )
 
 
