@@ -1,11 +1,13 @@
 """The morning has the published mixture, and what is reported of it follows from what was measured."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flexai.apps.demo.lanes import lanes
 from flexai.apps.demo.morning import PUBLISHED, QUEUES, draw_morning
 from flexai.apps.demo.outcome import JobOutcome, PhaseOutcome
 
@@ -60,3 +62,31 @@ def test_utilisation_counts_what_the_jobs_counted_over_the_span():
 
 def test_a_job_that_never_ran_got_nothing():
     assert outcome(ran_s=0.0, work_s=0.0).got_milli == 0
+
+
+def placed(name, start_s, ran_s, asked, device="card 0"):
+    return replace(outcome(asked=asked, ran_s=ran_s), name=name, started_s=start_s, device=device)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 20), st.integers(1, 8), st.sampled_from((110, 230, 320, 470, 810, 1000))), max_size=12
+    )
+)
+def test_in_the_picture_no_two_jobs_of_a_card_cover_each_other(drawn):
+    granted = []
+    for number, (start_s, ran_s, asked) in enumerate(sorted(drawn)):
+        beside = [job for job in granted if job.ended_s > start_s]
+        if sum(job.asked_milli for job in beside) + asked <= 1000:  # as the pool grants
+            granted.append(placed(f"j{number}", float(start_s), float(ran_s), asked))
+    for jobs in lanes(granted).values():
+        for number, (job, strips) in enumerate(jobs):
+            assert sum(high - low for low, high in strips) == job.asked_milli
+            for other, others in jobs[:number]:
+                if other.ended_s > job.started_s:
+                    assert all(low >= b or high <= a for low, high in strips for a, b in others)
+
+
+def test_cards_are_drawn_in_their_order_and_a_job_that_never_started_is_not_drawn():
+    jobs = [placed("a", 0, 1, 500, "card 10"), placed("b", 0, 1, 500, "card 2"), placed("c", 0, 1, 500, "")]
+    assert list(lanes(jobs)) == ["card 2", "card 10"]

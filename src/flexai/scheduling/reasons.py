@@ -18,7 +18,7 @@ from flexai.policy.reservation import fits_together
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flexai.cluster import Shape
+    from flexai.cluster import Books, Shape
     from flexai.scheduling.records import JobRecord
     from flexai.scheduling.state import State
 
@@ -145,11 +145,14 @@ def _too_large(state: State, record: JobRecord) -> PendingReason | None:
         most = int(group_sums(state.books.topology.groups(level, len(fit)), fit).max(initial=0)) if known else 0
     if most >= needed:
         return None
-    cards = f"{shape.n_devices} cards of {_part(shape.compute_milli)} and {_want(record)} each"
+    asked = _asked(record)
+    told = (
+        f"It asks for {asked}; even when empty, {where} cannot give that."
+        if needed == 1
+        else f"It asks for {needed} members at once, each with {asked}; when empty, {where} can host {most} of them."
+    )
     return _say(
-        state, Reason.TOO_LARGE,
-        f"It asks for {needed} members at once, each with {cards}, {shape.cpu_milli / 1000:g} CPUs and "
-        f"{_size(shape.ram_bytes)} of host memory; when empty, {where} can host {most} of them.",
+        state, Reason.TOO_LARGE, told,
         n_members=needed, n_devices=shape.n_devices, most_members=most, missing_members=needed - most,
     )  # fmt: skip
 
@@ -240,7 +243,7 @@ def _cards_missing(state: State, record: JobRecord, n_ok: NDArray[np.int64]) -> 
         state, code,
         f"{n_compute} of {n_like} cards have {_part(shape.compute_milli)} left, {n_memory or 'none'} "
         f"{'have' if n_memory != 1 else 'has'} {_want(record)}; "
-        f"{books.uuids[row][column]} comes nearest, lacking {nearest}{_host_lack(int(cpu[row]), int(ram[row]))}.",
+        f"{_card(books, row, column)} comes nearest, lacking {nearest}{_host_lack(int(cpu[row]), int(ram[row]))}.",
         n_open=n_like, n_with_compute=n_compute, n_with_memory=n_memory, row=row, column=column,
         missing_milli=int(lack_milli[row, column]), missing_memory_bytes=int(lack_memory[row, column]),
         missing_cpu_milli=int(cpu[row]), missing_ram_bytes=int(ram[row]),
@@ -283,6 +286,25 @@ def _free_part(record: JobRecord) -> str:
     if record.shape.partition:
         return f"room for one more partition {record.shape.partition} (a card that is shared is not cut)"
     return f"{_part(record.shape.compute_milli)} and {_want(record)} free"
+
+
+def _asked(record: JobRecord) -> str:
+    """All that one member asks for, leaving out what it does not."""
+    shape = record.shape
+    cards = f"{shape.n_devices} cards of {_part(shape.compute_milli)} and {_want(record)} each"
+    one_card = f"a card with {_part(shape.compute_milli)} and {_want(record)}"
+    parts = [cards if shape.n_devices > 1 else one_card] if shape.n_devices else []
+    parts += [f"{shape.cpu_milli / 1000:g} CPUs"] if shape.cpu_milli else []
+    parts += [f"{_size(shape.ram_bytes)} of host memory"] if shape.ram_bytes else []
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _card(books: Books, row: int, column: int) -> str:
+    """As people call it: ``card 0``, and of which node where there are several."""
+    node, uuid = books.names[row], books.uuids[row][column]
+    index = next((device.index for device in books.nodes[node].devices if device.uuid == uuid), None)
+    name = uuid if index is None else f"card {index}"
+    return name if len(books.names) == 1 else f"{name} of {node}"
 
 
 def _lack(milli: int, memory_bytes: int) -> str:

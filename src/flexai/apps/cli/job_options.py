@@ -58,6 +58,7 @@ OPTIONS = (
     Option("--run-dir", "FOLDER", "Folder of the pool's sockets."),
     Option("--quiet", "", "Do not say what it waits for.", "run"),
 )
+CLASSES = ("latency", "guaranteed", "best_effort")
 CONTAINER_CLIENTS = frozenset({"docker", "podman", "nerdctl", "ctr", "crictl"})
 _WRAPPERS = frozenset({"sudo", "env", "nohup", "nice", "time", "setsid", "stdbuf", "exec"})
 
@@ -116,6 +117,8 @@ def job_body(kind: str, given: Mapping[str, Any], command: Sequence[str], settin
     limit = parse_share(given["limit"], "--limit") if given.get("limit") else None
     if limit is not None and limit < compute:
         raise BadInput("--limit", given["limit"], "is below the share", "Give a limit of at least the share")
+    if given.get("tenant_class") not in {None, *CLASSES}:
+        raise BadInput("--class", given["tenant_class"], "is unknown", f"Use one of: {', '.join(CLASSES)}")
     body: dict[str, Any] = {
         "kind": kind,
         "command": list(command),

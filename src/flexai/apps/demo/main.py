@@ -16,11 +16,12 @@ from rich.live import Live
 from flexai.adapters.own_pool import NotStarted, own_pool
 from flexai.adapters.pool_client import PoolClient, PoolRefused, PoolUnreachable
 from flexai.apps.demo.morning import PUBLISHED, SOURCE, draw_morning
-from flexai.apps.demo.outcome import SHARE_ERROR_MEANS, UTILISATION_MEANS
+from flexai.apps.demo.outcome import DELIVERED_MEANS, OWED_MEANS, SHARE_ERROR_MEANS, UTILISATION_MEANS
 from flexai.apps.demo.play import make_queues, play
 from flexai.apps.demo.tables import comparison, live_view, tenants, told
 
 if TYPE_CHECKING:
+    from flexai.apps.demo.morning import MorningJob
     from flexai.apps.demo.outcome import PhaseOutcome
 
 FAILED, BAD_INPUT = 1, 2
@@ -46,7 +47,9 @@ def demo(
     try:
         with own_pool(simulate) as stand:
             for line in stand.said:
-                console.print(line, markup=False, soft_wrap=True)
+                if " ready after " not in line and not line.startswith("ready: "):
+                    console.print(line, markup=False)
+            console.print(f"Watch it from another terminal: flexai top --run-dir {stand.run_dir}", markup=False)
             pool = PoolClient(stand.run_dir)
             cards = pool.pages("/v1/devices")
             make_queues(pool, len(cards))
@@ -55,12 +58,10 @@ def demo(
                 f"are bound by the card itself and ask for a whole one (slicing does not help those); the others wait "
                 f"for input and ask for the fraction they can use.",
                 markup=False,
-                soft_wrap=True,
             )
             phases = []
             for name, sliced in (("whole cards", False), ("slices", True)):
-                with Live(console=console, auto_refresh=False, transient=True) as live:
-                    phases.append(play(pool, name, jobs, sliced, lambda top: live.update(live_view(top), refresh=True)))
+                phases.append(_live(console, pool, name, jobs, sliced=sliced))
     except (NotStarted, PoolUnreachable, PoolRefused) as error:
         print(f"flexai demo: {error}", file=sys.stderr)
         return FAILED
@@ -77,6 +78,19 @@ def demo(
     return FAILED if any(job.failed for phase in phases for job in phase.jobs) else 0
 
 
+def _live(console: Console, pool: PoolClient, name: str, jobs: list[MorningJob], *, sliced: bool) -> PhaseOutcome:
+    """One phase, shown while it goes on, and in one line when it is over."""
+    began_s = time.monotonic()
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+
+        def show(top: dict[str, Any]) -> None:
+            live.update(live_view(name, time.monotonic() - began_s, top, console.width), refresh=True)
+
+        phase = play(pool, name, jobs, sliced, show)
+    console.print(f"with {name}: all {len(jobs)} jobs done after {phase.makespan_s:.1f} s")
+    return phase
+
+
 def _document(phases: list[PhaseOutcome], mix: str, seed: int, took_s: float, sources: list[str]) -> dict[str, Any]:
     whole, sliced = phases
     return {
@@ -91,20 +105,21 @@ def _document(phases: list[PhaseOutcome], mix: str, seed: int, took_s: float, so
         "seed": seed,
         "took_s": round(took_s, 1),
         "utilisation_means": UTILISATION_MEANS,
+        "owed_means": OWED_MEANS,
+        "got_means": DELIVERED_MEANS,
         "share_error_means": SHARE_ERROR_MEANS,
     }
 
 
 def _report(console: Console, phases: list[PhaseOutcome], took_s: float) -> None:
-    console.print(told(phases[0]))
+    for phase in phases:
+        console.print(told(phase))
     console.print(tenants(phases[1]))
     console.print(comparison(phases))
-    console.print(f"utilisation: {UTILISATION_MEANS}", markup=False, soft_wrap=True)
-    console.print(f"share error: {SHARE_ERROR_MEANS}", markup=False, soft_wrap=True)
     failed = [f"{phase.name}: {job.name} ({job.failed})" for phase in phases for job in phase.jobs if job.failed]
     if failed:
         console.print(f"[red]failed: {', '.join(failed)}[/red]")
-    console.print(f"the demo took {took_s:.0f} s")
+    console.print(f"\nthe demo took {took_s:.0f} s")
 
 
 def main() -> int:

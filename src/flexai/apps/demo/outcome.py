@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from flexai.apps.demo.morning import WHOLE_MILLI
+
 UTILISATION_MEANS = (
     "card-time in use over the span: kernels that the jobs themselves counted x their length, "
     "over cards x (last end - first submission)"
 )
-SHARE_ERROR_MEANS = (
-    "points by which a tenant got less than it was owed (the smaller of what it asked for and what it could use), "
-    "or more than its limit; got = its own kernels x their length over its running time"
-)
+OWED_MEANS = "the smaller of the share a job asked for and the share it has work for"
+DELIVERED_MEANS = "the kernels that the job itself counted x their length, over the time it ran"
+SHARE_ERROR_MEANS = "points of a card by which a job got less than it was owed, or more than its limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class JobOutcome:
         got_milli: card time by its own count of kernels over the time it ran.
         told: reasons it was given while it waited, in order, each once.
         over_cap_bytes: most memory it was ever seen to hold beyond its cap.
+        device: the card it ran on; empty when it never started.
+        started_s: since the first submission of its phase.
     """
 
     name: str
@@ -39,6 +42,16 @@ class JobOutcome:
     failed: str = ""
     device: str = ""
     started_s: float = 0.0
+
+    @property
+    def is_card_bound(self) -> bool:
+        """Whether it could use a whole card all the time: slicing cannot help it."""
+        return self.owed_milli == WHOLE_MILLI
+
+    @property
+    def ended_s(self) -> float:
+        """When it ended, on the clock of ``started_s``."""
+        return self.started_s + self.ran_s
 
     @property
     def got_milli(self) -> int:

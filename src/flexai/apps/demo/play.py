@@ -75,7 +75,7 @@ def play(
                     one.over_cap_bytes = max(one.over_cap_bytes, excess)
         show(top)
         time.sleep(max(0.0, POLL_S - (time.monotonic() - began_s)))
-    return _phase(pool, name, len(cards), watched, sliced)
+    return _phase(pool, name, cards, watched, sliced)
 
 
 def _submission(job: MorningJob, sliced: bool, card_bytes: int) -> dict[str, Any]:
@@ -112,7 +112,10 @@ def _note(one: Watched, item: dict[str, Any]) -> None:
         one.told.append(message)
 
 
-def _phase(pool: PoolClient, name: str, n_cards: int, watched: dict[str, Watched], sliced: bool) -> PhaseOutcome:
+def _phase(
+    pool: PoolClient, name: str, cards: Sequence[dict[str, Any]], watched: dict[str, Watched], sliced: bool
+) -> PhaseOutcome:
+    names = {str(card["uuid"]): f"card {card['index']}" for card in cards}
     first_ms = min(one.seen["submitted_at_ms"] for one in watched.values())
     last_ms = max(one.seen["finished_at_ms"] for one in watched.values())
     outcomes = []
@@ -129,10 +132,17 @@ def _phase(pool: PoolClient, name: str, n_cards: int, watched: dict[str, Watched
                 name=job.name, queue=job.queue, asked_milli=asked, owed_milli=min(asked, duty), limit_milli=WHOLE_MILLI,
                 waited_s=(started_ms - seen["submitted_at_ms"]) / 1000, ran_s=float(said.get("seconds", 0.0)),
                 work_s=n_kernels * job.kernel_us / 1e6, told=tuple(one.told),
-                over_cap_bytes=max(0, one.over_cap_bytes), failed=failed, started_s=(started_ms - first_ms) / 1000,
+                over_cap_bytes=max(0, one.over_cap_bytes), failed=failed, device=_card(pool, job_id, names),
+                started_s=(started_ms - first_ms) / 1000,
             )
         )  # fmt: skip
-    return PhaseOutcome(name, n_cards, (last_ms - first_ms) / 1000, tuple(outcomes))
+    return PhaseOutcome(name, len(cards), (last_ms - first_ms) / 1000, tuple(outcomes))
+
+
+def _card(pool: PoolClient, job_id: str, names: dict[str, str]) -> str:
+    """The card it was started on last, as the pool's history has it; empty when it was not."""
+    starts = [item for item in pool.pages(f"/v1/jobs/{job_id}/history") if item["kind"] == "Start"]
+    return names[starts[-1]["grants"][0]["device"]] if starts else ""
 
 
 def _said(pool: PoolClient, job_id: str) -> dict[str, Any]:

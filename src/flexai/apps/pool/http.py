@@ -16,6 +16,8 @@ from flexai.wire.store import dumps
 
 log = logging.getLogger("flexai.pool.http")
 
+_SHOWN_CHARS = 80
+
 
 class Refusal(Exception):
     """The pool will not do what was asked.
@@ -129,7 +131,8 @@ def install_errors(app: FastAPI) -> None:
     @app.exception_handler(BadInput)
     async def bad_input(_: Request, error: Exception) -> Response:
         assert isinstance(error, BadInput)
-        message = f"{error.thing} {error.problem}."
+        given = "" if error.value in ("", None) else f" {str(error.value)[:_SHOWN_CHARS]!r}"
+        message = f"{error.thing}{given} {error.problem}."
         return refusal(400, "BadInput", message, error.thing, error.value, error.remedy)
 
     @app.exception_handler(StoreError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import sys
@@ -82,7 +83,7 @@ def invoke(words: Sequence[str]) -> int:
     except PoolUnreachable as error:
         return _failed(words, exits.NO_POOL, "NoPool", str(error))
     except PoolRefused as error:
-        return _failed(words, exits.REFUSED, error.code, str(error))
+        return _failed(words, _refused(words, error), error.code, str(error))
     return result if isinstance(result, int) else exits.OK
 
 
@@ -91,8 +92,17 @@ def _misused(words: Sequence[str], error: typer.TyperException) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         print(context.get_help() if context else "")
         return exits.BAD_INPUT
-    hint = f". `{context.command_path} --help` lists what there is" if context else ""
-    return _failed(words, exits.BAD_INPUT, "BadInput", error.format_message().rstrip(".") + hint)
+    told = error.format_message().rstrip(".")
+    hint = f"`{context.command_path} --help` lists what there is" if context else ""
+    if words[0].startswith("-"):
+        hint = f"Options go after the command, as: flexai status {words[0]} ..."
+    return _failed(words, exits.BAD_INPUT, "BadInput", f"{told}{'' if told.endswith('?') else '.'} {hint}".rstrip())
+
+
+def _refused(words: Sequence[str], error: PoolRefused) -> int:
+    if error.status == http.client.BAD_REQUEST:
+        return exits.BAD_INPUT
+    return exits.NOT_STARTED if words[0] == "wait" else exits.REFUSED
 
 
 def _failed(words: Sequence[str], exit_code: int, code: str, message: str) -> int:

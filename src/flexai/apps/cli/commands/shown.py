@@ -114,4 +114,5 @@ def reason_text(job: Mapping[str, Any]) -> str:
     reason = job.get("reason")
     if isinstance(reason, dict):
         return str(reason.get("message") or reason.get("code") or "")
-    return str(reason or job.get("cause") or "")
+    cause = str(reason or job.get("cause") or "")
+    return "" if cause == "exited" else cause  # of itself: the exit code says the rest
