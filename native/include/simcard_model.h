@@ -108,6 +108,15 @@ void sm_unwatch(struct sm_stream *s, uint64_t cookie);
 /* Memory: bytes with an owner. -ENOMEM when the card has not so many. */
 int sm_memory_take(struct sm_process *p, int card, uint64_t bytes);
 void sm_memory_give(struct sm_process *p, int card, uint64_t bytes);
+/* Bytes in nobody's account, as managed pages and, under HMM, host memory: as many as there is room for, which is what
+ * it returns. They leave when somebody else needs the room. */
+uint64_t sm_memory_place(struct sm_process *p, int card, uint64_t bytes);
+void sm_memory_unplace(struct sm_process *p, int card, uint64_t bytes);
+/* Let others hold `bytes` of what the process holds: they join by the token. The bytes are free when the last has left;
+ * once the first has, they are in nobody's account. -EINVAL: it holds not so many; -ENOENT: no such token. */
+int sm_memory_share(struct sm_process *p, int card, uint64_t bytes, uint64_t *token);
+int sm_memory_join(struct sm_process *p, uint64_t token);
+int sm_memory_leave(struct sm_process *p, uint64_t token);
 uint64_t sm_memory_used(const struct sm_model *m, int card);
 uint64_t sm_memory_of(const struct sm_process *p, int card);
 

@@ -29,6 +29,11 @@ enum sc_op {
     SC_FIGURES,        /* a card -> struct sc_figures */
     SC_PROCESSES,      /* a card -> struct sc_process[] */
     SC_PARK,           /* a enum sc_park, b pid of the same user -> v state before */
+    SC_MEM_PLACE,      /* a card, v[0] bytes in nobody's account -> v placed */
+    SC_MEM_UNPLACE,
+    SC_MEM_SHARE,      /* a card, v[0] bytes of what it holds -> v token */
+    SC_MEM_JOIN,       /* v[0] token */
+    SC_MEM_LEAVE,
     SC_OWNER = 64,
     SC_DISCOVER = 64,  /* a card, b pid -> struct cc_group[] */
     SC_SET_TIMESLICE,  /* a card, context[0], v[0] ns */
@@ -41,6 +46,7 @@ enum sc_op {
     SC_FAIL,           /* a card, v[0] xid (0 recovers) */
     SC_INJECT,         /* a kind of control, b errno, v[0] calls */
     SC_LOSE_LOG,       /* a card, v[0] records */
+    SC_PLACE,          /* a card, b pid of a program, v[0] bytes: host memory of its lands on the card -> v placed */
 };
 
 /* Values 0 to 3 as cuCheckpointProcess* have them. */

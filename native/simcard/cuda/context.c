@@ -5,8 +5,8 @@
 #include <string.h>
 #include "sim.h"
 
-#define STACK 32
-static __thread struct { struct sim_context *at[STACK]; int n; } stack;
+#define DEPTH 32
+static __thread struct { struct sim_context *at[DEPTH]; int n; } stack;
 static pthread_mutex_t primaries = PTHREAD_MUTEX_INITIALIZER;
 static struct sim_context *primary[SIM_MAX_CARDS];
 static unsigned primary_flags[SIM_MAX_CARDS];
@@ -15,6 +15,14 @@ static struct sim_context *all;
 struct sim_context *sim_current(void)
 {
     return stack.n ? stack.at[stack.n - 1] : NULL;
+}
+
+/* CUlimit: stack of a thread, printf's buffer, malloc's heap, depth of synchronisation, pending launches, L2 fetch */
+enum { STACK = 0, PRINTF = 1, HEAP = 2 };
+static uint64_t default_limit(int limit)
+{
+    static const uint64_t DEFAULTS[SIM_N_LIMITS] = {1024, 1048576, 8388608, 2, 2048, 128};
+    return DEFAULTS[limit];
 }
 
 static CUresult make(int ordinal, unsigned flags, bool is_primary, struct sim_context **out)
@@ -39,6 +47,8 @@ static CUresult make(int ordinal, unsigned flags, bool is_primary, struct sim_co
     c->flags = flags;
     c->id = (uint32_t)reply.v;
     c->primary = is_primary;
+    for (int i = 0; i < SIM_N_LIMITS; i++)
+        c->limit[i] = default_limit(i);
     pthread_mutex_init(&c->lock, NULL);
     CUresult result = sim_stream_open(c, &c->legacy);
     if (result) {
@@ -55,6 +65,11 @@ static void destroy(struct sim_context *c)
 {
     sim_drain_context(c);
     sim_memory_forget(c);
+    sim_modules_forget(c);
+    sim_arrays_forget(c);
+    for (int i = 0; i < SIM_N_LIMITS; i++)
+        if (c->limit_bytes[i])
+            sim_give(c->card, c->limit_bytes[i]);
     struct sc_reply reply;
     struct sc_request r = {.op = SC_CTX_FREE, .n_contexts = 1, .context = {c->id}};
     while (c->streams) {
@@ -88,7 +103,7 @@ static bool is_context(const struct sim_context *c)
 
 static CUresult push(struct sim_context *c)
 {
-    if (stack.n == STACK)
+    if (stack.n == DEPTH)
         return CUDA_ERROR_OUT_OF_MEMORY;
     stack.at[stack.n++] = c;
     return CUDA_SUCCESS;
@@ -266,7 +281,21 @@ SIM_API CUresult cuCtxSynchronize(void);
 SIM_API CUresult cuCtxSynchronize(void)
 {
     struct sim_context *c = sim_current();
-    return c ? sim_drain_context(c) : CUDA_ERROR_INVALID_CONTEXT;
+    if (!c)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    bool capturing = false;
+    pthread_mutex_lock(&c->lock);
+    for (struct sim_stream *each = c->streams; each; each = each->next)
+        if (each->capture) { /* who waits for a capture spoils it */
+            each->capture->origin->invalidated = true;
+            capturing = true;
+        }
+    pthread_mutex_unlock(&c->lock);
+    if (capturing)
+        return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    CUresult error = sim_drain_context(c);
+    sim_pools_settle();
+    return error;
 }
 
 SIM_API CUresult cuCtxGetStreamPriorityRange(int *least, int *greatest);
@@ -279,17 +308,38 @@ SIM_API CUresult cuCtxGetStreamPriorityRange(int *least, int *greatest)
     return CUDA_SUCCESS;
 }
 
+/* What a limit takes beyond its default, which the context's own bytes have in them: stacks for as many threads as fit on
+ * the card at once, the others as they are. Taken when it is set; a real card waits for the first kernel. */
+static uint64_t limit_takes(const struct sim_context *c, int limit, uint64_t value)
+{
+    uint64_t more = value > default_limit(limit) ? value - default_limit(limit) : 0;
+    uint64_t threads = (uint64_t)sim_session()->card[c->card].n_multiprocessors * 2048;
+    return limit == STACK ? more * threads : limit == PRINTF || limit == HEAP ? more : 0;
+}
+
 SIM_API CUresult cuCtxGetLimit(size_t *value, int limit);
 SIM_API CUresult cuCtxGetLimit(size_t *value, int limit)
 {
-    *value = limit == 0 ? 1024 : limit == 1 ? 1048576 : limit == 2 ? 8388608 : 0;
+    struct sim_context *c = sim_current();
+    if (!c || !value || limit < 0 || limit >= SIM_N_LIMITS)
+        return c ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_INVALID_CONTEXT;
+    *value = c->limit[limit];
     return CUDA_SUCCESS;
 }
 
 SIM_API CUresult cuCtxSetLimit(int limit, size_t value);
 SIM_API CUresult cuCtxSetLimit(int limit, size_t value)
 {
-    (void)limit;
-    (void)value;
+    struct sim_context *c = sim_current();
+    if (!c || limit < 0 || limit >= SIM_N_LIMITS || (limit == STACK && value > 512 * 1024))
+        return c ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_INVALID_CONTEXT;
+    uint64_t takes = limit_takes(c, limit, value), held = c->limit_bytes[limit];
+    CUresult error = takes > held ? sim_take(c->card, takes - held) : CUDA_SUCCESS;
+    if (error)
+        return error;
+    if (takes < held)
+        sim_give(c->card, held - takes);
+    c->limit_bytes[limit] = takes;
+    c->limit[limit] = value;
     return CUDA_SUCCESS;
 }

@@ -95,7 +95,9 @@ SIM_API CUresult cuEventSynchronize(CUevent event)
 {
     if (!event)
         return CUDA_ERROR_INVALID_HANDLE;
-    return event->value && !recorded(event) ? sim_wait(event->ring, event->seq) : CUDA_SUCCESS;
+    CUresult error = event->value && !recorded(event) ? sim_wait(event->ring, event->seq) : CUDA_SUCCESS;
+    sim_pools_settle();
+    return error;
 }
 
 SIM_API CUresult cuEventElapsedTime_v2(float *ms, CUevent start, CUevent end);

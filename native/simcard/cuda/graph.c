@@ -20,41 +20,61 @@ struct sim_graph *sim_graph_new(void)
     return g;
 }
 
-/* Memory of ALLOC nodes, taken at the first launch of an executable graph and given back at its end. */
-static _Atomic uint64_t held_bytes[SIM_MAX_CARDS], most_bytes[SIM_MAX_CARDS];
+/* Memory of ALLOC nodes: used from the first launch of an executable graph to its end, reserved until it is trimmed. */
+static struct { uint64_t used, used_high, reserved, reserved_high; } memory[SIM_MAX_CARDS];
+static pthread_mutex_t memory_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void trim(int card)
+{
+    sim_give(card, memory[card].reserved - memory[card].used);
+    memory[card].reserved = memory[card].used;
+}
 
 static void give_back(struct sim_graph *g, const struct sim_node *end)
 {
     for (const struct sim_node *n = g->first; n != end; n = n->next)
         if (n->type == SIM_ALLOC) {
-            sim_give(n->card, n->bytes);
             madvise(n->to, n->bytes, MADV_DONTNEED);
-            held_bytes[n->card] -= n->bytes;
+            memory[n->card].used -= n->bytes;
         }
+}
+
+static CUresult use(int card, uint64_t bytes)
+{
+    uint64_t after = memory[card].used + bytes;
+    if (after > memory[card].reserved) {
+        CUresult error = sim_take(card, after - memory[card].reserved);
+        if (error)
+            return error;
+        memory[card].reserved = after;
+    }
+    memory[card].used = after;
+    memory[card].used_high = after > memory[card].used_high ? after : memory[card].used_high;
+    if (memory[card].reserved > memory[card].reserved_high)
+        memory[card].reserved_high = memory[card].reserved;
+    return CUDA_SUCCESS;
 }
 
 static CUresult back(struct sim_graph *g)
 {
-    for (const struct sim_node *n = g->first; n; n = n->next) {
-        if (n->type != SIM_ALLOC)
-            continue;
-        CUresult error = sim_take(n->card, n->bytes);
-        if (error) {
+    CUresult error = CUDA_SUCCESS;
+    pthread_mutex_lock(&memory_lock);
+    for (const struct sim_node *n = g->first; n && !error; n = n->next) {
+        if (n->type == SIM_ALLOC && (error = use(n->card, n->bytes)))
             give_back(g, n);
-            return error;
-        }
-        uint64_t held = held_bytes[n->card] += n->bytes;
-        if (held > most_bytes[n->card])
-            most_bytes[n->card] = held;
     }
-    g->backed = true;
-    return CUDA_SUCCESS;
+    g->backed = !error;
+    pthread_mutex_unlock(&memory_lock);
+    return error;
 }
 
 void sim_graph_free(struct sim_graph *g)
 {
-    if (g->backed)
+    if (g->backed) {
+        pthread_mutex_lock(&memory_lock);
         give_back(g, NULL);
+        pthread_mutex_unlock(&memory_lock);
+    }
     while (g->first) {
         struct sim_node *gone = g->first;
         g->first = gone->next;
@@ -238,15 +258,23 @@ SIM_API CUresult cuDeviceGetGraphMemAttribute(CUdevice device, int attribute, vo
     const struct session *s = sim_session();
     if (!s || !value || device < 0 || device >= s->n_visible || attribute < 0 || attribute > 3)
         return s ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_NOT_INITIALIZED;
-    uint64_t bytes = attribute % 2 ? most_bytes[s->visible[device]] : held_bytes[s->visible[device]];
-    memcpy(value, &bytes, sizeof bytes);
+    int card = s->visible[device];
+    pthread_mutex_lock(&memory_lock);
+    const uint64_t figures[] = {memory[card].used, memory[card].used_high, memory[card].reserved,
+                                memory[card].reserved_high};
+    pthread_mutex_unlock(&memory_lock);
+    memcpy(value, &figures[attribute], sizeof figures[0]);
     return CUDA_SUCCESS;
 }
 
-/* Nothing is kept beyond the executable graphs that use it. */
 SIM_API CUresult cuDeviceGraphMemTrim(CUdevice device);
 SIM_API CUresult cuDeviceGraphMemTrim(CUdevice device)
 {
     const struct session *s = sim_session();
-    return s && device >= 0 && device < s->n_visible ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+    if (!s || device < 0 || device >= s->n_visible)
+        return s ? CUDA_ERROR_INVALID_DEVICE : CUDA_ERROR_NOT_INITIALIZED;
+    pthread_mutex_lock(&memory_lock);
+    trim(s->visible[device]);
+    pthread_mutex_unlock(&memory_lock);
+    return CUDA_SUCCESS;
 }

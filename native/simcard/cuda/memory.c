@@ -6,77 +6,141 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include "sim.h"
+#include <unistd.h>
+#include "memory.h"
 
 #define GRANULE 512u
-#define FILL_LIMIT (256ull << 20) /* of one fill, so much is really written: a simulated card has no 141 GiB of host memory */
-
-struct block {
-    struct block *next;
-    struct sim_context *context;
-    char *at;
-    uint64_t bytes;
-    int card;
-    bool host;
-    uint64_t *pool; /* bytes of the pool it came from */
-};
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct block *blocks;
+static struct sim_block *blocks;
 
+static int ask(uint32_t op, int card, uint64_t v, uint64_t *out)
+{
+    struct sc_reply reply = {0};
+    struct sc_request r = {.op = op, .a = card, .v = {v}};
+    int error = session_ask(&r, &reply, NULL, 0);
+    if (out)
+        *out = reply.v;
+    return error;
+}
+
+/* A card that is full gets back what pools of this process hold for later, as the real driver sees to. */
 CUresult sim_take(int card, uint64_t bytes)
 {
-    struct sc_reply reply;
-    struct sc_request r = {.op = SC_MEM_TAKE, .a = card, .v = {bytes}};
-    return sim_error(session_ask(&r, &reply, NULL, 0));
+    int error = ask(SC_MEM_TAKE, card, bytes, NULL);
+    if (error == -ENOMEM && sim_pools_trim(card))
+        error = ask(SC_MEM_TAKE, card, bytes, NULL);
+    return sim_error(error);
 }
 
 void sim_give(int card, uint64_t bytes)
 {
-    struct sc_reply reply;
-    struct sc_request r = {.op = SC_MEM_GIVE, .a = card, .v = {bytes}};
-    session_ask(&r, &reply, NULL, 0);
+    ask(SC_MEM_GIVE, card, bytes, NULL);
 }
 
-static CUresult allocate(CUdeviceptr *at, size_t bytes, bool host, uint64_t *pool)
+CUresult sim_share(int card, uint64_t bytes, uint64_t *token)
+{
+    return sim_error(ask(SC_MEM_SHARE, card, bytes, token));
+}
+
+CUresult sim_join(uint64_t token)
+{
+    int error = ask(SC_MEM_JOIN, 0, token, NULL);
+    return error == -ENOENT ? CUDA_ERROR_INVALID_VALUE : sim_error(error);
+}
+
+void sim_leave(uint64_t token)
+{
+    ask(SC_MEM_LEAVE, 0, token, NULL);
+}
+
+/* The card's bytes for a block. */
+static CUresult obtain(struct sim_block *b)
+{
+    switch (b->kind) {
+    case SIM_HOST_MEMORY:
+        return CUDA_SUCCESS;
+    case SIM_MANAGED: /* as much as there is room for; the rest waits in the host's memory */
+        return sim_error(ask(SC_MEM_PLACE, b->card, b->bytes, &b->placed));
+    case SIM_POOLED:
+        return sim_pool_use(b->pool, b->bytes);
+    case SIM_DEVICE:
+        return sim_take(b->card, b->bytes);
+    case SIM_IMPORTED:
+        return sim_join(b->token);
+    }
+    return CUDA_ERROR_UNKNOWN;
+}
+
+static void give_up(const struct sim_block *b)
+{
+    if (b->token) { /* shared with others: theirs while they hold it */
+        sim_leave(b->token);
+        return;
+    }
+    switch (b->kind) {
+    case SIM_HOST_MEMORY:
+    case SIM_IMPORTED:
+        break;
+    case SIM_MANAGED:
+        ask(SC_MEM_UNPLACE, b->card, b->placed, NULL);
+        break;
+    case SIM_POOLED:
+        sim_pool_unuse(b->pool, b->bytes);
+        break;
+    case SIM_DEVICE:
+        sim_give(b->card, b->bytes);
+        break;
+    }
+}
+
+CUresult sim_allocate(CUdeviceptr *at, struct sim_block like)
 {
     struct sim_context *c = sim_current();
     if (!c)
         return sim_session() ? CUDA_ERROR_INVALID_CONTEXT : CUDA_ERROR_NOT_INITIALIZED;
-    if (!at || !bytes || bytes > (1ull << 44))
-        return !at || !bytes ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_OUT_OF_MEMORY;
-    uint64_t rounded = (bytes + GRANULE - 1) / GRANULE * GRANULE;
-    struct block *b = calloc(1, sizeof *b);
-    CUresult error = !b ? CUDA_ERROR_OUT_OF_MEMORY : host ? CUDA_SUCCESS : sim_take(c->card, rounded);
+    if (!at || !like.bytes || like.bytes > (1ull << 44))
+        return !at || !like.bytes ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_OUT_OF_MEMORY;
+    struct sim_block *b = malloc(sizeof *b);
+    if (!b)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    *b = like;
+    b->bytes = (like.bytes + GRANULE - 1) / GRANULE * GRANULE;
+    b->context = c;
+    if (b->kind != SIM_IMPORTED)
+        b->card = c->card;
+    CUresult error = obtain(b);
     if (error) {
         free(b);
         return error;
     }
-    char *pages = mmap(NULL, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (pages == MAP_FAILED) {
-        if (!host)
-            sim_give(c->card, rounded);
+    b->at = mmap(NULL, b->bytes, PROT_READ | PROT_WRITE,
+                 like.file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED, like.file, 0);
+    if (b->at == MAP_FAILED) {
+        give_up(b);
         free(b);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    *b = (struct block){NULL, c, pages, rounded, c->card, host, pool};
-    if (pool)
-        __atomic_add_fetch(pool, rounded, __ATOMIC_SEQ_CST);
     pthread_mutex_lock(&lock);
     b->next = blocks;
     blocks = b;
     pthread_mutex_unlock(&lock);
-    *at = (CUdeviceptr)(uintptr_t)pages;
+    *at = (CUdeviceptr)(uintptr_t)b->at;
     return CUDA_SUCCESS;
 }
 
-static struct block *unlist(CUdeviceptr at)
+static CUresult allocate(CUdeviceptr *at, size_t bytes, enum sim_block_kind kind)
+{
+    return sim_allocate(at, (struct sim_block){.bytes = bytes, .kind = kind, .file = -1});
+}
+
+static struct sim_block *unlist(CUdeviceptr at)
 {
     pthread_mutex_lock(&lock);
-    struct block **b = &blocks;
+    struct sim_block **b = &blocks;
     while (*b && (CUdeviceptr)(uintptr_t)(*b)->at != at)
         b = &(*b)->next;
-    struct block *found = *b;
+    struct sim_block *found = *b;
     if (found)
         *b = found->next;
     pthread_mutex_unlock(&lock);
@@ -87,14 +151,13 @@ static CUresult release(CUdeviceptr at)
 {
     if (!at)
         return CUDA_SUCCESS;
-    struct block *b = unlist(at);
+    struct sim_block *b = unlist(at);
     if (!b)
         return CUDA_ERROR_INVALID_VALUE;
     munmap(b->at, b->bytes);
-    if (!b->host)
-        sim_give(b->card, b->bytes);
-    if (b->pool) /* after the card has it: a pool never says less than it holds */
-        __atomic_sub_fetch(b->pool, b->bytes, __ATOMIC_SEQ_CST);
+    give_up(b);
+    if (b->kind != SIM_IMPORTED && b->file >= 0)
+        close(b->file);
     free(b);
     return CUDA_SUCCESS;
 }
@@ -103,8 +166,8 @@ void sim_memory_forget(struct sim_context *context)
 {
     for (;;) {
         pthread_mutex_lock(&lock);
-        struct block *b = blocks;
-        while (b && (b->context != context || b->host))
+        struct sim_block *b = blocks;
+        while (b && (b->context != context || b->kind == SIM_HOST_MEMORY))
             b = b->next;
         CUdeviceptr at = b ? (CUdeviceptr)(uintptr_t)b->at : 0;
         pthread_mutex_unlock(&lock);
@@ -114,12 +177,31 @@ void sim_memory_forget(struct sim_context *context)
     }
 }
 
+CUresult sim_open_to_others(CUdeviceptr at, struct sim_block *out)
+{
+    CUresult error = CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&lock);
+    struct sim_block *b = blocks;
+    while (b && (CUdeviceptr)(uintptr_t)b->at != at)
+        b = b->next;
+    if (b && b->token) {
+        error = CUDA_SUCCESS;
+    } else if (b) {
+        b->file = sim_into_file("flexai-simcard", b->at, b->bytes);
+        error = b->file < 0 ? CUDA_ERROR_OUT_OF_MEMORY : sim_share(b->card, b->bytes, &b->token);
+    }
+    if (!error)
+        *out = *b;
+    pthread_mutex_unlock(&lock);
+    return error;
+}
+
 /* The block that an address lies in. */
-static bool find(CUdeviceptr address, struct block *out)
+bool sim_find(CUdeviceptr address, struct sim_block *out)
 {
     bool found = false;
     pthread_mutex_lock(&lock);
-    for (struct block *b = blocks; b && !found; b = b->next)
+    for (struct sim_block *b = blocks; b && !found; b = b->next)
         if (address >= (uintptr_t)b->at && address < (uintptr_t)b->at + b->bytes) {
             *out = *b;
             found = true;
@@ -131,7 +213,7 @@ static bool find(CUdeviceptr address, struct block *out)
 SIM_API CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t bytes);
 SIM_API CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t bytes)
 {
-    return allocate(at, bytes, false, NULL);
+    return allocate(at, bytes, SIM_DEVICE);
 }
 
 SIM_API CUresult cuMemAllocPitch_v2(CUdeviceptr *at, size_t *pitch, size_t width, size_t height, unsigned element);
@@ -139,7 +221,7 @@ SIM_API CUresult cuMemAllocPitch_v2(CUdeviceptr *at, size_t *pitch, size_t width
 {
     (void)element;
     size_t rounded = (width + 511) / 512 * 512;
-    CUresult error = allocate(at, rounded * height, false, NULL);
+    CUresult error = allocate(at, rounded * height, SIM_DEVICE);
     if (!error)
         *pitch = rounded;
     return error;
@@ -148,8 +230,9 @@ SIM_API CUresult cuMemAllocPitch_v2(CUdeviceptr *at, size_t *pitch, size_t width
 SIM_API CUresult cuMemAllocManaged(CUdeviceptr *at, size_t bytes, unsigned flags);
 SIM_API CUresult cuMemAllocManaged(CUdeviceptr *at, size_t bytes, unsigned flags)
 {
-    (void)flags;
-    return allocate(at, bytes, false, NULL);
+    if (flags != 1 && flags != 2) /* attached to all, or to the host */
+        return CUDA_ERROR_INVALID_VALUE;
+    return allocate(at, bytes, SIM_MANAGED);
 }
 
 SIM_API CUresult cuMemFree_v2(CUdeviceptr at);
@@ -181,8 +264,8 @@ SIM_API CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
 SIM_API CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr address);
 SIM_API CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr address)
 {
-    struct block b;
-    if (!find(address, &b))
+    struct sim_block b;
+    if (!sim_find(address, &b))
         return CUDA_ERROR_NOT_FOUND;
     if (base)
         *base = (CUdeviceptr)(uintptr_t)b.at;
@@ -194,14 +277,14 @@ SIM_API CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdev
 SIM_API CUresult cuPointerGetAttribute(void *out, int attribute, CUdeviceptr address);
 SIM_API CUresult cuPointerGetAttribute(void *out, int attribute, CUdeviceptr address)
 {
-    struct block b;
-    if (!out || !find(address, &b))
+    struct sim_block b;
+    if (!out || !sim_find(address, &b))
         return CUDA_ERROR_INVALID_VALUE;
     switch (attribute) {
     case 1: *(CUcontext *)out = b.context; return CUDA_SUCCESS;              /* CONTEXT */
-    case 2: *(unsigned *)out = b.host ? 1 : 2; return CUDA_SUCCESS;          /* MEMORY_TYPE */
+    case 2: *(unsigned *)out = b.kind == SIM_HOST_MEMORY ? 1 : 2; return CUDA_SUCCESS;          /* MEMORY_TYPE */
     case 3: *(CUdeviceptr *)out = address; return CUDA_SUCCESS;              /* DEVICE_POINTER */
-    case 8: *(int *)out = 0; return CUDA_SUCCESS;                            /* IS_MANAGED */
+    case 8: *(int *)out = b.kind == SIM_MANAGED; return CUDA_SUCCESS;                            /* IS_MANAGED */
     case 9: *(int *)out = b.context->ordinal; return CUDA_SUCCESS;           /* DEVICE_ORDINAL */
     default: return CUDA_ERROR_NOT_SUPPORTED;
     }
@@ -212,7 +295,7 @@ SIM_API CUresult cuMemHostAlloc(void **at, size_t bytes, unsigned flags)
 {
     (void)flags;
     CUdeviceptr address = 0;
-    CUresult error = at ? allocate(&address, bytes, true, NULL) : CUDA_ERROR_INVALID_VALUE;
+    CUresult error = at ? allocate(&address, bytes, SIM_HOST_MEMORY) : CUDA_ERROR_INVALID_VALUE;
     if (!error)
         *at = (void *)(uintptr_t)address;
     return error;
@@ -251,141 +334,13 @@ SIM_API CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *device, void *host, u
     return CUDA_SUCCESS;
 }
 
-/* The contents move when the call is made; the card's time passes where the stream gets to it. Programs that look at a
- * copy's result before they have synchronised see it early. */
-CUresult sim_copy(CUstream stream, void *to, const void *from, size_t bytes, uint32_t kind, bool synchronous)
-{
-    struct sim_stream *s = sim_stream(stream);
-    if (!s)
-        return CUDA_ERROR_INVALID_CONTEXT;
-    if (s->capture)
-        return sim_graph_add(
-            s->capture, &(struct sim_node){.type = SIM_COPY, .to = to, .from = from, .bytes = bytes, .way = kind}, NULL);
-    if (bytes)
-        memmove(to, from, bytes);
-    struct sm_entry copy = {.op = SM_OP_COPY, .amount = bytes, .flags = kind};
-    uint64_t seq = 0;
-    CUresult error = sim_push(s, &copy, &seq);
-    return error || !synchronous ? error : sim_wait(s->index, seq);
-}
-
-#define P(address) ((void *)(uintptr_t)(address))
-
-SIM_API CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t bytes);
-SIM_API CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t bytes)
-{
-    return sim_copy(NULL, P(to), from, bytes, SM_COPY_H2D, true);
-}
-
-SIM_API CUresult cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t bytes);
-SIM_API CUresult cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t bytes)
-{
-    return sim_copy(NULL, to, P(from), bytes, SM_COPY_D2H, true);
-}
-
-SIM_API CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes);
-SIM_API CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes)
-{
-    return sim_copy(NULL, P(to), P(from), bytes, SM_COPY_D2D, false);
-}
-
-SIM_API CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t bytes, CUstream stream);
-SIM_API CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t bytes, CUstream stream)
-{
-    return sim_copy(stream, P(to), from, bytes, SM_COPY_H2D, false);
-}
-
-SIM_API CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, CUstream stream);
-SIM_API CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, CUstream stream)
-{
-    return sim_copy(stream, to, P(from), bytes, SM_COPY_D2H, false);
-}
-
-SIM_API CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream);
-SIM_API CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
-{
-    return sim_copy(stream, P(to), P(from), bytes, SM_COPY_D2D, false);
-}
-
-static uint32_t direction(CUdeviceptr to, CUdeviceptr from)
-{
-    struct block a, b;
-    bool to_card = find(to, &a) && !a.host, from_card = find(from, &b) && !b.host;
-    return to_card && from_card ? SM_COPY_D2D : to_card ? SM_COPY_H2D : SM_COPY_D2H;
-}
-
-SIM_API CUresult cuMemcpy(CUdeviceptr to, CUdeviceptr from, size_t bytes);
-SIM_API CUresult cuMemcpy(CUdeviceptr to, CUdeviceptr from, size_t bytes)
-{
-    return sim_copy(NULL, P(to), P(from), bytes, direction(to, from), true);
-}
-
-SIM_API CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream);
-SIM_API CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
-{
-    return sim_copy(stream, P(to), P(from), bytes, direction(to, from), false);
-}
-
-void sim_write(char *to, uint64_t value, size_t width, size_t bytes)
-{
-    size_t real = bytes < FILL_LIMIT ? bytes : FILL_LIMIT;
-    for (size_t i = 0; i < real; i += width)
-        memcpy(to + i, &value, width);
-}
-
-static CUresult fill(CUdeviceptr at, uint64_t value, size_t width, size_t n, CUstream stream)
-{
-    struct block b;
-    struct sim_stream *s = sim_stream(stream);
-    size_t bytes = width * n;
-    if (s && s->capture)
-        return sim_graph_add(
-            s->capture, &(struct sim_node){.type = SIM_FILL, .to = P(at), .value = value, .width = width, .bytes = bytes},
-            NULL);
-    if (!(find(at, &b) && at + bytes <= (uintptr_t)b.at + b.bytes) && !sim_mapped(at, bytes))
-        return CUDA_ERROR_INVALID_VALUE;
-    sim_write(P(at), value, width, bytes);
-    struct sm_entry copy = {.op = SM_OP_COPY, .amount = bytes, .flags = SM_COPY_D2D};
-    return sim_push(s, &copy, NULL);
-}
-
-SIM_API CUresult cuMemsetD8_v2(CUdeviceptr at, unsigned char value, size_t n);
-SIM_API CUresult cuMemsetD8_v2(CUdeviceptr at, unsigned char value, size_t n)
-{
-    return fill(at, value, 1, n, NULL);
-}
-
-SIM_API CUresult cuMemsetD16_v2(CUdeviceptr at, unsigned short value, size_t n);
-SIM_API CUresult cuMemsetD16_v2(CUdeviceptr at, unsigned short value, size_t n)
-{
-    return fill(at, value, 2, n, NULL);
-}
-
-SIM_API CUresult cuMemsetD32_v2(CUdeviceptr at, unsigned value, size_t n);
-SIM_API CUresult cuMemsetD32_v2(CUdeviceptr at, unsigned value, size_t n)
-{
-    return fill(at, value, 4, n, NULL);
-}
-
-SIM_API CUresult cuMemsetD8Async(CUdeviceptr at, unsigned char value, size_t n, CUstream stream);
-SIM_API CUresult cuMemsetD8Async(CUdeviceptr at, unsigned char value, size_t n, CUstream stream)
-{
-    return fill(at, value, 1, n, stream);
-}
-
-SIM_API CUresult cuMemsetD32Async(CUdeviceptr at, unsigned value, size_t n, CUstream stream);
-SIM_API CUresult cuMemsetD32Async(CUdeviceptr at, unsigned value, size_t n, CUstream stream)
-{
-    return fill(at, value, 4, n, stream);
-}
-
 /* Allocations in stream order: given at once, taken back when the stream is there. */
-CUresult sim_alloc_async(CUdeviceptr *at, size_t bytes, CUstream stream, uint64_t *pool)
+CUresult sim_alloc_async(CUdeviceptr *at, size_t bytes, CUstream stream, struct sim_pool *pool)
 {
     struct sim_stream *s = sim_stream(stream);
     if (s && s->capture)
         return sim_graph_alloc(s->capture, s->context->card, at, bytes, NULL);
-    return allocate(at, bytes, false, pool);
+    return sim_allocate(at, (struct sim_block){.bytes = bytes, .kind = SIM_POOLED, .pool = pool, .file = -1});
 }
 
 SIM_API CUresult cuMemFreeAsync(CUdeviceptr at, CUstream stream);
@@ -395,7 +350,7 @@ SIM_API CUresult cuMemFreeAsync(CUdeviceptr at, CUstream stream)
     if (!s)
         return CUDA_ERROR_INVALID_CONTEXT;
     if (s->capture)
-        return sim_graph_add(s->capture, &(struct sim_node){.type = SIM_FREE, .to = P(at)}, NULL);
+        return sim_graph_add(s->capture, &(struct sim_node){.type = SIM_FREE, .to = (char *)(uintptr_t)at}, NULL);
     CUresult error = sim_drain(s);
     return error ? error : release(at);
 }

@@ -9,14 +9,87 @@
 
 static pthread_mutex_t functions = PTHREAD_MUTEX_INITIALIZER;
 
-static CUresult load(CUmodule *module, const void *image)
+/* What code takes on the card: the size of an ELF image, rounded up to 2 MiB. Little code finds room in what the context
+ * took, and so does an image of any other kind, whose size nobody knows. */
+#define CODE_BLOCK (2ull << 20)
+#define LITTLE (64ull << 10)
+static struct sim_module *resident;
+
+static uint64_t code_bytes(const void *image)
+{
+    const unsigned char *at = image;
+    uint64_t sections = 0;
+    uint16_t size = 0, n = 0;
+    if (memcmp(at, "\177ELF", strnlen(image, 4) < 4 ? strnlen(image, 4) + 1 : 4) != 0)
+        return 0;
+    memcpy(&sections, at + 0x28, sizeof sections);
+    memcpy(&size, at + 0x3a, sizeof size);
+    memcpy(&n, at + 0x3c, sizeof n);
+    uint64_t bytes = sections + (uint64_t)size * n;
+    return bytes <= LITTLE ? 0 : (bytes + CODE_BLOCK - 1) / CODE_BLOCK * CODE_BLOCK;
+}
+
+/* Put it on the card of the current context. */
+static CUresult place(struct sim_module *m)
+{
+    struct sim_context *c = sim_current();
+    if (m->context || !m->bytes)
+        return CUDA_SUCCESS;
+    if (!c)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    CUresult error = sim_take(c->card, m->bytes);
+    if (error)
+        return error;
+    pthread_mutex_lock(&functions);
+    m->context = c;
+    m->next = resident;
+    resident = m;
+    pthread_mutex_unlock(&functions);
+    return CUDA_SUCCESS;
+}
+
+/* Under the lock. */
+static void displace(struct sim_module *m)
+{
+    for (struct sim_module **at = &resident; *at; at = &(*at)->next)
+        if (*at == m) {
+            *at = m->next;
+            sim_give(m->context->card, m->bytes);
+            break;
+        }
+    m->context = NULL;
+}
+
+void sim_modules_forget(struct sim_context *context)
+{
+    pthread_mutex_lock(&functions);
+    for (struct sim_module *m = resident, *next; m; m = next) {
+        next = m->next;
+        if (m->context == context)
+            displace(m);
+    }
+    pthread_mutex_unlock(&functions);
+}
+
+static CUresult make(CUmodule *module, const void *image)
 {
     if (!image || !module)
         return CUDA_ERROR_INVALID_VALUE;
+    *module = calloc(1, sizeof **module);
+    if (!*module)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    (*module)->bytes = code_bytes(image);
+    return CUDA_SUCCESS;
+}
+
+static CUresult load(CUmodule *module, const void *image)
+{
     if (!sim_current())
         return CUDA_ERROR_INVALID_CONTEXT;
-    *module = calloc(1, sizeof **module);
-    return *module ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+    CUresult error = make(module, image);
+    if (!error && (error = place(*module)))
+        free(*module);
+    return error;
 }
 
 SIM_API CUresult cuModuleLoadData(CUmodule *module, const void *image);
@@ -51,6 +124,9 @@ SIM_API CUresult cuModuleUnload(CUmodule module)
 {
     if (!module)
         return CUDA_ERROR_INVALID_HANDLE;
+    pthread_mutex_lock(&functions);
+    displace(module);
+    pthread_mutex_unlock(&functions);
     while (module->functions) {
         struct sim_function *gone = module->functions;
         module->functions = gone->next;
@@ -140,10 +216,7 @@ SIM_API CUresult cuLibraryLoadData(CUmodule *library, const void *code, int *jit
                                    int *options, void **values, unsigned n)
 {
     (void)jit, (void)jit_values, (void)n_jit, (void)options, (void)values, (void)n;
-    if (!code || !library)
-        return CUDA_ERROR_INVALID_VALUE;
-    *library = calloc(1, sizeof **library);
-    return *library ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+    return make(library, code);
 }
 
 SIM_API CUresult cuLibraryUnload(CUmodule library);
@@ -155,6 +228,11 @@ SIM_API CUresult cuLibraryUnload(CUmodule library)
 SIM_API CUresult cuLibraryGetKernel(CUfunction *kernel, CUmodule library, const char *name);
 SIM_API CUresult cuLibraryGetKernel(CUfunction *kernel, CUmodule library, const char *name)
 {
+    if (library && sim_current()) { /* loaded where it is first used */
+        CUresult error = place(library);
+        if (error)
+            return error;
+    }
     return cuModuleGetFunction(kernel, library, name);
 }
 

@@ -1,80 +1,245 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Memory pools keep nothing back: what is freed is the card's at once, so reserved equals used.
+ * Memory pools. A pool takes memory from the card in steps of 32 MiB (H200, CUDA 13.0) and keeps what was freed, up to its
+ * threshold, until the next synchronisation; where it lies inside the pool is not modelled, so nothing is lost to gaps.
  */
 #include <stdlib.h>
 #include <string.h>
-#include "sim.h"
+#include "memory.h"
 
-struct pool { int ordinal; uint64_t threshold, bytes; };
-typedef struct pool *CUmemoryPool;
-static struct pool standard[SIM_MAX_CARDS];
+#define STEP (32ull << 20)
+#define BLOCK (2ull << 20)
+#define LOCATION_DEVICE 1
+
+typedef struct sim_pool *CUmemoryPool;
+struct sim_pool {
+    struct sim_pool *next;
+    int ordinal, card;
+    bool dead;                /* destroyed; goes when its last allocation does */
+    int reuse[4];             /* attributes 1 to 3: follow events, opportunistic, internal dependencies */
+    uint64_t threshold, most; /* most: 0 = as much as the card has */
+    uint64_t used, reserved, used_high, reserved_high;
+};
+struct properties { int type, handle_types, location_type, location_id; void *security; size_t most; };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct sim_pool *all, *standard[SIM_MAX_CARDS], *current[SIM_MAX_CARDS]; /* by ordinal */
+
+static uint64_t up(uint64_t bytes, uint64_t unit)
+{
+    return (bytes + unit - 1) / unit * unit;
+}
+
+static struct sim_pool *make(int ordinal, uint64_t most)
+{
+    struct sim_pool *p = calloc(1, sizeof *p);
+    if (p) {
+        *p = (struct sim_pool){all, ordinal, sim_session()->visible[ordinal], false, {0, 1, 1, 1}, 0, most, 0, 0, 0, 0};
+        all = p;
+    }
+    return p;
+}
+
+/* Under the lock. */
+static bool reduce(struct sim_pool *p, uint64_t keep)
+{
+    uint64_t least = up(p->used > keep ? p->used : keep, BLOCK);
+    if (p->reserved <= least)
+        return false;
+    sim_give(p->card, p->reserved - least);
+    p->reserved = least;
+    return true;
+}
+
+bool sim_pools_trim(int card)
+{
+    bool gave = false;
+    pthread_mutex_lock(&lock);
+    for (struct sim_pool *p = all; p; p = p->next)
+        gave |= p->card == card && reduce(p, 0);
+    pthread_mutex_unlock(&lock);
+    return gave;
+}
+
+void sim_pools_settle(void)
+{
+    pthread_mutex_lock(&lock);
+    for (struct sim_pool *p = all; p; p = p->next)
+        reduce(p, p->threshold);
+    pthread_mutex_unlock(&lock);
+}
+
+static bool grow(struct sim_pool *p, uint64_t by)
+{
+    pthread_mutex_unlock(&lock); /* the card may ask this very pool to give back */
+    CUresult error = sim_take(p->card, by);
+    pthread_mutex_lock(&lock);
+    if (!error)
+        p->reserved += by;
+    return !error;
+}
+
+CUresult sim_pool_use(struct sim_pool *p, uint64_t bytes)
+{
+    CUresult error = CUDA_SUCCESS;
+    pthread_mutex_lock(&lock);
+    while (!error && p->reserved - p->used < bytes) {
+        uint64_t need = up(bytes - (p->reserved - p->used), BLOCK), step = need < STEP ? STEP : need;
+        bool within = !p->most || p->reserved + need <= p->most;
+        bool stepping = within && (!p->most || p->reserved + step <= p->most);
+        if (!within || (!(stepping && grow(p, step)) && !grow(p, need)))
+            error = CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    if (!error) {
+        p->used += bytes;
+        p->used_high = p->used > p->used_high ? p->used : p->used_high;
+        p->reserved_high = p->reserved > p->reserved_high ? p->reserved : p->reserved_high;
+    }
+    pthread_mutex_unlock(&lock);
+    return error;
+}
+
+static void drop_if_dead(struct sim_pool *p)
+{
+    if (!p->dead || p->used)
+        return;
+    reduce(p, 0);
+    for (struct sim_pool **at = &all; *at; at = &(*at)->next)
+        if (*at == p) {
+            *at = p->next;
+            break;
+        }
+    free(p);
+}
+
+void sim_pool_unuse(struct sim_pool *p, uint64_t bytes)
+{
+    pthread_mutex_lock(&lock);
+    p->used -= bytes;
+    drop_if_dead(p);
+    pthread_mutex_unlock(&lock);
+}
+
+static CUresult ordinal_of(CUdevice device)
+{
+    const struct session *s = sim_session();
+    return !s ? CUDA_ERROR_NOT_INITIALIZED : device < 0 || device >= s->n_visible ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS;
+}
 
 SIM_API CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool, CUdevice device);
 SIM_API CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool, CUdevice device)
 {
-    const struct session *s = sim_session();
-    if (!s || device < 0 || device >= s->n_visible)
-        return s ? CUDA_ERROR_INVALID_DEVICE : CUDA_ERROR_NOT_INITIALIZED;
-    standard[device].ordinal = device;
-    *pool = &standard[device];
-    return CUDA_SUCCESS;
+    CUresult error = ordinal_of(device);
+    if (error)
+        return error;
+    pthread_mutex_lock(&lock);
+    if (!standard[device])
+        standard[device] = make(device, 0);
+    *pool = standard[device];
+    pthread_mutex_unlock(&lock);
+    return *pool ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
 SIM_API CUresult cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice device);
 SIM_API CUresult cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice device)
 {
-    return cuDeviceGetDefaultMemPool(pool, device);
+    CUresult error = ordinal_of(device);
+    if (error)
+        return error;
+    *pool = current[device];
+    return *pool ? CUDA_SUCCESS : cuDeviceGetDefaultMemPool(pool, device);
 }
 
-SIM_API CUresult cuMemPoolCreate(CUmemoryPool *pool, const void *properties);
-SIM_API CUresult cuMemPoolCreate(CUmemoryPool *pool, const void *properties)
+SIM_API CUresult cuDeviceSetMemPool(CUdevice device, CUmemoryPool pool);
+SIM_API CUresult cuDeviceSetMemPool(CUdevice device, CUmemoryPool pool)
 {
-    if (!properties)
-        return CUDA_ERROR_INVALID_VALUE;
-    *pool = calloc(1, sizeof **pool);
+    CUresult error = ordinal_of(device);
+    if (error || !pool || pool->ordinal != device)
+        return error ? error : CUDA_ERROR_INVALID_VALUE;
+    current[device] = pool;
+    return CUDA_SUCCESS;
+}
+
+SIM_API CUresult cuMemPoolCreate(CUmemoryPool *pool, const struct properties *p);
+SIM_API CUresult cuMemPoolCreate(CUmemoryPool *pool, const struct properties *p)
+{
+    if (!pool || !p || p->type != 1 || p->location_type != LOCATION_DEVICE)
+        return p && pool && p->location_type != LOCATION_DEVICE ? CUDA_ERROR_NOT_SUPPORTED : CUDA_ERROR_INVALID_VALUE;
+    CUresult error = ordinal_of(p->location_id);
+    if (error)
+        return error;
+    pthread_mutex_lock(&lock);
+    *pool = make(p->location_id, up(p->most, BLOCK));
+    pthread_mutex_unlock(&lock);
     return *pool ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
 SIM_API CUresult cuMemPoolDestroy(CUmemoryPool pool);
 SIM_API CUresult cuMemPoolDestroy(CUmemoryPool pool)
 {
-    if (pool < standard || pool >= standard + SIM_MAX_CARDS)
-        free(pool);
+    if (!pool || pool == standard[pool->ordinal])
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&lock);
+    if (current[pool->ordinal] == pool)
+        current[pool->ordinal] = NULL;
+    pool->dead = true;
+    pool->threshold = 0;
+    drop_if_dead(pool);
+    pthread_mutex_unlock(&lock);
     return CUDA_SUCCESS;
 }
 
 SIM_API CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t keep);
 SIM_API CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t keep)
 {
-    (void)keep;
-    return pool ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    if (!pool)
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&lock);
+    reduce(pool, keep);
+    pthread_mutex_unlock(&lock);
+    return CUDA_SUCCESS;
 }
 
+/* Attributes 1 to 3 are ints; 4 threshold, 5 and 6 reserved and its highest, 7 and 8 used and its highest. */
 SIM_API CUresult cuMemPoolSetAttribute(CUmemoryPool pool, int attribute, void *value);
 SIM_API CUresult cuMemPoolSetAttribute(CUmemoryPool pool, int attribute, void *value)
 {
-    if (!pool || !value)
+    uint64_t number = 0;
+    if (!pool || !value || attribute < 1 || attribute > 8)
         return CUDA_ERROR_INVALID_VALUE;
-    if (attribute == 4)
-        memcpy(&pool->threshold, value, sizeof pool->threshold);
+    memcpy(&number, value, attribute <= 3 ? sizeof(int) : sizeof number);
+    if (attribute <= 3)
+        pool->reuse[attribute] = number != 0;
+    else if (attribute == 4)
+        pool->threshold = number;
+    else if (number || attribute == 5 || attribute == 7)
+        return CUDA_ERROR_INVALID_VALUE; /* the highest can be set to 0 alone */
+    else if (attribute == 6)
+        pool->reserved_high = 0;
+    else
+        pool->used_high = 0;
     return CUDA_SUCCESS;
 }
 
 SIM_API CUresult cuMemPoolGetAttribute(CUmemoryPool pool, int attribute, void *value);
 SIM_API CUresult cuMemPoolGetAttribute(CUmemoryPool pool, int attribute, void *value)
 {
-    if (!pool || !value)
+    if (!pool || !value || attribute < 1 || attribute > 8)
         return CUDA_ERROR_INVALID_VALUE;
-    uint64_t held = __atomic_load_n(&pool->bytes, __ATOMIC_SEQ_CST);
-    uint64_t out = attribute == 4 ? pool->threshold : attribute >= 5 && attribute <= 8 ? held : 0;
-    memcpy(value, &out, attribute <= 3 ? sizeof(int) : sizeof out);
+    if (attribute <= 3) {
+        memcpy(value, &pool->reuse[attribute], sizeof(int));
+        return CUDA_SUCCESS;
+    }
+    pthread_mutex_lock(&lock);
+    const uint64_t figures[] = {pool->threshold, pool->reserved, pool->reserved_high, pool->used, pool->used_high};
+    pthread_mutex_unlock(&lock);
+    memcpy(value, &figures[attribute - 4], sizeof(uint64_t));
     return CUDA_SUCCESS;
 }
 
 SIM_API CUresult cuMemAllocFromPoolAsync(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstream stream);
 SIM_API CUresult cuMemAllocFromPoolAsync(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstream stream)
 {
-    return pool ? sim_alloc_async(at, bytes, stream, &pool->bytes) : CUDA_ERROR_INVALID_VALUE;
+    return pool ? sim_alloc_async(at, bytes, stream, pool) : CUDA_ERROR_INVALID_VALUE;
 }
 
 SIM_API CUresult cuCtxGetDevice(CUdevice *device);
@@ -85,6 +250,6 @@ SIM_API CUresult cuMemAllocAsync(CUdeviceptr *at, size_t bytes, CUstream stream)
     CUmemoryPool pool;
     CUresult error = cuCtxGetDevice(&device);
     if (!error)
-        error = cuDeviceGetDefaultMemPool(&pool, device);
-    return error ? error : sim_alloc_async(at, bytes, stream, &pool->bytes);
+        error = cuDeviceGetMemPool(&pool, device);
+    return error ? error : sim_alloc_async(at, bytes, stream, pool);
 }

@@ -32,9 +32,11 @@ enum {
     CUDA_ERROR_NO_DEVICE = 100, CUDA_ERROR_INVALID_DEVICE = 101, CUDA_ERROR_INVALID_CONTEXT = 201,
     CUDA_ERROR_INVALID_HANDLE = 400, CUDA_ERROR_ILLEGAL_STATE = 401, CUDA_ERROR_NOT_FOUND = 500,
     CUDA_ERROR_NOT_READY = 600, CUDA_ERROR_CONTEXT_IS_DESTROYED = 709, CUDA_ERROR_LAUNCH_FAILED = 719,
-    CUDA_ERROR_NOT_SUPPORTED = 801, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901, CUDA_ERROR_UNKNOWN = 999,
+    CUDA_ERROR_NOT_SUPPORTED = 801, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900,
+    CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901, CUDA_ERROR_UNKNOWN = 999,
 };
 enum { CU_STREAM_NON_BLOCKING = 1 };
+#define SIM_N_LIMITS 16
 #define CU_STREAM_LEGACY ((CUstream)1)
 #define CU_STREAM_PER_THREAD ((CUstream)2)
 
@@ -93,6 +95,7 @@ struct sim_context {
     struct sim_context *next;
     int ordinal, card;
     unsigned flags;
+    uint64_t limit[SIM_N_LIMITS], limit_bytes[SIM_N_LIMITS]; /* as set, and what they take on the card */
     uint32_t id;               /* the card's name for it */
     int n_retained;            /* primary: retains */
     bool primary;
@@ -110,6 +113,9 @@ struct sim_function {
 
 struct sim_module {
     struct sim_function *functions;
+    struct sim_module *next;   /* of all that take memory of a card */
+    struct sim_context *context; /* whose memory it takes; NULL for a library that no context has used */
+    uint64_t bytes;
 };
 
 const struct session *sim_session(void);
@@ -129,8 +135,9 @@ bool sim_done(int ring, uint64_t seq);
 CUresult sim_sticky(const struct sim_stream *stream);
 CUresult sim_copy(CUstream stream, void *to, const void *from, size_t bytes, uint32_t kind, bool synchronous);
 CUresult sim_take(int card, uint64_t bytes);
-/* From a pool, whose count of bytes it changes, in stream order: given at once, taken back when the stream is there. */
-CUresult sim_alloc_async(CUdeviceptr *at, size_t bytes, CUstream stream, uint64_t *pool);
+/* From a pool, in stream order: given at once, taken back when the stream is there. */
+struct sim_pool;
+CUresult sim_alloc_async(CUdeviceptr *at, size_t bytes, CUstream stream, struct sim_pool *pool);
 void sim_give(int card, uint64_t bytes);
 CUresult sim_graph_add(struct sim_graph *graph, const struct sim_node *like, CUgraphNode *node);
 CUresult sim_graph_alloc(struct sim_graph *graph, int card, CUdeviceptr *at, size_t bytes, CUgraphNode *node);
@@ -140,9 +147,14 @@ CUresult sim_graph_append(struct sim_graph *to, const struct sim_graph *from, bo
 bool sim_mapped(CUdeviceptr at, uint64_t bytes);
 CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr address);
 void sim_graph_free(struct sim_graph *graph);
+/* A context ends: what its modules and arrays took is free. */
+void sim_modules_forget(struct sim_context *context);
+void sim_arrays_forget(struct sim_context *context);
 /* Contents of a fill, as far as the simulated card writes them. */
 void sim_write(char *to, uint64_t value, size_t width, size_t bytes);
 /* Put host function on a stream that does not capture. */
 CUresult sim_host(struct sim_stream *stream, void (*function)(void *), void *data);
 void sim_memory_forget(struct sim_context *context);
+/* A synchronisation: pools give back what is above their threshold. */
+void sim_pools_settle(void);
 #endif

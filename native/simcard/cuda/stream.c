@@ -224,7 +224,9 @@ SIM_API CUresult cuStreamSynchronize(CUstream stream)
     struct sim_stream *s = sim_stream(stream);
     if (!s)
         return CUDA_ERROR_INVALID_CONTEXT;
-    return s == &s->context->legacy ? sim_drain_context(s->context) : sim_drain(s);
+    CUresult error = s == &s->context->legacy ? sim_drain_context(s->context) : sim_drain(s);
+    sim_pools_settle();
+    return error;
 }
 
 SIM_API CUresult cuStreamQuery(CUstream stream);
@@ -307,6 +309,12 @@ SIM_API CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph)
             each->capture = NULL;
     pthread_mutex_unlock(&s->context->lock);
     captured->origin = NULL;
+    if (s->invalidated) {
+        s->invalidated = false;
+        sim_graph_free(captured);
+        *graph = NULL;
+        return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+    }
     *graph = captured;
     return CUDA_SUCCESS;
 }

@@ -26,7 +26,8 @@ static int ask(int connection, struct sc_request *r, struct sc_reply *reply, voi
 {
     int error = sc_ask(connection, r, reply, payload, room, NULL);
     if (error)
-        fprintf(stderr, "flexai-simcard: %s\n", error == -EINVAL ? "there is no such card" : strerror(-error));
+        fprintf(stderr, "flexai-simcard: %s\n", error == -EINVAL ? "there is no such card"
+                                                : error == -ESRCH ? "no such program is on the cards" : strerror(-error));
     return error;
 }
 
@@ -76,6 +77,14 @@ static bool read_order(int n, char **words, struct sc_request *r)
                 return true;
             }
         return false;
+    }
+    if (!strcmp(name, "place")) {
+        uint64_t pid = 0;
+        if (n != 4 || !number(words[1], &a) || a >= SM_MAX_CARDS || !number(words[2], &b) || !number(words[3], &pid) ||
+            pid > INT32_MAX)
+            return false;
+        *r = (struct sc_request){.op = SC_PLACE, .a = (int32_t)a, .b = (int32_t)pid, .v = {b}};
+        return true;
     }
     if (n < 2 || !number(words[1], &a) || a >= SM_MAX_CARDS || (n > 2 && !number(words[2], &b)))
         return false;

@@ -152,15 +152,16 @@ bool serve(struct server *s, struct connection *c, const struct sc_request *r)
 {
     struct client *client = c->client;
     bool needs_card = r->op == SC_CARD || r->op == SC_CTX_NEW || r->op == SC_MEM_TAKE || r->op == SC_MEM_GIVE ||
-                      r->op == SC_FIGURES || r->op == SC_PROCESSES;
+                      r->op == SC_FIGURES || r->op == SC_PROCESSES || r->op == SC_MEM_PLACE || r->op == SC_MEM_UNPLACE ||
+                      r->op == SC_MEM_SHARE;
     bool needs_ring = r->op == SC_STREAM_NEW || r->op == SC_STREAM_FREE || r->op == SC_WAIT || r->op == SC_POLL;
     bool needs_process = needs_ring || r->op == SC_CTX_NEW || r->op == SC_CTX_FREE || r->op == SC_MEM_TAKE ||
-                         r->op == SC_MEM_GIVE;
+                         (r->op >= SC_MEM_PLACE && r->op <= SC_MEM_LEAVE) || r->op == SC_MEM_GIVE;
     if ((needs_card && (r->a < 0 || r->a >= sm_n_cards(s->model))) ||
         (needs_ring && (r->a < 0 || r->a >= (int)SC_MAX_RINGS)) || (needs_process && !client->process))
         return answer(c, -EINVAL, 0);
     struct sm_stream **stream = needs_ring ? &client->stream[r->a] : NULL;
-    uint64_t context = 0;
+    uint64_t context = 0, token = 0;
     int error = 0;
     switch (r->op) {
     case SC_HELLO:
@@ -206,6 +207,18 @@ bool serve(struct server *s, struct connection *c, const struct sc_request *r)
     case SC_MEM_GIVE:
         sm_memory_give(client->process, r->a, r->v[0]);
         return answer(c, 0, 0);
+    case SC_MEM_PLACE:
+        return answer(c, 0, sm_memory_place(client->process, r->a, r->v[0]));
+    case SC_MEM_UNPLACE:
+        sm_memory_unplace(client->process, r->a, r->v[0]);
+        return answer(c, 0, 0);
+    case SC_MEM_SHARE:
+        error = sm_memory_share(client->process, r->a, r->v[0], &token);
+        return answer(c, error, token);
+    case SC_MEM_JOIN:
+        return answer(c, sm_memory_join(client->process, r->v[0]), 0);
+    case SC_MEM_LEAVE:
+        return answer(c, sm_memory_leave(client->process, r->v[0]), 0);
     case SC_FIGURES:
         return figures(s, c, r->a);
     case SC_PROCESSES:
@@ -287,6 +300,10 @@ bool serve_owner(struct server *s, struct connection *c, const struct sc_request
             return answer(c, -EINVAL, 0);
         sm_inject_control_error(s->model, (enum sm_control_kind)r->a, (uint32_t)r->v[0], r->b);
         return answer(c, 0, 0);
+    case SC_PLACE: {
+        struct sm_process *process = sm_process_by_pid(s->model, (uint32_t)r->b);
+        return answer(c, process ? 0 : -ESRCH, process ? sm_memory_place(process, r->a, r->v[0]) : 0);
+    }
     case SC_LOSE_LOG:
         sm_inject_log_loss(s->model, r->a, (uint32_t)r->v[0]);
         return answer(c, 0, 0);

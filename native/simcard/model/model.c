@@ -272,6 +272,7 @@ void sm_group_free(struct sm_group *g)
 void sm_process_gone(struct sm_process *p)
 {
     struct sm_model *m = p->model;
+    sm_memory_leave_all(p);
     for (int i = 0; i < m->n_cards; i++) {
         struct sm_card *c = &m->cards[i];
         for (struct sm_group *g = c->groups, *next; g; g = next) {
@@ -280,6 +281,7 @@ void sm_process_gone(struct sm_process *p)
                 free_group(g, true);
         }
         sm_memory_give(p, i, p->memory_bytes[i]);
+        sm_memory_unplace(p, i, p->placed_bytes[i]);
     }
     for (struct sm_process **at = &m->processes; *at; at = &(*at)->next)
         if (*at == p) {
@@ -326,37 +328,4 @@ void sm_card_recover(struct sm_model *m, int card)
 uint32_t sm_card_xid(const struct sm_model *m, int card)
 {
     return known_card(m, card) ? m->cards[card].xid : 79;
-}
-
-/* --- memory --- */
-
-int sm_memory_take(struct sm_process *p, int card, uint64_t bytes)
-{
-    if (!known_card(p->model, card) || p->model->cards[card].xid)
-        return -ENODEV;
-    struct sm_card *c = &p->model->cards[card];
-    if (bytes > c->spec->memory_bytes - c->memory_used)
-        return -ENOMEM;
-    c->memory_used += bytes;
-    p->memory_bytes[card] += bytes;
-    return 0;
-}
-
-void sm_memory_give(struct sm_process *p, int card, uint64_t bytes)
-{
-    if (!known_card(p->model, card))
-        return;
-    bytes = bytes < p->memory_bytes[card] ? bytes : p->memory_bytes[card];
-    p->memory_bytes[card] -= bytes;
-    p->model->cards[card].memory_used -= bytes;
-}
-
-uint64_t sm_memory_used(const struct sm_model *m, int card)
-{
-    return known_card(m, card) ? m->cards[card].memory_used : 0;
-}
-
-uint64_t sm_memory_of(const struct sm_process *p, int card)
-{
-    return known_card(p->model, card) ? p->memory_bytes[card] : 0;
 }

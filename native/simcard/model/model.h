@@ -71,6 +71,7 @@ struct sm_process {
     uint64_t start_ticks;
     struct sm_event_slot *events;
     uint64_t memory_bytes[SM_MAX_CARDS], parked_bytes[SM_MAX_CARDS];
+    uint64_t placed_bytes[SM_MAX_CARDS]; /* on the card, in nobody's account */
     enum sm_park_state park_state;
     bool moving;             /* on its way out or in */
     uint64_t past_held_ns[SM_MAX_CARDS], past_work_ns[SM_MAX_CARDS], past_kernels[SM_MAX_CARDS]; /* of freed groups */
@@ -130,6 +131,8 @@ struct sm_model {
     int n_cards;
     struct sm_card cards[SM_MAX_CARDS];
     struct sm_process *processes;
+    struct sm_shared *shared;
+    uint64_t last_token;
     struct sm_stream *todo;
     uint32_t n_waits;        /* streams in SM_BLOCKED: most programs have none, and then nobody looks for them */
     struct sm_call *calls;   /* by done_at */
@@ -164,6 +167,9 @@ void sm_control_step(struct sm_model *m);
 struct sm_group *sm_group_by_context(const struct sm_model *m, uint32_t context);
 
 void sm_call_add(struct sm_model *m, struct sm_call *call);
+
+/* memory.c */
+void sm_memory_leave_all(struct sm_process *p);
 
 /* park.c */
 int sm_park_apply(struct sm_model *m, const struct sm_call *call, int injected_error);

@@ -54,6 +54,7 @@ static int leave(struct sm_process *p)
         uint64_t held = p->memory_bytes[i];
         p->parked_bytes[i] = held > LEFT_BYTES ? held - LEFT_BYTES : 0;
         sm_memory_give(p, i, p->parked_bytes[i]);
+        sm_memory_unplace(p, i, p->placed_bytes[i]);
     }
     p->park_state = SM_PARKED;
     return 0;

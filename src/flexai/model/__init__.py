@@ -8,7 +8,7 @@ Compute is counted in thousandths of one card (``*_milli``), memory in bytes, ti
 from flexai.model.device import Device, DeviceHealth, Node, TopologyLevel
 from flexai.model.job import Grant, Job, JobState, MemberState, SliceRequest, TenantClass
 from flexai.model.partition import PartitionProfile, best_start, partition_profile
-from flexai.model.queue import ROOT_QUEUE, ClassTerms, Queue
+from flexai.model.queue import OVER_CAP, ROOT_QUEUE, ClassTerms, Queue
 from flexai.model.reason import PendingReason, Reason
 
 MILLI_PER_DEVICE = 1000
@@ -16,6 +16,7 @@ MILLI_PER_DEVICE = 1000
 
 __all__ = [
     "MILLI_PER_DEVICE",
+    "OVER_CAP",
     "ROOT_QUEUE",
     "ClassTerms",
     "Device",

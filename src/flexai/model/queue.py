@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+OVER_CAP = ("warn", "stop", "kill")
+"""What can become of a job over its cap of device memory: it is told of, frozen where it is, or ended."""
 ROOT_QUEUE = ""
 """Parent of top-level queues; it has no limits of its own."""
 
@@ -31,6 +33,8 @@ class Queue:
         classes: terms for single classes of cards, beside those above, which count every card.
         users: users, and groups written ``@name``, who may submit; empty for all.
         user_limit_milli: compute one user may hold in it; -1 for no limit.
+        over_cap: what becomes of its jobs that hold more device memory than their cap: one of ``OVER_CAP``; empty for
+            what holds above it, at the top the pool's setting.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Queue:
     classes: tuple[ClassTerms, ...] = ()
     users: tuple[str, ...] = ()
     user_limit_milli: int = -1
+    over_cap: str = ""
 
     def terms(self, device_class: str) -> ClassTerms:
         """The terms for one class of cards, or for all of them with an empty name.

@@ -78,10 +78,11 @@ class SignalAsked:
 
 @dataclass(frozen=True, slots=True)
 class PauseAsked:
-    """Freeze the member, or let it go on."""
+    """Freeze the member, or let it go on; ``cause`` is why, where nobody asked for it."""
 
     key: Key
     paused: bool
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

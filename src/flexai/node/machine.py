@@ -105,7 +105,7 @@ class NodeMachine:
             case SignalAsked():
                 return self._signal(tenant, event)
             case PauseAsked():
-                return self._pause(tenant, event.paused)
+                return self._pause(tenant, event)
             case ParkAsked():
                 return self._park(tenant, event.parked)
             case Parked():
@@ -175,7 +175,7 @@ class NodeMachine:
         cause = tenant.stopping or event.cause
         ended = replace(
             tenant, phase=Phase.FINISHED, exit_code=event.exit_code, signal=event.signal, cause=cause, paused=False,
-            parked=False,
+            paused_for="", parked=False,
         )  # fmt: skip
         # Forbid: an end can be seen while a supervisor of this very token is still on its way.
         return [Forbid(ended), *self._put(ended), Say("finished", ended)]
@@ -191,20 +191,20 @@ class NodeMachine:
             commands += self._put(tenant)
         if tenant.paused and (event.grace_ms > 0 or event.signal == _SIGKILL):
             # What is frozen can neither end itself nor be ended.
-            tenant = replace(tenant, paused=False)
+            tenant = replace(tenant, paused=False, paused_for="")
             commands += [*self._put(tenant), SetFrozen(tenant, frozen=False), AddTenant(tenant)]
         grace_ms = event.grace_ms if event.grace_ms > 0 else _NO_ESCALATION
         return [*commands, End(tenant, event.signal, grace_ms)]
 
-    def _pause(self, tenant: Tenant, paused: bool) -> Outcome:
+    def _pause(self, tenant: Tenant, event: PauseAsked) -> Outcome:
         if tenant.phase is not Phase.RUNNING:
             return Refusal("NotRunning", f"{tenant.name} does not run.", "")
-        if tenant.paused == paused:
+        if tenant.paused == event.paused:
             return []
-        tenant = replace(tenant, paused=paused)
+        tenant = replace(tenant, paused=event.paused, paused_for=event.cause if event.paused else "")
         saved = self._put(tenant)
         # The card first: what the processes queued goes on running there when only they are frozen.
-        if paused:
+        if event.paused:
             return [*saved, AddTenant(tenant), SetFrozen(tenant, frozen=True)]
         return [*saved, SetFrozen(tenant, frozen=False), AddTenant(tenant)]
 

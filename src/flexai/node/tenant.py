@@ -59,7 +59,9 @@ class Tenant:
         signal: that ended it; 0 for none.
         cause: for people.
         stopping: why it is being ended; empty when it is not.
+        paused_for: why this node froze it by itself; empty when it was asked to, or it is not frozen.
         idle_timeout_ms: see ``LaunchSpec``.
+        over_cap: what becomes of it when it holds more device memory than its cap; empty for the agent's own policy.
     """
 
     job_id: str
@@ -79,8 +81,10 @@ class Tenant:
     cause: str = ""
     stopping: str = ""
     paused: bool = False
+    paused_for: str = ""
     parked: bool = False
     idle_timeout_ms: int = 0
+    over_cap: str = ""
 
     @property
     def key(self) -> Key:

@@ -11,7 +11,8 @@ op          request                                                         answ
 ========== =============================================================== ==========================================
 hello       --                                                              node (name, cpu_milli, ram_bytes, devices),
                                                                             privileged, backend per device, notes
-prepare     job_id, member, token, uid, gid, grants, cpu_milli, ram_bytes   env, cgroup (or null), tenant_dir
+prepare     job_id, member, token, uid, gid, grants, cpu_milli, ram_bytes,  env, cgroup (or null), tenant_dir
+            over_cap
 start       job_id, member, argv, cwd, env, uid, gid, log_path,             pid, start_ticks
             time_limit_ms, idle_timeout_ms, token
 attach      job_id, member, pid                                             -- (a `run` child, before exec)
@@ -33,8 +34,10 @@ an earlier start is not taken for news of this one. ``state`` of a tenant: ``pre
 processes are gone; it stays listed, with exit_code and cause, until ``unprepare``).
 
 Events: ``started``, ``finished`` (exit_code, signal, cause), ``shim`` (alive or lost), ``device`` (health),
-``foreign`` (outside use of a card), ``over_cap`` (a member holds more device memory than its cap), ``arbiter``
-(connected or not), ``usage`` (twice a second while subscribed; not kept for later readers).
+``foreign`` (outside use of a card), ``over_cap`` (a member holds more device memory than its cap: used_bytes,
+cap_bytes, by which leaks, and the action taken), ``adrift`` (bytes on a card that belong to no process: suspects),
+``arbiter`` (connected or not), ``usage`` (twice a second while subscribed). Those of memory are told once, to who
+listens or to the first who does; those of use only to who listens.
 """
 
 import json
@@ -43,11 +46,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flexai.model import Grant
+from flexai.model import OVER_CAP, Grant
 from flexai.node import Key, LaunchSpec, Tenant
 from flexai.wire.checkpoint import grant_of
 from flexai.wire.errors import BadInput
-from flexai.wire.fields import MAX_INT, integer, text
+from flexai.wire.fields import MAX_INT, choice, integer, text
 
 VERSION = 1
 MAX_LINE_BYTES = 1 << 20
@@ -102,6 +105,7 @@ def tenant_of(fields: Mapping[str, Any]) -> Tenant:
     return Tenant(
         job_id, member, _word(fields, "token"), integer(fields, "uid", 0, _MAX_ID), integer(fields, "gid", 0, _MAX_ID),
         grants_of(fields), integer(fields, "cpu_milli", 0, MAX_INT, 0), integer(fields, "ram_bytes", 0, MAX_INT, 0),
+        over_cap=choice(fields, "over_cap", ("", *OVER_CAP), ""),
     )  # fmt: skip
 
 
@@ -164,7 +168,7 @@ def tenant_fields(tenant: Tenant) -> dict[str, Any]:
     return {
         "job_id": tenant.job_id, "member": tenant.member, "token": tenant.token, "state": state, "pid": tenant.pid,
         "exit_code": tenant.exit_code, "signal": tenant.signal, "cause": tenant.cause, "paused": tenant.paused,
-        "parked": tenant.parked,
+        "paused_for": tenant.paused_for, "parked": tenant.parked,
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flexai.model import MILLI_PER_DEVICE, ClassTerms, Queue, SliceRequest, TenantClass
+from flexai.model import MILLI_PER_DEVICE, OVER_CAP, ClassTerms, Queue, SliceRequest, TenantClass
 from flexai.wire.errors import BadInput
 from flexai.wire.fields import MAX_INT, choice, flag, integer, one_of, only, short, text, texts
 
@@ -164,6 +164,7 @@ def decode_queue(name: str, fields: Mapping[str, Any]) -> Queue:
         classes=_class_terms(fields.get("classes"), weight, priority),
         users=tuple(texts(fields, "users", 100_000)),
         user_limit_milli=integer(fields, "user_limit_milli", -1, MAX_INT, -1),
+        over_cap=choice(fields, "over_cap", ("", *OVER_CAP), ""),
     )
 
 

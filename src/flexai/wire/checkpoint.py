@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from flexai.model import Grant, TenantClass
+from flexai.model import OVER_CAP, Grant, TenantClass
 from flexai.node import Phase, Tenant
 from flexai.wire.errors import BadInput
 from flexai.wire.fields import MAX_INT, choice, flag, integer, text
@@ -70,8 +70,10 @@ def _tenant(row: Any) -> Tenant:
         cause=text(row, "cause", "", _MAX_TEXT),
         stopping=text(row, "stopping", "", _MAX_TEXT),
         paused=flag(row, "paused", default=False),
+        paused_for=text(row, "paused_for", "", _MAX_TEXT),
         parked=flag(row, "parked", default=False),
         idle_timeout_ms=integer(row, "idle_timeout_ms", 0, MAX_INT, 0),
+        over_cap=choice(row, "over_cap", ("", *OVER_CAP), ""),
     )
 
 

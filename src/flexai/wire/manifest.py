@@ -24,6 +24,7 @@ KINDS = ("Pod", "Job", "Queue", "PodGroup", "List")
 GROUP = "flexai.io/pod-group"
 _QUEUE_CARDS = {"quotaCards": "quota_milli", "limitCards": "limit_milli", "userLimitCards": "user_limit_milli"}
 _QUEUE_PLAIN = {"parent": "parent", "weight": "weight", "priority": "priority", "users": "users"}
+_QUEUE_PLAIN |= {"overCap": "over_cap"}
 _CLASS_CARDS = {"quotaCards": "quota_milli", "limitCards": "limit_milli"}
 
 

@@ -7,6 +7,8 @@ from flexai.apps.bench.scripted_agent import GIB
 from flexai.scheduling import Scheduler
 from flexai.scheduling.events import JobSubmitted
 
+from .conftest import until
+
 
 class Frail(Scheduler):
     """A scheduler with a bug of ours in it."""
@@ -32,6 +34,10 @@ async def test_a_bug_in_the_scheduler_costs_the_job_that_met_it_and_nothing_else
         rig.agent.end(running)
         assert (await rig.in_state(waiting, "running"))["grants"][0]["device"] == "SIM-1"
         assert (await rig.get(f"/v1/jobs/{running}"))["state"] == "succeeded"
+
+
+async def asked(rig, op):
+    return op in {call["op"] for call in rig.agent.calls}
 
 
 def usage(job_id, got_milli, device="SIM-0"):
@@ -121,3 +127,42 @@ async def test_a_run_that_leaves_its_card_idle_or_takes_too_long_is_ended(new_ri
         rig.agent.emit("usage", **usage(ids[0], 0, device))
         assert (await rig.in_state(ids[0], "failed"))["cause"] == "idle for 0.001 s"
         assert (await rig.in_state(ids[1], "failed"))["cause"] == "time limit"
+
+
+async def test_a_queue_says_what_becomes_of_its_jobs_over_their_cap_and_a_stop_by_the_agent_is_the_pools_too(
+    new_rig, shows
+):
+    async with new_rig() as rig:
+        for name, body in (("lab", {"over_cap": "stop"}), ("lab-a", {"parent": "lab"})):
+            assert (await rig.client.put(f"/v1/queues/{name}", json=body)).status_code == 200
+        assert (await rig.client.put("/v1/queues/x", json={"over_cap": "shout"})).status_code == 400
+        job_id, plain = await rig.submit(queue="lab-a"), await rig.submit()
+        await rig.in_state(job_id, "running")
+        await rig.in_state(plain, "running")
+        prepared = {call["job_id"]: call["over_cap"] for call in rig.agent.calls if call["op"] == "prepare"}
+        assert prepared == {job_id: "stop", plain: ""}
+        leak = {"leak": "NoShim", "says": "a process without the shim holds it"}
+        rig.agent.emit("over_cap", job_id=job_id, member=0, uuid="SIM-0", used_bytes=2 * GIB, action="stop", **leak)
+        await shows(lambda: rig.get(f"/v1/jobs/{job_id}"), lambda view: view["members"][0]["paused"])
+        rig.agent.emit("adrift", uuid="SIM-0", memory_bytes=GIB, suspects=[f"{plain}.0"], outside=False)
+        view = usage(job_id, 480)
+        view["tenants"][0] |= {"over_cap_bytes": GIB, "leak": "NoShim", "leak_says": leak["says"]}
+        rig.agent.emit("usage", **view)
+        over = (await shows(lambda: rig.get(f"/v1/jobs/{job_id}/explain"), lambda view: view["over_cap"]))["over_cap"]
+        assert (over[0]["leak"], over[0]["over_cap_bytes"], over[0]["cap_bytes"]) == ("NoShim", GIB, GIB)
+        kinds = {line["kind"]: line for line in (await rig.get(f"/v1/jobs/{plain}/history"))["items"]}
+        assert kinds["MemoryAdrift"]["memory_bytes"] == GIB
+
+
+async def test_a_stop_by_the_agent_while_the_pool_was_away_is_found_again_and_lifted_when_asked(new_rig, shows):
+    async with new_rig() as rig:
+        job_id = await rig.submit()
+        await rig.in_state(job_id, "running")
+        await rig.agent.close()
+        rig.agent.tenants[job_id, 0] |= {"paused": True, "paused_for": "holds too much"}
+        rig.agent.calls.clear()
+        await rig.agent.open()
+        await shows(lambda: rig.get(f"/v1/jobs/{job_id}"), lambda view: view["members"][0]["paused"])
+        assert "unpause" not in {call["op"] for call in rig.agent.calls}
+        await rig.post(f"/v1/jobs/{job_id}/unpause")
+        await until(lambda: asked(rig, "unpause"))

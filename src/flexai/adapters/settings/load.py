@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flexai.model import OVER_CAP
 from flexai.wire.errors import BadInput
 
 
@@ -18,6 +19,7 @@ class Settings:
         state_dir: what must survive a restart.
         simulate: cards to simulate, as ``h200:2``; empty for the machine's own cards.
         backend: how shares are enforced: ``auto``, ``lease`` or ``hwslice``.
+        over_cap: of jobs that hold more device memory than their cap: ``warn``, ``stop`` or ``kill``.
         queue: queue of jobs that name none.
         share: share of a card of jobs that name none, as ``30%``.
         ready_timeout_s: how long ``up`` waits for each process to answer.
@@ -28,6 +30,7 @@ class Settings:
     state_dir: Path
     simulate: str = ""
     backend: str = "auto"
+    over_cap: str = "warn"
     queue: str = "default"
     share: str = "100%"
     ready_timeout_s: int = 30
@@ -68,6 +71,12 @@ def _backend(text: str) -> str:
     return text
 
 
+def _over_cap(text: str) -> str:
+    if text not in OVER_CAP:
+        raise ValueError(f"is not a choice. Write {', '.join(OVER_CAP[:-1])} or {OVER_CAP[-1]}")
+    return text
+
+
 def _color(text: str) -> str:
     if text not in {"auto", "always", "never"}:
         raise ValueError("is not a choice. Write auto, always or never")
@@ -83,6 +92,9 @@ SETTINGS = (
             "the machine's cards; two simulated ones where it has none"),
     Setting("backend", _backend, "how shares are enforced: `auto` (the best that works), `lease` or `hwslice`",
             "`auto`"),
+    Setting("over_cap", _over_cap, "what becomes of a job that holds more device memory than its cap: `warn` (it is "
+            "told of), `stop` (frozen where it is, as by `flexai pause`) or `kill`; a queue can say otherwise",
+            "`warn`"),
     Setting("queue", str, "queue of jobs that name none", "`default`"),
     Setting("share", str, "share of a card of jobs that name none", "`100%`"),
     Setting("ready_timeout_s", _seconds, "how long `flexai up` waits for each process to answer", "`30`"),

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import defaultdict, deque
 from typing import Any
 
 from flexai import node as n
 from flexai.apps.agent.figures import Figures
 from flexai.apps.agent.hello import HelloServer
+from flexai.apps.agent.memory_look import SENTENCES, Adrift, Cap, Holding, MemoryLook, Over
 from flexai.apps.agent.node import Node, Refused
 from flexai.model import DeviceHealth
 from flexai.node import Key, Phase, Tenant
@@ -24,8 +24,6 @@ _REAP_EVERY = 5
 _HEALTH_EVERY = 2
 _MEMORY_STEP_BYTES = 64 << 20
 _COMPUTE_STEP_MILLI = 50
-_OVER_CAP_ROUNDS = 3
-_SLACK_BYTES = 64 << 20
 _IDLE_GRACE_MS = 10_000
 _SIGTERM = 15
 
@@ -34,17 +32,22 @@ class Audit:
     """The agent's rounds.
 
     Args:
-        ends_over_cap: whether a member that stays over its memory cap is ended, not only reported.
+        over_cap: of members that stay over their memory cap and bring no policy of their own: ``warn``, ``stop`` or
+            ``kill``.
     """
 
-    def __init__(self, node: Node, hello: HelloServer, usage: UsageReader, *, ends_over_cap: bool) -> None:
-        self._node, self._hello, self._usage, self._ends_over_cap = node, hello, usage, ends_over_cap
+    def __init__(self, node: Node, hello: HelloServer, usage: UsageReader, *, over_cap: str) -> None:
+        self._node, self._hello, self._usage, self._over_cap = node, hello, usage, over_cap
         self.figures = Figures()
         self.last: Usage | None = None
         self._health: dict[str, tuple[DeviceHealth, str]] = {}
         self._foreign: dict[str, tuple[int, int]] = {}
         self._used: dict[tuple[str, str], int] = {}
-        self._over: defaultdict[tuple[Key, str], int] = defaultdict(int)
+        self._memory = MemoryLook()
+        self._over: dict[tuple[str, str], Over] = {}
+        self._adrift: dict[str, Adrift] = {}
+        self._adrift_told: set[str] = set()
+        self._untold: deque[dict[str, Any]] = deque(maxlen=1000)
         self._idle_since: dict[Key, tuple[int, float]] = {}
 
     async def run(self) -> None:
@@ -61,8 +64,7 @@ class Audit:
     async def _round(self, rounds: int) -> None:
         if rounds % _HEALTH_EVERY == 0:
             self._look_at_health()
-        processes = self._node.parts.backend.processes()
-        await self._look_at_memory(processes)
+        await self._look_at_memory()
         await self._look_for_idle()
         if rounds % _REAP_EVERY == 0:
             for key, tenant in list(self._node.machine.tenants.items()):
@@ -76,7 +78,12 @@ class Audit:
                 self._node.parts.news.say("device", uuid=reading.uuid, health=reading.health, note=reading.note)
             self._health[reading.uuid] = now
 
-    async def _look_at_memory(self, processes: Sequence[DeviceProcess]) -> None:
+    async def _look_at_memory(self) -> None:
+        backend = self._node.parts.backend
+        before = {reading.uuid: reading.used_bytes for reading in backend.readings()}
+        processes = backend.processes()
+        # A card that moved meanwhile is left out of the sums this time.
+        in_use = {r.uuid: r.used_bytes for r in backend.readings() if before.get(r.uuid) == r.used_bytes}
         holders = {pid: self._node.parts.containment.holder(pid) for pid in {p.pid for p in processes}}
         used: defaultdict[tuple[str, str], int] = defaultdict(int)
         outside: defaultdict[str, list[DeviceProcess]] = defaultdict(list)
@@ -89,9 +96,69 @@ class Audit:
         self._used = dict(used)
         for device in self._node.parts.backend.devices():
             self._tell_foreign(device.uuid, outside[device.uuid])
-        for tenant in list(self._node.machine.tenants.values()):
-            for grant in tenant.grants:
-                await self._check_cap(tenant, grant.device, grant.memory_bytes)
+        holdings = [
+            Holding(p.uuid, p.pid, tenant.name if tenant else "", p.used_bytes, p.pid in self._hello.shims)
+            for p in processes
+            for tenant in [self._node.by_name(holders[p.pid])]
+        ]
+        over, new = self._memory.look(in_use, holdings, self._caps())
+        self._over = {(one.tenant, one.uuid): one for one in over}
+        for one in new:
+            await self._act(one)
+        while self._untold and self._node.parts.news.has_listeners:
+            self._node.parts.news.say("over_cap", keep=False, **self._untold.popleft())
+        self._adrift = dict(self._memory.adrift)
+        self._tell_adrift()
+
+    def _caps(self) -> list[Cap]:
+        caps = []
+        for tenant in self._node.machine.tenants.values():
+            charged = self._node.parts.regions.charged(tenant.name)
+            caps += [
+                Cap(tenant.name, grant.device, grant.memory_bytes, charged[index])
+                for index, grant in enumerate(tenant.grants)
+            ]
+        return caps
+
+    async def _act(self, over: Over) -> None:
+        """Tell of a member over its cap, and do what its queue or the pool wants done."""
+        tenant = self._node.by_name(over.tenant)
+        if tenant is None:
+            return
+        action = tenant.over_cap or self._over_cap
+        leak = over.leaks[0][0]
+        why = f"holds {over.used_bytes >> 20} MiB of card memory with a cap of {over.cap_bytes >> 20} MiB"
+        log.warning("%s %s (%s): %s; %s", tenant.name, why, over.uuid, SENTENCES[leak], action)
+        self._untold.append(
+            {
+                "job_id": tenant.job_id, "member": tenant.member, "uuid": over.uuid, "used_bytes": over.used_bytes,
+                "cap_bytes": over.cap_bytes, "leak": leak, "says": SENTENCES[leak],
+                "leaks": {name.value: n_bytes for name, n_bytes in over.leaks}, "pids": list(over.pids[:64]),
+                "action": action,
+            }
+        )  # fmt: skip
+        if action == "kill":
+            await self._end(tenant, why)
+        elif action == "stop":
+            try:
+                await self._node.feed(n.PauseAsked(tenant.key, paused=True, cause=why))
+            except (Refused, OSError) as error:
+                log.warning("%s cannot be stopped: %s", tenant.name, error)
+
+    def _tell_adrift(self) -> None:
+        news = self._node.parts.news
+        for uuid, adrift in self._adrift.items():
+            if uuid in self._adrift_told or not news.has_listeners:
+                continue
+            self._adrift_told.add(uuid)
+            log.warning(
+                "%d MiB on %s belong to no process; %s may hold them", adrift.n_bytes >> 20, uuid, adrift.suspects
+            )
+            news.say(
+                "adrift", keep=False, uuid=uuid, memory_bytes=adrift.n_bytes, suspects=list(adrift.suspects),
+                outside=adrift.outside,
+            )  # fmt: skip
+        self._adrift_told &= self._adrift.keys()
 
     def _tell_foreign(self, uuid: str, processes: list[DeviceProcess]) -> None:
         memory_bytes = sum(max(0, process.used_bytes) for process in processes)
@@ -109,27 +176,6 @@ class Audit:
             self._node.parts.news.say(
                 "foreign", uuid=uuid, memory_bytes=memory_bytes, compute_milli=compute_milli, pids=pids[:64]
             )
-
-    async def _check_cap(self, tenant: Tenant, uuid: str, cap_bytes: int) -> None:
-        used_bytes = self._used.get((tenant.name, uuid), 0)
-        place = tenant.key, uuid
-        if not cap_bytes or used_bytes <= cap_bytes + _SLACK_BYTES:
-            self._over.pop(place, None)
-            return
-        self._over[place] += 1
-        if self._over[place] != _OVER_CAP_ROUNDS:
-            return
-        log.warning("%s holds %d bytes of %s; its cap is %d", tenant.name, used_bytes, uuid, cap_bytes)
-        self._node.parts.news.say(
-            "over_cap",
-            job_id=tenant.job_id,
-            member=tenant.member,
-            uuid=uuid,
-            used_bytes=used_bytes,
-            cap_bytes=cap_bytes,
-        )
-        if self._ends_over_cap:
-            await self._end(tenant, f"used {used_bytes >> 20} MiB of device memory with a cap of {cap_bytes >> 20} MiB")
 
     async def _look_for_idle(self) -> None:
         """End members that did not use their cards for as long as they were given."""
@@ -198,6 +244,7 @@ class Audit:
             charged = self._node.parts.regions.charged(tenant.name)
             for index, grant in enumerate(tenant.grants):
                 rates = self.figures.rates((tenant.name, grant.device))
+                over = self._over.get((tenant.name, grant.device))
                 tenants.append(
                     {
                         "job_id": tenant.job_id, "member": tenant.member, "device": grant.device,
@@ -207,6 +254,9 @@ class Audit:
                         "n_stops": rates.n_stops, "hostile": rates.hostile,
                         "used_bytes": max(charged[index], self._used.get((tenant.name, grant.device), 0)),
                         "charged_bytes": charged[index],
+                        "over_cap_bytes": over.used_bytes - over.cap_bytes if over else 0,
+                        "leak": over.leaks[0][0] if over else "",
+                        "leak_says": SENTENCES[over.leaks[0][0]] if over else "",
                     }
                 )  # fmt: skip
         devices = [
@@ -214,6 +264,7 @@ class Audit:
                 "uuid": device.uuid, "backend": device.backend, "source": device.source, "busy_ns": device.busy_ns,
                 "control_ns": device.control_ns, "note": device.note,
                 "outside_milli": self.figures.rates((OUTSIDE, device.uuid)).got_milli_1s,
+                "adrift_bytes": self._adrift[device.uuid].n_bytes if device.uuid in self._adrift else 0,
             }
             for device in (self.last.devices if self.last else ())
         ]  # fmt: skip

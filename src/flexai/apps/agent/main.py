@@ -34,6 +34,7 @@ from flexai.apps.agent.node import Node, Parts
 from flexai.apps.agent.recovery import recover
 from flexai.apps.agent.rpc import RpcServer
 from flexai.apps.agent.tenant_env import TenantEnv
+from flexai.model import OVER_CAP
 from flexai.model import Node as NodeShape
 from flexai.node import NodeMachine
 from flexai.ports import Containment, DeviceBackend
@@ -54,7 +55,7 @@ class Settings:
     Attributes:
         simcard: socket of the simulated card; None for real cards.
         fake_cards: cards that do not exist, for tests; empty for none.
-        over_cap: ``warn`` or ``end``.
+        over_cap: of members over their cap that bring no policy of their own: one of ``OVER_CAP``.
         backend: how the arbiter is to enforce shares; ``auto`` leaves it to it.
         cgroups: ``auto`` or ``off``.
     """
@@ -85,7 +86,7 @@ def settings_of(argv: Sequence[str] | None) -> Settings:
     parser.add_argument("--state-dir", type=Path, required=True, help="directory of what must survive")
     parser.add_argument("--simcard", type=Path, help="socket of the simulated card")
     parser.add_argument("--fake-cards", default="", help="cards without any driver, for tests: h200:2")
-    parser.add_argument("--over-cap", choices=("warn", "end"), default="warn", help="a job over its memory cap")
+    parser.add_argument("--over-cap", choices=OVER_CAP, default="warn", help="of a job over its memory cap")
     parser.add_argument("--cgroups", choices=("auto", "off"), default="auto", help="off: hold jobs by process trees")
     parser.add_argument("--backend", choices=tuple(_BACKENDS), default="auto", help="how shares are enforced")
     given = parser.parse_args(argv)
@@ -123,7 +124,7 @@ async def serve(settings: Settings) -> int:
 
     hello = HelloServer(node)
     hello.open(settings.run_dir / "hello.sock")
-    audit = Audit(node, hello, UsageFile(settings.run_dir / "usage"), ends_over_cap=settings.over_cap == "end")
+    audit = Audit(node, hello, UsageFile(settings.run_dir / "usage"), over_cap=settings.over_cap)
     shape = _shape(backend)
 
     def show_hello() -> dict[str, Any]:

@@ -13,11 +13,12 @@ from flexai.apps.pool.driver import Driver
 from flexai.apps.pool.tasks import spawn
 from flexai.model import DeviceHealth, Node
 from flexai.scheduling.events import DeviceChanged, ForeignUsage, NodePut
-from flexai.wire.store import node_from_plain
+from flexai.wire.store import PauseAsked, node_from_plain
 
 log = logging.getLogger("flexai.pool.agent")
 
 _GREETING_TIMEOUT_S = 20.0
+_OVER_CAP_SHOWN = ("member", "uuid", "used_bytes", "cap_bytes", "leak", "says", "leaks", "pids", "action")
 
 
 class AgentLink:
@@ -76,10 +77,25 @@ class AgentLink:
             case "usage":
                 self.take_usage(message)
             case "over_cap":
-                body = {name: message.get(name) for name in ("member", "uuid", "used_bytes", "cap_bytes")}
-                self._core.note(str(message["job_id"]), "OverCap", body)
+                spawn(self._over_cap(message))
+            case "adrift":
+                self._adrift(message)
             case other:
                 log.debug("event %s", other)
+
+    async def _over_cap(self, message: dict[str, Any]) -> None:
+        """A member holds more device memory than its cap. The agent has stopped it already where that is the policy."""
+        job_id = str(message["job_id"])
+        self._core.note(job_id, "OverCap", {name: message[name] for name in _OVER_CAP_SHOWN if name in message})
+        if message.get("action") == "stop" and job_id in self._core.book.active:
+            event = PauseAsked(self._core.clock(), job_id, paused=True)
+            await self._core.post_surely(event, {"by": "the agent"})
+
+    def _adrift(self, message: dict[str, Any]) -> None:
+        """Bytes on a card belong to no process: each member that may hold them is told so."""
+        body = {name: message.get(name) for name in ("uuid", "memory_bytes", "outside")}
+        for suspect in message.get("suspects", ()):
+            self._core.note(str(suspect).rpartition(".")[0], "MemoryAdrift", body)
 
     async def _member_events(self, key: tuple[str, int]) -> None:
         try:

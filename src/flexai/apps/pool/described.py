@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flexai.model import TenantClass
+from flexai.model import OVER_CAP, TenantClass
 from flexai.wire import api
 
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
@@ -63,6 +63,7 @@ QUEUE: dict[str, dict[str, Any]] = {
     },
     "users": _TEXTS,
     "user_limit_milli": _CARDS,
+    "over_cap": {"enum": ["", *OVER_CAP], "default": "", "description": "of jobs over their cap of device memory"},
 }
 RESIZE = {"compute_milli": _MILLI, "limit_milli": _MILLI}
 ATTACH = {"pid": {"type": "integer", "minimum": 1}}

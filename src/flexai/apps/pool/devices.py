@@ -34,7 +34,7 @@ def views(pool: Pool, peer: Peer) -> list[dict[str, Any]]:
                 "health": pool.link.health.get(device.uuid, HEALTHY).value,
                 "cordoned": device.uuid in pool.book.cordoned,
                 "backend": shared.get("backend"),
-                "note": shared.get("note") or None,
+                "note": _note(shared),
                 "source": "simulated" if device.vendor == "simulated" else "real",
                 "accounting": shared.get("source"),
                 "compute_granted_milli": sum(grant.compute_milli for _, _, grant in held_here),
@@ -45,6 +45,12 @@ def views(pool: Pool, peer: Peer) -> list[dict[str, Any]]:
             }
         )
     return items
+
+
+def _note(shared: dict[str, Any]) -> str | None:
+    adrift_bytes = shared.get("adrift_bytes") or 0
+    adrift = f"{adrift_bytes >> 20} MiB belong to no process (managed pages or host memory)" if adrift_bytes else ""
+    return "; ".join(filter(None, (shared.get("note"), adrift))) or None
 
 
 def find(pool: Pool, name: str) -> str:

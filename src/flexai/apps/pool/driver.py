@@ -18,7 +18,7 @@ from flexai.apps.pool.transitions import Outcome
 from flexai.model import Grant, MemberState
 from flexai.scheduling.events import MemberFinished, MemberStarted
 from flexai.wire.api import Submission
-from flexai.wire.store import Member, Stop, to_plain
+from flexai.wire.store import Member, PauseAsked, Stop, to_plain
 
 log = logging.getLogger("flexai.pool.driver")
 
@@ -124,6 +124,9 @@ class Driver:
                     await self.core.post_surely(event)
                 continue
             held.grants = member.grants
+            if told[key].get("paused_for") and not member.paused:  # the agent stopped it by itself meanwhile
+                await self.core.post_surely(PauseAsked(self.core.clock(), record.id, paused=True), {"by": "the agent"})
+                member = record.members[number]
             held.paused = bool(told[key].get("paused", member.paused))
             held.parked = bool(told[key].get("parked", member.parked))
             if held.state == "running":
@@ -237,6 +240,7 @@ class Driver:
             reply = await self._ask(
                 "prepare", key, token=start_token, uid=record.uid, gid=record.gid, grants=to_plain(member.grants),
                 cpu_milli=record.job.cpu_milli, ram_bytes=record.job.ram_bytes,
+                over_cap=self._over_cap(record.job.queue),
             )  # fmt: skip
             env = {str(name): str(value) for name, value in reply.get("env", {}).items()} | self._names(record, key[1])
             self.held[key] = held = Held(start_token, "prepared", member.grants, env, reply.get("cgroup"))
@@ -284,6 +288,13 @@ class Driver:
         if record is None or key[1] >= len(record.members):
             return None, None
         return record, record.members[key[1]]
+
+    def _over_cap(self, queue: str) -> str:
+        """What the job's queue, or the nearest above it, says of more device memory than the cap; empty: nothing."""
+        queues = self.core.book.queues
+        while (found := queues.get(queue)) is not None and not found.over_cap:
+            queue = found.parent
+        return found.over_cap if found else ""
 
     def _finished(self, record: JobRecord, number: int, member: Member, exit_code: int, cause: str) -> MemberFinished:
         if member.stop is not None and cause != "lost while the agent was away":

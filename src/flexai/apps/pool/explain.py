@@ -19,8 +19,21 @@ def explain(pool: Pool, record: JobRecord) -> dict[str, Any]:
         "queue": queue_view(queue, pool.book) if queue else None,
         "waits_for": [job_id for job_id in record.job.after if job_id in pool.book.active],
         "agent_connected": pool.link.is_connected,
+        "over_cap": over_caps(pool, record),
         "cards": [_card(pool, record, device) for _, device in pool.book.devices()],
     }
+
+
+def over_caps(pool: Pool, record: JobRecord) -> list[dict[str, Any]]:
+    """Cards of which the job holds more memory than its cap now, and by which path."""
+    found = []
+    for number, member in enumerate(record.members):
+        for grant in member.grants:
+            seen = pool.link.measured(record.id, number, grant.device)
+            if seen.get("over_cap_bytes"):
+                shown = {name: seen[name] for name in ("used_bytes", "over_cap_bytes", "leak", "leak_says")}
+                found.append({"member": number, "uuid": grant.device, "cap_bytes": grant.memory_bytes, **shown})
+    return found
 
 
 def _card(pool: Pool, record: JobRecord, device: Device) -> dict[str, Any]:

@@ -71,6 +71,12 @@ def explain(job_id: Id, as_json: AsJson = False, run_dir: RunDir = None) -> None
     shown.print(f"job {job_id} is {styled_state(answer['state'])}{place}")
     if reason:
         shown.print(escape(f"{reason['code']}: {reason['message']}"), soft_wrap=True)
+    for over in answer.get("over_cap") or ():
+        shown.print(
+            f"[red]it holds {size(over['used_bytes'])} of card {escape(over['uuid'])} with a cap of "
+            f"{size(over['cap_bytes'])}[/red]: {over['leak']}: {escape(over['leak_says'])}",
+            soft_wrap=True,
+        )
     if answer.get("waits_for"):
         shown.print(f"it waits for jobs {', '.join(answer['waits_for'])}")
     rows = [(card["index"], share(card["free_milli"]) or "0%", size(card["free_bytes"]), escape(card["says"]))

@@ -57,6 +57,9 @@ def set_queue(
     priority: Annotated[int | None, typer.Option(help="Higher is served first.")] = None,
     user: Annotated[list[str] | None, typer.Option(help="Only these users; may be given again.")] = None,
     user_limit: Annotated[str | None, typer.Option(help="At most per user, as 1 or 50%.", metavar="CARDS")] = None,
+    over_cap: Annotated[
+        str | None, typer.Option(help="Of jobs over their cap of device memory: warn, stop or kill.", metavar="ACTION")
+    ] = None,
     as_json: AsJson = False,
     run_dir: RunDir = None,
 ) -> None:
@@ -69,6 +72,7 @@ def set_queue(
         "priority": priority,
         "users": user,
         "user_limit_milli": _milli(user_limit, "--user-limit"),
+        "over_cap": over_cap,
     }
     pool = pool_from(run_dir)
     check_name(name, "queue")

@@ -156,6 +156,7 @@ def _slices_table(slices: list[tuple[dict[str, Any], dict[str, Any]]], width: in
         ("MEMORY>", 0, lambda one: size(one[1].get("used_bytes") or 0)),
         ("CAP>", 0, lambda one: size(one[1].get("memory_bytes") or one[0]["memory_bytes"])),
         ("", 100, lambda one: "stopped" if one[1].get("stopped") else ""),
+        ("", 80, lambda one: f"[red]over cap: {one[1]['leak']}[/red]" if one[1].get("over_cap_bytes") else ""),
     ]
     return _table(columns, slices, width)
 

@@ -136,7 +136,8 @@ def _keep(settings: Settings, cards: str, say: Callable[[str], None], ready: Cal
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     parts = processes(
-        settings.run_dir, settings.state_dir, cards, sys.executable, program, settings.backend
+        settings.run_dir, settings.state_dir, cards, sys.executable, program, settings.backend,
+        settings.over_cap,
     )  # fmt: skip
     keeper = Keeper(parts, settings.state_dir, say, wake=wake_read)
     adopted = keeper.adopt()

@@ -42,6 +42,7 @@ def processes(
     python: str,
     program: Callable[[str], Path],
     backend: str = "auto",
+    over_cap: str = "warn",
 ) -> tuple[Process, ...]:
     """The processes in the order in which they are started; ``cards`` is empty for the machine's own."""
     folders = ("--run-dir", str(run_dir))
@@ -50,7 +51,7 @@ def processes(
     simulated = ("--simcard", str(socket)) if cards else ()
     arbiter = (str(program("flexai-arbiter")), *folders, *simulated)
     chosen = () if backend == "auto" else ("--backend", backend)
-    agent = (python, "-m", "flexai.apps.agent", *both, *simulated, *chosen)
+    agent = (python, "-m", "flexai.apps.agent", *both, *simulated, *chosen, "--over-cap", over_cap)
     pool = (python, "-m", "flexai.apps.pool", *both)
     parts = [
         Process("arbiter", arbiter, run_dir / "arbiter.sock", holds_jobs=True),
