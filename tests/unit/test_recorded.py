@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 from flexai.apps.simulator import recorded
 from flexai.model import Device, Job, Node, Queue, SliceRequest
 from flexai.scheduling import Scheduler
-from flexai.scheduling.commands import Start
 from flexai.scheduling.events import JobSubmitted, MemberFinished, NodePut, QueuePut
-from flexai.wire.store import dumps, encode_event, to_plain
+from flexai.wire.store import dumps, encode_event
 
 
 @pytest.fixture
@@ -33,12 +32,11 @@ def state_dir(tmp_path):
     scheduler = Scheduler()
     for event in events:
         database.execute("INSERT INTO log (at_ms, kind, body) VALUES (?, ?, ?)", (event.at_ms, *encode_event(event)))
-        for command in scheduler.step(event):
-            if isinstance(command, Start):
-                body = {"member": command.member, "grants": to_plain(command.grants)}
-                database.execute(
-                    "INSERT INTO history (job_id, kind, body) VALUES (?, 'Start', ?)", (command.job_id, dumps(body))
-                )
+        for line in map(recorded.decision_of, scheduler.step(event)):
+            if line is not None:
+                body = json.loads(line)
+                named = body.pop("decision"), body.pop("job_id")
+                database.execute("INSERT INTO history (kind, job_id, body) VALUES (?, ?, ?)", (*named, dumps(body)))
     database.commit()
     database.close()
     return tmp_path
@@ -83,10 +81,10 @@ def test_a_changed_log_is_found_out(recording):
         ("", "empty"),
         ("{}\n", "version"),
         ('{"flexai_recording":9}\n', "9"),
-        ('{"flexai_recording":1,"complete":false}\n', "dropped"),
-        ('{"flexai_recording":1,"complete":true}\n[]\n', ":2"),
-        ('{"flexai_recording":1,"complete":true}\n{"event":"Nothing","body":"{}"}\n', "Nothing"),
-        ('{"flexai_recording":1,"complete":true}\n{"event":"Tick","body":"{}"}\n', "Tick"),
+        ('{"flexai_recording":2,"complete":false}\n', "dropped"),
+        ('{"flexai_recording":2,"complete":true}\n[]\n', ":2"),
+        ('{"flexai_recording":2,"complete":true}\n{"event":"Nothing","body":"{}"}\n', "Nothing"),
+        ('{"flexai_recording":2,"complete":true}\n{"event":"Tick","body":"{}"}\n', "Tick"),
     ],
 )
 def test_bad_recordings_are_named(tmp_path, text, named):

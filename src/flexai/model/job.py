@@ -95,6 +95,7 @@ class Job:
         preferred_level: level they should share if they can; empty for none.
         min_runtime_ms: not evicted before it has run this long.
         checkpointable: loses only the work since its last checkpoint when evicted.
+        grace_ms: time it gets to save its work once it is asked to end; 0 for the pool's own.
     """
 
     id: str
@@ -116,6 +117,7 @@ class Job:
     preferred_level: str = ""
     min_runtime_ms: int = 0
     checkpointable: bool = False
+    grace_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def _cost(state: State, record: JobRecord) -> int:
         return -1
     if ran_ms < job.min_runtime_ms or state.now_ms - record.moved_at_ms < MOVED_FOR_MS:
         return -1
-    return (state.settings.move_cost_ms + state.settings.grace_ms) * record.held_milli
+    return (state.settings.move_cost_ms + state.grace_ms(job)) * record.held_milli
 
 
 def _all_have_a_place(state: State, record: JobRecord, chosen: list[Victim]) -> bool:

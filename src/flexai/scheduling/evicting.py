@@ -107,7 +107,7 @@ def _stop(state: State, record: JobRecord, cause: str, *, requeue: bool) -> None
     state.leave(record)
     for index in range(len(record.members)):
         _stop_member(state, record, index, cause, requeue=requeue)
-    record.stops_at_ms = state.now_ms + state.settings.grace_ms
+    record.stops_at_ms = state.now_ms + state.grace_ms(record.job)
     state.set_state(record, JobState.STOPPING, cause)
 
 
@@ -115,7 +115,7 @@ def _stop_member(state: State, record: JobRecord, index: int, cause: str, *, req
     member = record.members[index]
     if member.hold is not None and not member.evicting:
         member.evicting, member.requeue, member.stopped_at_ms = True, requeue, state.now_ms
-        state.out.append(Evict(record.job.id, index, state.settings.grace_ms, requeue=requeue, cause=cause))
+        state.out.append(Evict(record.job.id, index, state.grace_ms(record.job), requeue=requeue, cause=cause))
 
 
 def _verb(state: State, record: JobRecord, chosen: Sequence[Victim]) -> str:

@@ -66,7 +66,7 @@ def cancel(state: State, job_id: str) -> None:
     if job_id in state.found:  # its processes may live on a node that is not back yet
         for index in sorted({grant.member for grant in state.found[job_id]}):
             record.members[index].evicting, record.members[index].requeue = True, False
-            state.out.append(Evict(job_id, index, state.settings.grace_ms, requeue=False, cause="cancelled"))
+            state.out.append(Evict(job_id, index, state.grace_ms(record.job), requeue=False, cause="cancelled"))
         state.set_state(record, JobState.STOPPING, "cancelled")
         return
     if not record.is_placed:
@@ -77,7 +77,7 @@ def cancel(state: State, job_id: str) -> None:
     for index, member in enumerate(record.members):
         if member.hold is not None:
             member.evicting, member.requeue = True, False
-            state.out.append(Evict(job_id, index, state.settings.grace_ms, requeue=False, cause="cancelled"))
+            state.out.append(Evict(job_id, index, state.grace_ms(record.job), requeue=False, cause="cancelled"))
     state.set_state(record, JobState.STOPPING, "cancelled")
 
 

@@ -17,7 +17,7 @@ class SchedulerSettings:
         backfill_quantile: a job passes a reservation if this quantile of its class ends before it.
         preempt: evict for higher priority in a queue, and for a queue's entitlement across queues.
         reclaim: what a queue is entitled to: its ``quota``, or its ``fair_share`` where that is larger.
-        grace_ms: between SIGTERM and SIGKILL of an evicted member.
+        grace_ms: between SIGTERM and SIGKILL of an evicted member whose job says nothing else.
         preempt_delay_ms: a job waits so long before anyone is evicted for it.
         fair_k_milli: k of ``policy.fair_share``, in thousandths; 0 is the classic rule.
         half_life_ms: of past use; matters only with ``fair_k_milli``.

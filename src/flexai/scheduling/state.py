@@ -109,6 +109,10 @@ class State:
         every = (1 << len(self.books.models)) - 1 if shape.models == -1 else shape.models
         return replace(shape, models=every & ~bits) if every & bits else shape
 
+    def grace_ms(self, job: Job) -> int:
+        """Time that a job gets to save its work once it is asked to end."""
+        return job.grace_ms or self.settings.grace_ms
+
     def wait(self, record: JobRecord) -> None:
         """Put a job into its line."""
         if record.line is not None:

@@ -17,6 +17,7 @@ from flexai.wire.fields import MAX_INT, choice, flag, integer, one_of, only, sho
 MAX_BODY_BYTES = 4 << 20
 MAX_ARRAY_ELEMENTS = 10_000
 MAX_MEMBERS = 1024
+MAX_GRACE_MS = 86_400_000
 DEFAULT_QUEUE = "default"
 _MAX_WORDS = 4096
 _MAX_ENV = 8192
@@ -62,6 +63,7 @@ class Submission:
     required_level: str = ""
     preferred_level: str = ""
     min_runtime_ms: int = 0
+    grace_ms: int = 0
 
 
 def decode_json(body: bytes, thing: str = "request body") -> dict[str, Any]:
@@ -122,6 +124,7 @@ def decode_submission(fields: Mapping[str, Any]) -> Submission:
         required_level=text(fields, "required_level", "", 100),
         preferred_level=text(fields, "preferred_level", "", 100),
         min_runtime_ms=integer(fields, "min_runtime_ms", 0, MAX_INT, 0),
+        grace_ms=integer(fields, "grace_ms", 0, MAX_GRACE_MS, 0),
     )
 
 

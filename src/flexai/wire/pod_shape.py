@@ -62,7 +62,18 @@ def pod_fields(
     """
     spec = section(pod, "spec", where)
     metadata = section(pod, "metadata", where)
-    notes.unused(spec, {"containers", "activeDeadlineSeconds", "priority", "restartPolicy", "schedulerName"}, "spec.")
+    notes.unused(
+        spec,
+        {
+            "containers",
+            "activeDeadlineSeconds",
+            "priority",
+            "restartPolicy",
+            "schedulerName",
+            "terminationGracePeriodSeconds",
+        },
+        "spec.",
+    )
     if spec.get("restartPolicy", "Never") != "Never":
         notes.add(f"spec.restartPolicy {short(spec['restartPolicy'])}: not supported; a failed job is not run again")
     containers = spec.get("containers")
@@ -91,6 +102,12 @@ def pod_fields(
         fields["priority"] = spec["priority"]
     if type(deadline := spec.get("activeDeadlineSeconds")) is int:
         fields["time_limit_ms"] = deadline * 1000
+    grace = spec.get("terminationGracePeriodSeconds")
+    if type(grace) is int and grace >= 0:
+        fields["grace_ms"] = max(1, grace * 1000)
+    elif grace is not None:
+        thing = f"{where}: spec.terminationGracePeriodSeconds"
+        raise BadInput(thing, short(grace), "is not a number of seconds", "Write a whole number such as 30")
     fields |= _resources(section(container, "resources", where), where, notes)
     group = _annotations(metadata, fields, where, notes)
     return fields, group

@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from flexai.model import Grant, Job, MemberState, Node, Queue
+from flexai.scheduling import SchedulerSettings
 from flexai.scheduling.events import Event, JobSubmitted
 from flexai.wire.errors import BadInput
 
@@ -90,8 +91,16 @@ class StopAsked:
     cause: str
 
 
-PoolEvent = ClientFinished | PauseAsked | ParkAsked | StopAsked
-"""What happens to jobs without the scheduler having to decide anything."""
+@dataclass(frozen=True, slots=True)
+class PoolStarted:
+    """A pool process began to decide, by these settings; what an earlier one had in memory was told to it anew."""
+
+    at_ms: int
+    scheduler: SchedulerSettings
+
+
+PoolEvent = ClientFinished | PauseAsked | ParkAsked | StopAsked | PoolStarted
+"""What happens without the scheduler having to decide anything."""
 
 LogEvent = Event | PoolEvent
 

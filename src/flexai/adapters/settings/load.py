@@ -8,6 +8,7 @@ from typing import Any
 
 from flexai.model import OVER_CAP
 from flexai.wire.errors import BadInput
+from flexai.wire.quantity import parse_duration_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,10 @@ class Settings:
         share: share of a card of jobs that name none, as ``30%``.
         ready_timeout_s: how long ``up`` waits for each process to answer.
         color: ``auto`` (on a terminal), ``always`` or ``never``.
+        grace_ms: of the scheduler; see ``scheduling.SchedulerSettings``, as for the next three.
+        reclaim: see there.
+        consolidate_moves: see there.
+        move_cost_ms: see there.
     """
 
     run_dir: Path
@@ -35,6 +40,10 @@ class Settings:
     share: str = "100%"
     ready_timeout_s: int = 30
     color: str = "auto"
+    grace_ms: int = 30_000
+    reclaim: str = "quota"
+    consolidate_moves: int = 0
+    move_cost_ms: int = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,12 @@ class Setting:
     read: Callable[[str], Any]
     meaning: str
     default: str
+    attribute: str = ""
+
+    @property
+    def field(self) -> str:
+        """The attribute of ``Settings`` that it sets."""
+        return self.attribute or self.key
 
     @property
     def variable(self) -> str:
@@ -77,6 +92,25 @@ def _over_cap(text: str) -> str:
     return text
 
 
+def _duration(text: str) -> int:
+    try:
+        return parse_duration_ms(text, "duration")
+    except BadInput as error:
+        raise ValueError(f"{error.problem}. {error.remedy}") from None
+
+
+def _moves(text: str) -> int:
+    if not text.isdigit() or int(text) > 1000:
+        raise ValueError("is not a whole number from 0 to 1000. Write for example 4")
+    return int(text)
+
+
+def _reclaim(text: str) -> str:
+    if text not in {"quota", "fair_share"}:
+        raise ValueError("is not a choice. Write quota or fair_share")
+    return text
+
+
 def _color(text: str) -> str:
     if text not in {"auto", "always", "never"}:
         raise ValueError("is not a choice. Write auto, always or never")
@@ -99,6 +133,14 @@ SETTINGS = (
     Setting("share", str, "share of a card of jobs that name none", "`100%`"),
     Setting("ready_timeout_s", _seconds, "how long `flexai up` waits for each process to answer", "`30`"),
     Setting("color", _color, "`auto` (colour on a terminal), `always` or `never`", "`auto`"),
+    Setting("grace", _duration, "of the pool: time between SIGTERM and SIGKILL of jobs that say nothing else", "`30s`",
+            "grace_ms"),
+    Setting("reclaim", _reclaim, "of the pool: what a queue may take back from others: its `quota`, or its `fair_share`"
+            " where that is larger", "`quota`"),
+    Setting("consolidate", _moves, "of the pool: so many checkpointable jobs may be moved at a time to gather free"
+            " cards for one that waits; `0` for none", "`0`", "consolidate_moves"),
+    Setting("move_cost", _duration, "of the pool: what a move costs a job beside its grace; a job is moved only for one"
+            " that has waited for as much card time", "`60s`", "move_cost_ms"),
 )  # fmt: skip
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
 
@@ -125,10 +167,10 @@ def load_settings(
         values |= _from_file(file)
     for setting in SETTINGS:
         if environment.get(setting.variable):
-            values[setting.key] = _read(setting, environment[setting.variable], setting.variable)
+            values[setting.field] = _read(setting, environment[setting.variable], setting.variable)
     for key, text in (flags or {}).items():
         if text is not None:
-            values[key] = _read(_BY_KEY[key], text, "--" + key.replace("_", "-"))
+            values[_BY_KEY[key].field] = _read(_BY_KEY[key], text, "--" + key.replace("_", "-"))
     state_dir = values.setdefault("state_dir", _default_state_dir(environment))
     values.setdefault("run_dir", _default_run_dir(environment, state_dir))
     return Settings(**values)
@@ -154,7 +196,7 @@ def _from_file(file: Path) -> dict[str, Any]:
             raise BadInput(f"{file}: {key}", value, "is not a setting", f"Known settings: {known}")
         if not isinstance(value, str | int) or isinstance(value, bool):
             raise BadInput(f"{file}: {key}", value, "is not text or a number", f"Write {key} = '...'")
-        values[key] = _read(_BY_KEY[key], str(value), f"{file}: {key}")
+        values[_BY_KEY[key].field] = _read(_BY_KEY[key], str(value), f"{file}: {key}")
     return values
 
 

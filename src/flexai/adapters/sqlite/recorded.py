@@ -7,8 +7,8 @@ from pathlib import Path
 from flexai.wire.errors import BadInput
 
 
-def recorded_log(path: Path) -> tuple[list[tuple[int, str, str]], list[tuple[str, str]]]:
-    """Entries of the event log as (seq, kind, body), and the starts made of them as (job, body), each in order.
+def recorded_log(path: Path) -> tuple[list[tuple[int, str, str]], list[tuple[str, str, str]]]:
+    """Entries of the event log as (seq, kind, body), and the decisions made of them as (kind, job, body).
 
     Raises:
         BadInput: there is no such database, or it is none of a pool.
@@ -16,7 +16,9 @@ def recorded_log(path: Path) -> tuple[list[tuple[int, str, str]], list[tuple[str
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             events = database.execute("SELECT seq, kind, body FROM log ORDER BY seq").fetchall()
-            starts = database.execute("SELECT job_id, body FROM history WHERE kind = 'Start' ORDER BY id").fetchall()
+            decisions = database.execute(
+                "SELECT kind, job_id, body FROM history WHERE kind IN ('Start', 'Evict', 'Resize') ORDER BY id"
+            ).fetchall()
     except sqlite3.Error as error:
         raise BadInput("pool database", str(path), f"cannot be read ({error})", "Give --state-dir of a pool") from error
-    return events, starts
+    return events, decisions

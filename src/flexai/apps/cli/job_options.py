@@ -45,6 +45,7 @@ OPTIONS = (
     Option("--idle-timeout", "DURATION", "End it after it has not used its card for so long."),
     Option("--priority", "N", "Higher goes first within its queue."),
     Option("--no-preempt", "", "Never end it to make room for others."),
+    Option("--grace", "DURATION", "Time to save its work between SIGTERM and SIGKILL, as 2m."),
     Option("--name", "TEXT", "A name for people.", short="-n"),
     Option(
         "--array", "RANGE", "One job per number, as 0-9 or 0-20:5; FLEXAI_ARRAY_INDEX tells each its own.", "submit"
@@ -52,6 +53,7 @@ OPTIONS = (
     Option("--after", "JOB", "Start when this job has succeeded; may be given again.", "submit", many=True),
     Option("--held", "", "Wait until `flexai release`.", "submit"),
     Option("--members", "N", "Processes, started together or not at all.", "submit"),
+    Option("--min-members", "N", "Start once so many fit together, and grow to --members.", "submit"),
     Option("--checkpointable", "", "It saves its own work, so it may be moved.", "submit"),
     Option("--file", "FILE", "YAML in the shape of Kubernetes manifests; - reads standard input.", "submit", "-f"),
     Option("--json", "", "Print JSON."),
@@ -146,6 +148,8 @@ def job_body(kind: str, given: Mapping[str, Any], command: Sequence[str], settin
         "after": list(given.get("after") or []) or None,
         "held": given.get("held") or None,
         "n_members": _whole(given, "members", 1),
+        "min_member": _whole(given, "min_members", 1),
+        "grace_ms": max(1, parse_duration_ms(given["grace"], "--grace")) if given.get("grace") else None,
         "checkpointable": given.get("checkpointable") or None,
     }
     if body["memory_bytes"] == 0 and compute < 1000:

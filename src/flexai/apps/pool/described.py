@@ -31,6 +31,7 @@ JOB: dict[str, dict[str, Any]] = {
     "time_limit_ms": _COUNT,
     "idle_timeout_ms": _COUNT,
     "min_runtime_ms": _COUNT,
+    "grace_ms": {**_COUNT, "description": "between SIGTERM and SIGKILL when it is stopped; 0 for the pool's own"},
     "priority": {"type": "integer"},
     "preemptible": {**_FLAG, "default": True},
     "checkpointable": _FLAG,

@@ -303,7 +303,9 @@ class Driver:
 
     @staticmethod
     def _names(record: JobRecord, number: int) -> dict[str, str]:
-        names = {"FLEXAI_JOB_ID": record.id, "FLEXAI_QUEUE": record.job.queue}
+        # A job that was evicted before is to go on from what it saved.
+        n_restarts = record.members[number].run - 1
+        names = {"FLEXAI_JOB_ID": record.id, "FLEXAI_QUEUE": record.job.queue, "FLEXAI_RESTARTS": str(n_restarts)}
         if record.job.n_members > 1:
             names |= {"FLEXAI_MEMBER": str(number), "FLEXAI_MEMBERS": str(record.job.n_members)}
         if record.array_index is not None:

@@ -157,6 +157,7 @@ def _records(
             preferred_level=submission.preferred_level,
             min_runtime_ms=submission.min_runtime_ms,
             checkpointable=submission.checkpointable,
+            grace_ms=submission.grace_ms,
         )
         state = JobState.HELD if submission.held else JobState.QUEUED
         members = [Member() for _ in range(submission.n_members)]

@@ -20,7 +20,7 @@ from flexai.apps.pool.core import DecisionCore
 from flexai.apps.pool.identity import PeerProtocol
 from flexai.apps.pool.lock import take_lock
 from flexai.apps.pool.service import Settings, open_pool
-from flexai.scheduling import Scheduler
+from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.wire.errors import BadInput
 
 log = logging.getLogger("flexai.pool")
@@ -28,6 +28,12 @@ log = logging.getLogger("flexai.pool")
 _BACKLOG = 1024
 _MAX_SOCKET_PATH = 107
 _LEAVE_S = 3
+_DECIDING = {
+    "grace_ms": "between SIGTERM and SIGKILL of a job that says nothing else",
+    "reclaim": "what a queue may take back: its quota, or its fair_share",
+    "consolidate_moves": "jobs that may be moved at a time to gather free cards",
+    "move_cost_ms": "what a move costs a job beside its grace",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
         settings = settings_of(argv)
-        return uvloop.run(serve(settings, Scheduler))
+        return uvloop.run(serve(settings, lambda: Scheduler(settings.scheduler)))
     except BadInput as error:
         print(f"flexai pool: {error}", file=sys.stderr)
         return 2
@@ -48,8 +54,13 @@ def settings_of(argv: Sequence[str] | None) -> Settings:
     parser.add_argument("--run-dir", type=Path, required=True, help="directory of sockets")
     parser.add_argument("--state-dir", type=Path, required=True, help="directory of what must survive")
     parser.add_argument("--keep-days", type=float, default=30.0, help="history and ended jobs are kept this long")
+    usual = SchedulerSettings()
+    for name, meaning in _DECIDING.items():
+        flag, value = f"--{name.replace('_', '-')}", getattr(usual, name)
+        parser.add_argument(flag, type=type(value), default=value, help=meaning)
     given = parser.parse_args(argv)
-    return Settings(given.run_dir, given.state_dir, given.keep_days)
+    scheduler = SchedulerSettings(**{name: getattr(given, name) for name in _DECIDING})
+    return Settings(given.run_dir, given.state_dir, given.keep_days, scheduler)
 
 
 async def serve(settings: Settings, new_scheduler: Callable[[], DecisionCore]) -> int:

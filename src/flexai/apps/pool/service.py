@@ -21,9 +21,10 @@ from flexai.apps.pool.runs import Runs
 from flexai.apps.pool.tasks import forever, spawn
 from flexai.apps.pool.transitions import Outcome
 from flexai.model import JobState
+from flexai.scheduling import SchedulerSettings
 from flexai.scheduling.events import Tick
 from flexai.wire.api import Submission, decode_submission
-from flexai.wire.store import decode_queue_row
+from flexai.wire.store import PoolStarted, decode_queue_row
 
 log = logging.getLogger("flexai.pool")
 
@@ -41,11 +42,13 @@ class Settings:
         run_dir: sockets.
         state_dir: what survives.
         keep_days: history, ended jobs and their logs are removed after this long.
+        scheduler: what an operator chose about decisions.
     """
 
     run_dir: Path
     state_dir: Path
     keep_days: float = 30.0
+    scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
 
 
 @dataclass(slots=True)
@@ -183,6 +186,7 @@ async def open_pool(settings: Settings, new_scheduler: Callable[[], DecisionCore
     journal.start()
     core.flush()
     pool.begin(core.run, "decisions")
+    spawn(core.post_surely(PoolStarted(clock(), settings.scheduler)))
     pool.begin(link.agent.run, "agent")
     pool.begin(pool.ticks, "ticks")
     pool.begin(Redistribution(core, link).run, "redistribution")

@@ -11,6 +11,7 @@ from typing import Any, assert_never
 from flexai.adapters.sqlite import Statement, rows
 from flexai.apps.pool.book import Book, JobRecord, MemberKey
 from flexai.model import DeviceHealth, Grant, JobState, MemberState
+from flexai.scheduling import SchedulerSettings
 from flexai.scheduling import commands as c
 from flexai.scheduling import events as e
 from flexai.wire import store as w
@@ -70,6 +71,8 @@ class Transitions:
             case w.ClientFinished() | w.PauseAsked() | w.ParkAsked() | w.StopAsked():
                 if record := self._book.active.get(event.job_id):
                     self._asked(record, event)
+            case w.PoolStarted():
+                self._line(event.at_ms, None, "PoolStarted", _chosen(event.scheduler))
             case e.MemberStarted():
                 self._started(event)
             case e.MemberFinished():
@@ -172,7 +175,7 @@ class Transitions:
             self._book.resized(record, event.compute_milli, event.limit_milli)
             self.outcome.jobs[record.id] = record
 
-    def _asked(self, record: JobRecord, event: w.PoolEvent) -> None:
+    def _asked(self, record: JobRecord, event: w.ClientFinished | w.PauseAsked | w.ParkAsked | w.StopAsked) -> None:
         for number, member in enumerate(record.members):
             if not member.grants:
                 continue
@@ -273,6 +276,12 @@ class Transitions:
         self.outcome.rows["history", self.last_history] = rows.put_history(
             self.last_history, at_ms, job_id, uid, kind, dumps(body)
         )
+
+
+def _chosen(settings: SchedulerSettings) -> dict[str, Any]:
+    """Settings that differ from what a pool does by itself."""
+    usual = to_plain(SchedulerSettings())
+    return {"scheduler": {name: value for name, value in to_plain(settings).items() if value != usual[name]}}
 
 
 _ASKED = {e.JobCancelled: "CancelAsked", e.JobResizeAsked: "ResizeAsked"}

@@ -1,9 +1,9 @@
 """A live pool's event log as a file (``flexai record``), and the same decisions from it again (``flexai replay``).
 
-The file is JSON lines: a header, then every event in the order in which the pool decided on it, then the starts that
-the pool made of them. Replaying feeds the events to a fresh scheduler; its starts must be the recorded ones, byte for
-byte, unless the pool was restarted in between (a restart tells the scheduler what it had known, which is not in the
-log).
+The file is JSON lines: a header, then every event in the order in which the pool decided on it, then what the pool made
+of them: every start, eviction and change of grants, with its cause. Replaying feeds the events to a fresh scheduler
+with the pool's settings; its decisions must be the recorded ones, byte for byte. Where a pool was restarted the replay
+ends: what the new process was told of the old one's memory is not in the log.
 """
 
 from __future__ import annotations
@@ -18,26 +18,33 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from flexai.adapters.sqlite import recorded_log
+from flexai.model import Queue
 from flexai.scheduling import Scheduler
-from flexai.scheduling.commands import Start
-from flexai.scheduling.events import Event
+from flexai.scheduling.commands import Command, Evict, Resize, Start
+from flexai.scheduling.events import Event, QueuePut
+from flexai.wire.api import DEFAULT_QUEUE
 from flexai.wire.errors import BadInput
-from flexai.wire.store import decode_event, dumps, to_plain
+from flexai.wire.store import PoolStarted, decode_event, dumps, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSION = 1
+VERSION = 2
 EXIT_BAD_INPUT = 2
 EXIT_DIFFERS = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a file holds: events as (kind, body), and recorded starts as (job, member, devices)."""
+    """What a file holds: events as (kind, body), and recorded decisions as lines of JSON."""
 
     events: tuple[tuple[str, str], ...]
-    starts: tuple[tuple[str, int, tuple[str, ...]], ...]
+    decisions: tuple[str, ...]
+
+    @property
+    def n_pools(self) -> int:
+        """How many processes decided, one after the other."""
+        return sum(kind == PoolStarted.__name__ for kind, _ in self.events)
 
 
 def export(database: Path) -> Iterator[str]:
@@ -46,15 +53,13 @@ def export(database: Path) -> Iterator[str]:
     Raises:
         BadInput: there is no such database, or it is none of a pool.
     """
-    events, starts = recorded_log(database)
+    events, decisions = recorded_log(database)
     first = events[0][0] if events else 1
     yield dumps({"flexai_recording": VERSION, "complete": first == 1})
     for _, kind, body in events:
         yield dumps({"event": kind, "body": body})
-    for job_id, body in starts:
-        line = json.loads(body)
-        devices = [grant["device"] for grant in line["grants"]]
-        yield dumps({"start": job_id, "member": line["member"], "devices": devices})
+    for kind, job_id, body in decisions:
+        yield dumps({"decision": kind, "job_id": job_id, **json.loads(body)})
 
 
 def read(path: Path) -> Recording:
@@ -64,7 +69,7 @@ def read(path: Path) -> Recording:
         BadInput: no recording, another version, or a line that does not parse (file, line, value).
     """
     events: list[tuple[str, str]] = []
-    starts: list[tuple[str, int, tuple[str, ...]]] = []
+    decisions: list[str] = []
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -78,14 +83,14 @@ def read(path: Path) -> Recording:
             elif "event" in row:
                 events.append((str(row["event"]), str(row["body"])))
             else:
-                starts.append((str(row["start"]), int(row["member"]), tuple(map(str, row["devices"]))))
+                decisions.append(dumps({"decision": row["decision"], **row}))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             if isinstance(error, BadInput):
                 raise
             raise BadInput(where, line[:80], "is no line of a recording", "Make one with `flexai record`") from error
     if not lines:
         raise BadInput("recording", str(path), "is empty", "Make one with `flexai record`")
-    return Recording(tuple(events), tuple(starts))
+    return Recording(tuple(events), tuple(decisions))
 
 
 def _check_header(path: Path, row: dict[str, Any]) -> None:
@@ -96,18 +101,38 @@ def _check_header(path: Path, row: dict[str, Any]) -> None:
         raise BadInput(f"{path}:1", "complete", "is false: the log's beginning was dropped", "Keep the log longer")
 
 
-def decide(recording: Recording) -> Iterator[str]:
-    """The commands of a fresh scheduler, one JSON line each.
+def decide(recording: Recording) -> Iterator[Command]:
+    """The commands of a fresh scheduler, until the pool was restarted.
 
     Raises:
         BadInput: an event that is unknown or does not fit its kind.
     """
-    scheduler = Scheduler()
+    scheduler, n_pools = Scheduler(), 0
     for kind, body in recording.events:
         event = decode_event(kind, body)
-        if isinstance(event, get_args(Event)):
-            for command in scheduler.step(event):
-                yield dumps({"command": type(command).__name__, **to_plain(command)})
+        if isinstance(event, PoolStarted):
+            n_pools += 1
+            if n_pools > 1:
+                return
+            scheduler = Scheduler(event.scheduler)
+            scheduler.step(QueuePut(event.at_ms, Queue(DEFAULT_QUEUE)))  # which every pool has, without an event
+        elif isinstance(event, get_args(Event)):
+            yield from scheduler.step(event)
+
+
+def decision_of(command: Command) -> str | None:
+    """A command as the pool's history tells it; None for what is no decision about a member."""
+    more: dict[str, Any] = {}
+    match command:
+        case Start() | Resize():
+            names = ("device", "compute_milli", "limit_milli", "memory_bytes")
+            more["grants"] = [{name: getattr(grant, name) for name in names} for grant in command.grants]
+        case Evict():
+            pass
+        case _:
+            return None
+    told = {"decision": type(command).__name__, "job_id": command.job_id, "member": command.member}
+    return dumps({**told, "cause": command.cause, **more})
 
 
 def record(
@@ -134,31 +159,42 @@ def replay(
     commands: Annotated[Path | None, typer.Option("--commands", help="Write every command to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result for scripts.")] = False,
 ) -> None:
-    """Decide on a recorded log again, and compare the starts with those that were made."""
+    """Decide on a recorded log again, and compare what was decided."""
     try:
         recording = read(file)
-        lines = list(decide(recording))
+        decided = list(decide(recording))
     except BadInput as error:
         print(f"flexai replay: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_BAD_INPUT) from error
+    lines = [dumps({"command": type(command).__name__, **to_plain(command)}) for command in decided]
     if commands is not None:
         commands.write_text("".join(f"{line}\n" for line in lines))
-    made = [json.loads(line) for line in lines]
-    starts = tuple(
-        (str(one["job_id"]), int(one["member"]), tuple(grant["device"] for grant in one["grants"]))
-        for one in made
-        if one["command"] == Start.__name__
-    )
-    same = starts == recording.starts
+    made = tuple(line for line in map(decision_of, decided) if line is not None)
+    n_restarts = max(0, recording.n_pools - 1)
+    differs_at = _first_difference(made, recording.decisions, until_restart=n_restarts > 0)
     result = {
-        "events": len(recording.events), "commands": len(lines), "starts": len(starts), "same_as_recorded": same,
+        "events": len(recording.events), "commands": len(lines), "decisions": len(made), "restarts": n_restarts,
+        "starts": sum(isinstance(command, Start) for command in decided), "same_as_recorded": differs_at is None,
         "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
     }  # fmt: skip
     if as_json:
         print(json.dumps(result, indent=2))
     else:
-        verdict = "the same as recorded" if same else f"NOT as recorded ({len(recording.starts)} starts were made)"
+        verdict = "the same as recorded" if differs_at is None else "NOT as recorded"
+        verdict += " until the pool was restarted" if n_restarts else ""
         print(f"{result['events']} events, {result['commands']} commands, {result['starts']} starts: {verdict}")
+        if differs_at is not None:
+            for who, some in (("recorded", recording.decisions), ("decided", made)):
+                print(f"{who:9}{some[differs_at] if differs_at < len(some) else 'nothing more'}")
         print(f"digest {result['digest']}")
-    if not same:
+    if differs_at is not None:
         raise typer.Exit(EXIT_DIFFERS)
+
+
+def _first_difference(made: tuple[str, ...], recorded: tuple[str, ...], *, until_restart: bool) -> int | None:
+    """Where what was decided again first differs; after a restart more may be recorded than can be decided again."""
+    both = zip(made, recorded, strict=False)
+    at = next((number for number, (one, other) in enumerate(both) if one != other), min(len(made), len(recorded)))
+    if at == len(made) and (until_restart or at == len(recorded)):
+        return None
+    return at

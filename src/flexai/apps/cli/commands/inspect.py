@@ -137,12 +137,12 @@ def doctor(as_json: AsJson = False, run_dir: RunDir = None) -> int:
 _SHOWN = frozenset({"at_ms", "job_id", "kind", "seq"})
 
 
-def _flat(value: object) -> str:
+def _flat(value: object, name: str = "") -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_flat(inner)}" for key, inner in value.items())
+        return ", ".join(f"{key} {_flat(inner, key)}".rstrip() for key, inner in value.items())
     if isinstance(value, list):
         return ", ".join(_flat(inner) for inner in value)
-    if isinstance(value, int) and value >= 1 << 20:
+    if isinstance(value, int) and name.endswith("_bytes"):
         return size(value)
     return str(value)
 

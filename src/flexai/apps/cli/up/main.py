@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from flexai_native import program
 
 from flexai.adapters.pool_client import PoolClient, PoolRefused, PoolUnreachable
+from flexai.adapters.settings import Settings
 from flexai.apps.cli import exits
 from flexai.apps.cli.up.keeper import ENDED_WELL, Keeper, start_ticks, stop_process
 from flexai.apps.cli.up.lock import lock_holder, take_lock, write_holder
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from flexai.adapters.settings import Settings
     from flexai.apps.cli.up.plan import Process
 
 LINE_WHEN_SIMULATED = "simulated cards: {cards} (no accelerator is used; compute and memory are modelled, not real)"
@@ -137,7 +137,7 @@ def _keep(settings: Settings, cards: str, say: Callable[[str], None], ready: Cal
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     parts = processes(
         settings.run_dir, settings.state_dir, cards, sys.executable, program, settings.backend,
-        settings.over_cap,
+        settings.over_cap, _deciding(settings),
     )  # fmt: skip
     keeper = Keeper(parts, settings.state_dir, say, wake=wake_read)
     adopted = keeper.adopt()
@@ -157,6 +157,14 @@ def _keep(settings: Settings, cards: str, say: Callable[[str], None], ready: Cal
             break  # it was told to shut down
     _stop(keeper, settings, say)
     return exits.OK
+
+
+def _deciding(settings: Settings) -> tuple[str, ...]:
+    """Options of the pool: what differs from what it does by itself."""
+    usual = Settings(settings.run_dir, settings.state_dir)
+    names = ("grace_ms", "reclaim", "consolidate_moves", "move_cost_ms")
+    changed = [name for name in names if getattr(settings, name) != getattr(usual, name)]
+    return tuple(word for name in changed for word in (f"--{name.replace('_', '-')}", str(getattr(settings, name))))
 
 
 def _notes(settings: Settings) -> list[str]:

@@ -43,8 +43,12 @@ def processes(
     program: Callable[[str], Path],
     backend: str = "auto",
     over_cap: str = "warn",
+    deciding: tuple[str, ...] = (),
 ) -> tuple[Process, ...]:
-    """The processes in the order in which they are started; ``cards`` is empty for the machine's own."""
+    """The processes in the order in which they are started.
+
+    ``cards`` is empty for the machine's own; ``deciding`` are options of the pool's about its scheduler.
+    """
     folders = ("--run-dir", str(run_dir))
     both = (*folders, "--state-dir", str(state_dir))
     socket = run_dir / "simcard.sock"
@@ -52,7 +56,7 @@ def processes(
     arbiter = (str(program("flexai-arbiter")), *folders, *simulated)
     chosen = () if backend == "auto" else ("--backend", backend)
     agent = (python, "-m", "flexai.apps.agent", *both, *simulated, *chosen, "--over-cap", over_cap)
-    pool = (python, "-m", "flexai.apps.pool", *both)
+    pool = (python, "-m", "flexai.apps.pool", *both, *deciding)
     parts = [
         Process("arbiter", arbiter, run_dir / "arbiter.sock", holds_jobs=True),
         Process("guardian", (arbiter[0], "--guardian", *arbiter[1:]), None, holds_jobs=True),
