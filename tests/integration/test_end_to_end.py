@@ -15,6 +15,20 @@ from flexai_native import program
 
 FLEXAI = str(Path(sys.executable).with_name("flexai"))
 pytestmark = pytest.mark.timeout(180)
+OTHER_UID = 54321
+SPEAKS = """
+import json, os, sys
+from pathlib import Path
+from flexai.adapters.pool_client import PoolClient, PoolRefused
+pool = PoolClient(Path(sys.argv[1]))
+os.setgroups([]); os.setgid(54321); os.setuid(54321)
+for method, path, body in json.loads(sys.argv[2]):
+    try:
+        print(json.dumps(pool.call(method, path, body, {})))
+    except PoolRefused as refused:
+        print(json.dumps(refused.code))
+"""
+two_users = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
 
 
 class Machine:
@@ -77,6 +91,7 @@ def until(condition, what, timeout_s=40):
 @contextmanager
 def pool_up():
     with tempfile.TemporaryDirectory(prefix="fxe") as folder:
+        Path(folder).chmod(0o755)  # as /run is: other users reach the socket
         machine = Machine(Path(folder))
         try:
             machine.flexai("up", "--simulate", "h200:2", "--detach", timeout=90)
@@ -238,3 +253,72 @@ def test_down_leaves_no_process_behind(machine):
     machine.flexai("down", "--jobs", "cancel", timeout=90)
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
     machine.flexai("down", code=3)
+
+
+def small_job(*command, **fields):
+    return [
+        "POST",
+        "/v1/jobs",
+        {"command": command, "cwd": "/", "compute_milli": 200, "memory_bytes": 1 << 30} | fields,
+    ]
+
+
+def other(pool, *calls):
+    """What the pool answers to another user: a document, or the code of a refusal."""
+    argv = [sys.executable, "-c", SPEAKS, str(pool.run_dir), json.dumps(calls)]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    return [json.loads(line) for line in said.splitlines()]
+
+
+@two_users
+def test_each_sees_and_ends_its_own_jobs_and_the_owner_of_the_pool_all(pool):
+    roots = pool.flexai("submit", "-s", "20%", "-m", "1Gi", "--", "sleep", "60").stdout.strip()
+    theirs = other(pool, small_job("sh", "-c", "id -u; id -g; sleep 60"))[0]["ids"][0]
+    until(lambda: all(pool.job(one)["state"] == "running" for one in (roots, theirs)), "both run")
+    until(lambda: len(pool.flexai("logs", theirs).stdout.split()) == 2, "it has said who it is")
+    assert pool.flexai("logs", theirs).stdout.split() == [str(OTHER_UID)] * 2
+
+    listed, history, cards, *refused = other(
+        pool, ["GET", "/v1/jobs", None], ["GET", "/v1/history", None], ["GET", "/v1/devices", None],
+        ["GET", f"/v1/jobs/{roots}", None], ["GET", f"/v1/jobs/{roots}/explain", None],
+        ["GET", f"/v1/jobs/{roots}/history", None], ["POST", f"/v1/jobs/{roots}/cancel", {}],
+        ["POST", f"/v1/jobs/{roots}/pause", {}], small_job("true", after=[roots]),
+        ["POST", "/v1/devices/0/cordon", {}], ["PUT", "/v1/queues/theirs", {}], ["POST", "/v1/shutdown", {}],
+    )  # fmt: skip
+    assert [item["id"] for item in listed["items"]] == [theirs]
+    assert {item["job_id"] for item in history["items"]} <= {theirs, None}
+    slices = [entry for card in cards["items"] for entry in card["slices"]]
+    assert {entry["job_id"] for entry in slices} == {theirs, None}
+    assert all(entry["user"] is None and entry["name"] is None for entry in slices if entry["job_id"] is None)
+    assert refused == ["UnknownJob"] * 6 + ["NotAllowed"] * 3
+    assert pool.job(roots)["state"] == "running"
+
+    pool.flexai("cancel", roots, theirs)
+    until(lambda: pool.job(theirs)["state"] == "cancelled", "root ended the other's job")
+
+
+@two_users
+def test_a_queue_takes_jobs_only_of_those_on_its_list_and_holds_each_to_its_limit(pool):
+    pool.flexai("queue", "set", "closed", "--user", "root")
+    pool.flexai("queue", "set", "small", "--user-limit", "30%")
+    refused, *taken = other(
+        pool, small_job("true", queue="closed"), *(small_job("sleep", "60", queue="small") for _ in range(2))
+    )
+    assert refused == "NotAllowed"
+    first, second = (answer["ids"][0] for answer in taken)
+    until(lambda: pool.job(first)["state"] == "running", "the first runs")
+    waiting = pool.job(second)
+    assert (waiting["state"], waiting["reason"]["code"]) == ("queued", "UserLimit")
+    assert other(pool, ["POST", f"/v1/jobs/{first}/cancel", {}], ["POST", f"/v1/jobs/{second}/cancel", {}])
+
+
+@two_users
+def test_a_pool_without_root_serves_its_own_user_only_and_says_why(pool):
+    script = (
+        "import os\n"
+        "from flexai.apps.pool.identity import Peer\n"
+        "os.setuid(54321)\n"
+        "print([Peer(1, uid, uid, 'x').can_be_served() for uid in (54321, 54322, 0)])\n"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert said.stdout.strip() == "[True, False, False]"

@@ -6,16 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flexai.adapters.settings import Settings
+from flexai.apps.cli.up.going_on import jobs_that_go_on
 from flexai.apps.cli.up.keeper import Keeper, start_ticks, stop_process
 from flexai.apps.cli.up.lock import AlreadyUp, lock_holder, take_lock
 from flexai.apps.cli.up.machine import accelerators
-from flexai.apps.cli.up.main import jobs_that_go_on
 from flexai.apps.cli.up.plan import Process, check_cards, processes
+from flexai.node import Phase, Tenant
+from flexai.wire import checkpoint
 from flexai.wire.errors import BadInput
 
 SLEEPS = "import time; time.sleep(600)"
@@ -162,18 +165,16 @@ def test_only_one_up_holds_a_state_and_a_dead_ones_lock_is_free(tmp_path):
     os.close(take_lock(tmp_path, tmp_path))
 
 
-def test_jobs_that_have_not_said_how_they_ended_are_alive(tmp_path):
-    for job, files in (
-        ("1", ["1.0.1.token"]),
-        ("2", ["2.0.1.token", "2.0.1.exit.json"]),
-        ("3_0", ["3_0.0.1.token", "3_0.0.1.exit.json", "3_0.0.2.token"]),
-        ("4", ["log"]),
-    ):
+def test_without_a_pool_jobs_go_on_whose_supervisor_lives_or_whose_owner_started_them(tmp_path):
+    alive = f"{os.getpid()} {start_ticks(os.getpid())}\n"
+    for job, token in (("1", alive), ("2", f"{os.getpid()} 7\n"), ("3_0", alive), ("4", "0 0\n"), ("5", "")):
         folder = tmp_path / "jobs" / job / "0"
         folder.mkdir(parents=True)
-        for file in files:
-            (folder / file).touch()
-    assert jobs_that_go_on(Settings(tmp_path, tmp_path)) == ["1", "3_0"]
+        (folder / f"{job}.0.1.token").write_text(token)
+    tenant = Tenant("6", 0, "6.0.1", 0, 0, (), phase=Phase.RUNNING, attached=True)
+    ended = replace(tenant, job_id="7", phase=Phase.FINISHED)
+    (tmp_path / "agent.json").write_bytes(checkpoint.encode([tenant, ended], 0))
+    assert jobs_that_go_on(Settings(tmp_path, tmp_path)) == ["1", "3_0", "6"]
 
 
 def test_simulated_pools_have_a_card_daemon_and_real_ones_have_not(tmp_path):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexai.adapters.local import processes
+from flexai.adapters.local import device_filter, processes
 from flexai.ports import Place
 
 _ROOT = Path("/sys/fs/cgroup")
@@ -58,7 +58,6 @@ class Cgroups:
         self._main = self._hierarchies["" if self._is_v2 else "freezer"]
 
     def _enable_v2(self, root: Path) -> None:
-        self._notes.append("cards not granted can be opened: cgroup v2 restricts devices by BPF only, not used yet")
         there = (root / "cgroup.controllers").read_text().split()
         missing = [name for name in _V2_WANTED if name not in there]
         if missing:
@@ -87,6 +86,7 @@ class Cgroups:
             group = paths[""]
             self._set(group / "cpu.max", f"{quota_us if quota_us > 0 else 'max'} {_PERIOD_US}")
             self._set(group / "memory.max", str(ram_bytes) if ram_bytes else "max")
+            self._filter_devices(group, denied)
         else:
             if "cpu" in paths:
                 self._set(paths["cpu"] / "cpu.cfs_period_us", str(_PERIOD_US))
@@ -97,23 +97,26 @@ class Cgroups:
                 self._set_devices(paths["devices"], allowed, denied)
         return Place(f"/{self._base}/{name}", tuple(str(path / "cgroup.procs") for path in paths.values()))
 
+    def _filter_devices(self, group: Path, denied: Sequence[str]) -> None:
+        try:
+            device_filter.deny(group, device_filter.character_nodes(denied))
+        except OSError as error:
+            self._note(f"cards not granted can be opened: no BPF program of devices can be set ({error.strerror})")
+
     def _set_devices(self, group: Path, allowed: Sequence[str], denied: Sequence[str]) -> None:
         for verb, files in (("deny", denied), ("allow", allowed)):
-            for file in files:
-                try:
-                    status = os.stat(file)  # noqa: PTH116 (the device's number is what is asked)
-                except OSError:
-                    continue
-                number = f"c {os.major(status.st_rdev)}:{os.minor(status.st_rdev)} rwm"
-                self._set(group / f"devices.{verb}", number)
+            for major, minor in device_filter.character_nodes(files):
+                self._set(group / f"devices.{verb}", f"c {major}:{minor} rwm")
 
     def _set(self, file: Path, text: str) -> None:
         try:
             file.write_text(text)
         except OSError as error:
-            note = f"{file.name} cannot be set ({error.strerror}), so that is not limited"
-            if note not in self._notes:
-                self._notes.append(note)
+            self._note(f"{file.name} cannot be set ({error.strerror}), so that is not limited")
+
+    def _note(self, note: str) -> None:
+        if note not in self._notes:
+            self._notes.append(note)
 
     def supervisor_place(self) -> Place:
         """See ``ports.Containment``."""

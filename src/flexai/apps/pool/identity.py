@@ -46,6 +46,10 @@ class Peer:
         """Whether it may see and change everything: root, and who runs the pool."""
         return self.uid in (0, os.geteuid())
 
+    def can_be_served(self) -> bool:
+        """Whether this pool may run and hold processes as the caller: as root everybody's, else only its own user's."""
+        return os.geteuid() in (0, self.uid)
+
     def is_among(self, users: tuple[str, ...]) -> bool:
         """Whether a list of users, and of groups written ``@name``, has this caller."""
         if self.user in users:

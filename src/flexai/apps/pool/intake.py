@@ -1,13 +1,14 @@
 """Submissions: who may, what is refused at the door, and how one becomes jobs."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
 from flexai.adapters.sqlite import rows
 from flexai.apps.pool.book import JobRecord
 from flexai.apps.pool.http import Refusal
-from flexai.apps.pool.identity import Peer
+from flexai.apps.pool.identity import Peer, user_name
 from flexai.apps.pool.service import Pool
 from flexai.model import Job, JobState
 from flexai.wire.agent_rpc import MAX_LINE_BYTES
@@ -69,6 +70,12 @@ def check(pool: Pool, peer: Peer, submission: Submission) -> None:
     Raises:
         Refusal: it may not.
     """
+    if not peer.can_be_served():
+        raise Refusal(
+            403, "NotPrivileged",
+            f"This pool runs as {user_name(os.geteuid())}, without root: it can neither run nor hold commands of "
+            f"{peer.user}.", "user", peer.user, "Have root start the pool (`sudo flexai up`), or start one of your own",
+        )  # fmt: skip
     queue = pool.book.queues.get(submission.queue)
     if queue is None:
         raise Refusal(

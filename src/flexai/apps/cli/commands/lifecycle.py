@@ -10,8 +10,8 @@ import typer
 
 from flexai.adapters.pool_client import PoolClient, PoolRefused, PoolUnreachable
 from flexai.apps.cli.commands.shown import AsJson, RunDir, StateDir, print_json, settings_from
+from flexai.apps.cli.up.going_on import running_jobs
 from flexai.apps.cli.up.main import down as stop_pool
-from flexai.apps.cli.up.main import running_jobs
 from flexai.apps.cli.up.main import up as start_pool
 from flexai.wire.errors import BadInput
 

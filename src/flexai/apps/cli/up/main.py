@@ -15,6 +15,7 @@ from flexai_native import program
 from flexai.adapters.pool_client import PoolClient, PoolRefused, PoolUnreachable
 from flexai.adapters.settings import Settings
 from flexai.apps.cli import exits
+from flexai.apps.cli.up.going_on import jobs_that_go_on
 from flexai.apps.cli.up.keeper import ENDED_WELL, Keeper, start_ticks, stop_process
 from flexai.apps.cli.up.lock import lock_holder, take_lock, write_holder
 from flexai.apps.cli.up.machine import accelerators, usable_nvidia_cards
@@ -86,20 +87,6 @@ def down(settings: Settings, jobs: str, say: Callable[[str], None]) -> int:
         time.sleep(_POLL_S)
     say("the pool is down" + (f"; jobs that go on: {', '.join(going_on[:10])}" if going_on else ""))
     return exits.OK
-
-
-def running_jobs(pool: PoolClient) -> list[str]:
-    """Ids of jobs whose processes live."""
-    return [str(job["id"]) for job in pool.pages("/v1/jobs", state="running")]
-
-
-def jobs_that_go_on(settings: Settings) -> list[str]:
-    """Ids of jobs whose processes live: as the pool says; without a pool, those that have not said how they ended."""
-    try:
-        return running_jobs(PoolClient(settings.run_dir, timeout_s=3.0))
-    except (PoolUnreachable, PoolRefused):
-        begun = settings.state_dir.glob("jobs/*/*/*.token")
-        return sorted({file.parent.parent.name for file in begun if not file.with_suffix(".exit.json").exists()})
 
 
 def _cancel_and_leave(settings: Settings, say: Callable[[str], None]) -> bool:
