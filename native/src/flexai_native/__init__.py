@@ -1,10 +1,14 @@
 """Where the native programs and libraries of FlexAI were installed.
 
-Nothing else lives here: the programs are started by path, the libraries are preloaded into other processes.
+Nothing else lives here: the programs are started by path, or by name where people start them; the libraries are
+preloaded into other processes.
 """
 
+import os
+import sys
 import sysconfig
 from pathlib import Path
+from typing import NoReturn
 
 # An editable install keeps this file in the sources and what was built among the installed packages.
 _ROOTS = (Path(__file__).parent, Path(sysconfig.get_path("platlib")) / "flexai_native")
@@ -26,6 +30,16 @@ def library(name: str) -> Path:
         FileNotFoundError: the native part was built without that library.
     """
     return _existing(f"lib/{name}")
+
+
+def execute() -> NoReturn:
+    """Become the program by whose name this process was started, for example ``flexai-workload``.
+
+    Raises:
+        FileNotFoundError: the native part was built without that program.
+    """
+    path = program(Path(sys.argv[0]).name)
+    os.execv(path, sys.argv)  # noqa: S606  the same process: its place, signals and exit code are the program's
 
 
 def _existing(name: str) -> Path:
