@@ -1,18 +1,26 @@
+from collections import Counter
+from itertools import count
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flexai.model import Device, Job, Node, Queue, SliceRequest
+from flexai.scheduling.events import JobSubmitted, NodePut, QueuePut
+from flexai.simulation.arrivals import pack
+from flexai.simulation.deciders import decider
+from flexai.simulation.kernel import SimulatedJob, Simulation
 from flexai.simulation.packing import (
     BASELINES,
     PackingNodes,
     PackingRun,
     Shape,
     Typical,
-    allocation_curve,
     fragmentation,
     fragmentation_reference,
 )
+from flexai.simulation.placing import PLACEMENTS
 
 shapes = st.builds(
     Shape,
@@ -50,7 +58,7 @@ def test_no_baseline_grants_what_is_not_there_or_refuses_what_fits(name, rows, p
     run = PackingRun(nodes, BASELINES[name], np.arange(len(rows)))
     for pod in pods:
         fitted = bool(nodes.fits(pod, np.arange(len(rows))).any())
-        assert run.place(pod) == fitted
+        assert (run.place(pod) is not None) == fitted
         assert (nodes.cpu_milli >= 0).all()
         assert (nodes.ram_mib >= 0).all()
         assert (nodes.free_milli >= -1).all()
@@ -66,9 +74,62 @@ def test_fgd_keeps_whole_cards_whole():
     assert nodes.free_milli[0].tolist() == [0, 1000, -1, -1]
 
 
+def node(name, n_cards):
+    return Node(name, tuple(Device(f"{name}/{i}", "any", "simulated", i, 2**37) for i in range(n_cards)), 10**6, 2**40)
+
+
+def job(seq, milli, n_devices=1, members=1, at_ms=0):
+    request = SliceRequest(milli, milli, 0 if milli == 1000 else 2**20, n_devices=n_devices)
+    return Job(f"j{seq}", "ann", "q", request, members, members, submitted_at_ms=at_ms, seq=seq)
+
+
 def test_the_curve_reads_allocation_at_each_point_of_arrival():
-    nodes = nodes_of([(64_000, [1000, 1000, -1, -1], 0)], Typical.of([Shape(0, 0, 1, 500)]))
-    run = PackingRun(nodes, BASELINES["first-fit"], np.arange(1))
-    curve = allocation_curve(run, [Shape(0, 0, 1, 500)] * 6, 2000, [0.5, 1.0, 1.5])
-    assert curve == pytest.approx({0.5: 50.0, 1.0: 100.0, 1.5: 100.0})
-    assert run.n_failed == 2
+    jobs = [job(seq, 500) for seq in range(6)]
+    setup = [QueuePut(0, Queue("q")), NodePut(0, node("n", 2))]
+    for policy in ("hi", "first-fit"):
+        packed = pack(decider(policy, [SimulatedJob(each, 0) for each in jobs]), setup, jobs, 2000, [0.5, 1.0, 1.5])
+        assert packed.curve == pytest.approx({0.5: 50.0, 1.0: 100.0, 1.5: 100.0})
+        assert packed.n_dropped == 2
+        assert packed.fragmentation == pytest.approx({0.5: 0.0, 1.0: 0.0, 1.5: 0.0})
+
+
+def test_whole_cards_only_count_what_was_asked_of_them():
+    jobs = [job(seq, 300) for seq in range(4)]
+    packed = pack(decider("whole-card", ()), [NodePut(0, node("n", 2))], jobs, 2000, [1.0])
+    assert (packed.n_placed, packed.granted_milli, packed.useful_milli) == (2, 2000, 600)
+
+
+sizes = st.lists(
+    st.tuples(st.sampled_from([250, 600, 1000]), st.integers(1, 2), st.integers(1, 3), st.integers(0, 300)), max_size=20
+)
+
+
+@given(st.sampled_from(PLACEMENTS), sizes)
+def test_every_placement_baseline_ends_every_job_in_time_and_never_overfills_a_card(name, rows):
+    jobs = [
+        SimulatedJob(job(seq, milli, n_devices, members, at_ms), 50 + seq)
+        for seq, (milli, n_devices, members, at_ms) in enumerate(sorted(rows, key=lambda row: row[3]))
+    ]
+    setup = [NodePut(0, node(name, 2)) for name in ("a", "b", "c")]
+    first, second = (Simulation(decider(name, jobs, count(7, 13))).play(setup, jobs) for _ in "12")
+    assert first.digest == second.digest
+    assert all(book.waited_ms >= 0 for book in first.jobs)
+    for at_ms in {span.from_ms for span in first.spans}:
+        held = Counter()
+        for span in first.spans:
+            if span.from_ms <= at_ms < span.to_ms:
+                held.update({grant.device: grant.compute_milli for grant in span.grants})
+        assert max(held.values(), default=0) <= 1000
+
+
+def test_chance_among_equals_is_the_callers():
+    nodes = [NodePut(0, node(name, 1)) for name in ("a", "b", "c")]
+    one = [job(0, 1000)]
+    places = set()
+    for draw in range(3):
+        decides = decider("best-fit-random", (), iter([draw]))
+        for event in nodes:
+            decides.step(event)
+        (start,) = decides.step(JobSubmitted(0, one[0]))
+        places.add(start.grants[0].node)
+    assert places == {"a", "b", "c"}

@@ -5,20 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flexai.scheduling import Scheduler
+from flexai.simulation.placing import NO_DRAWS, PLACEMENTS, PlacementBaseline
 from flexai.simulation.queueing import QUEUE_ORDERS, PoolBaseline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from flexai.simulation.kernel import Decider, SimulatedJob
 
-POLICIES = ("hi", *QUEUE_ORDERS)
+PRODUCT = "hi"
+POLICIES = (PRODUCT, *QUEUE_ORDERS, *PLACEMENTS)
 
 
-def decider(name: str, jobs: Sequence[SimulatedJob]) -> Decider:
-    """A fresh decider by one of ``POLICIES``; true durations go only to ``shortest``, the oracle."""
+def decider(name: str, jobs: Sequence[SimulatedJob], draws: Iterator[int] = NO_DRAWS) -> Decider:
+    """A fresh decider by one of ``POLICIES``.
+
+    True durations go only to ``shortest``, the oracle, and the mix of all jobs only to FGD; ``draws`` are numbers for
+    the rules that leave equals to chance.
+    """
     assert name in POLICIES, name
-    if name == "hi":
+    if name == PRODUCT:
         return Scheduler()
+    if name in PLACEMENTS:
+        return PlacementBaseline(name, [entry.job for entry in jobs], draws)
     durations = {entry.job.id: entry.duration_ms for entry in jobs} if name == "shortest" else {}
     return PoolBaseline(name, durations)

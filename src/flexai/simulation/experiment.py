@@ -9,17 +9,18 @@ from flexai.model import Queue
 from flexai.scheduling.events import NodePut, QueuePut
 from flexai.simulation.arrivals import Packed, pack
 from flexai.simulation.deciders import decider
-from flexai.simulation.kernel import Outcome, Simulation
+from flexai.simulation.kernel import Outcome, SimulatedJob, Simulation
 from flexai.simulation.metrics import Summary, by_group, size_class, summarise
+from flexai.simulation.placing import NO_DRAWS
 from flexai.simulation.workload import Work, capacity_milli, jobs_in_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from flexai.model import Job, Node
     from flexai.scheduling.events import Event
 
-PACKING_POINTS = (0.5, 0.8, 0.95, 1.0, 1.1, 1.2, 1.3)
+PACKING_POINTS = (0.5, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,19 @@ class TimedRun:
     """A trace in virtual time under one policy."""
 
     policy: str
-    n_cards: int
+    nodes: tuple[Node, ...]
     outcome: Outcome
     summary: Summary
+
+    @property
+    def n_cards(self) -> int:
+        """Cards of the cluster."""
+        return sum(len(node.devices) for node in self.nodes)
+
+    @property
+    def label(self) -> str:
+        """Which run it is, for tables and pictures."""
+        return f"{self.policy}, {self.n_cards} cards"
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -51,9 +62,18 @@ class PackedRun:
     n_cards: int
     by_seed: dict[int, Packed]
 
+    @property
+    def label(self) -> str:
+        """Which run it is, for tables and pictures."""
+        return f"{self.policy}, {self.n_cards} cards"
+
     def mean(self, point: float) -> float:
         """Allocation at a point, per cent, over the seeds."""
         return sum(packed.curve[point] for packed in self.by_seed.values()) / len(self.by_seed)
+
+    def mean_fragmentation(self, point: float) -> float:
+        """Free compute that a typical job cannot use, per cent of capacity, over the seeds."""
+        return sum(packed.fragmentation[point] for packed in self.by_seed.values()) / len(self.by_seed)
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -61,6 +81,7 @@ class PackedRun:
         return {
             "policy": self.policy, "cards": self.n_cards,
             "allocation": {str(point): self.mean(point) for point in points},
+            "fragmentation": {str(point): self.mean_fragmentation(point) for point in points},
             "by_seed": {str(seed): asdict(packed) for seed, packed in self.by_seed.items()},
         }  # fmt: skip
 
@@ -70,23 +91,29 @@ def setup_events(nodes: Sequence[Node], queues: Iterable[str]) -> list[Event]:
     return [*(QueuePut(0, Queue(name)) for name in sorted(set(queues))), *(NodePut(0, node) for node in nodes)]
 
 
-def run_in_time(policy: str, nodes: Sequence[Node], works: Sequence[Work], arrival: float = 1.0) -> TimedRun:
-    """Play the works at their own times."""
+def run_in_time(
+    policy: str, nodes: Sequence[Node], works: Sequence[Work], arrival: float = 1.0, draws: Iterator[int] = NO_DRAWS
+) -> TimedRun:
+    """Play the works at their own times; ``draws`` are numbers for policies that leave equals to chance."""
     jobs = jobs_in_time(works, arrival)
-    simulation = Simulation(decider(policy, jobs))
+    simulation = Simulation(decider(policy, jobs, draws))
     outcome = simulation.play(setup_events(nodes, [entry.job.queue for entry in jobs]), jobs)
     capacity = capacity_milli(nodes)
-    return TimedRun(policy, capacity // 1000, outcome, summarise(outcome, capacity))
+    return TimedRun(policy, tuple(nodes), outcome, summarise(outcome, capacity))
 
 
 def run_by_amount(
-    policy: str, nodes: Sequence[Node], jobs_by_seed: Mapping[int, Sequence[Job]], arrival: float = 1.3
+    policy: str,
+    nodes: Sequence[Node],
+    jobs_by_seed: Mapping[int, Sequence[Job]],
+    arrival: float = 1.3,
+    draws: Callable[[int], Iterator[int]] = lambda _: NO_DRAWS,
 ) -> PackedRun:
-    """Pack each seed's jobs, up to ``arrival`` times capacity."""
+    """Pack each seed's jobs, up to ``arrival`` times capacity; ``draws`` gives numbers for a seed's ties."""
     capacity = capacity_milli(nodes)
     points = [point for point in PACKING_POINTS if point < arrival] + [arrival]
-    by_seed = {
-        seed: pack(decider(policy, ()), setup_events(nodes, [job.queue for job in jobs]), jobs, capacity, points)
-        for seed, jobs in jobs_by_seed.items()
-    }
+    by_seed = {}
+    for seed, jobs in jobs_by_seed.items():
+        decides = decider(policy, [SimulatedJob(job, 0) for job in jobs], draws(seed))
+        by_seed[seed] = pack(decides, setup_events(nodes, [job.queue for job in jobs]), jobs, capacity, points)
     return PackedRun(policy, capacity // 1000, by_seed)

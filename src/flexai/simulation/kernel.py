@@ -22,7 +22,7 @@ from flexai.scheduling.events import Event, JobSubmitted, MemberFinished, Member
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from flexai.model import Job
+    from flexai.model import Grant, Job
 
 EVICTED_EXIT_CODE = 143
 GIVE_UP_AFTER_IDLE_TICKS = 100
@@ -85,11 +85,22 @@ class Sample:
     n_waiting: int
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One run of one member, from start to end or eviction, and what it held meanwhile."""
+
+    job: Job
+    from_ms: int
+    to_ms: int
+    grants: tuple[Grant, ...]
+
+
 @dataclass(slots=True)
 class Outcome:
-    """A finished run: every job's book, the state over time, and a digest of all commands."""
+    """A finished run: every job's book, who held what when, the state over time, and a digest of all commands."""
 
     jobs: list[Booked]
+    spans: list[Span]
     samples: list[Sample]
     digest: str
     n_events: int
@@ -106,7 +117,11 @@ class _Member:
     owed_ms: int = 0
     run: int = 0
     started_ms: int = -1
-    granted_milli: int = 0
+    grants: tuple[Grant, ...] = ()
+
+    @property
+    def granted_milli(self) -> int:
+        return sum(grant.compute_milli for grant in self.grants)
 
 
 @dataclass(slots=True)
@@ -119,6 +134,7 @@ class Simulation:
     steps_per_tick: int = 10_000
     _heap: list[tuple[int, int, Event, int]] = field(default_factory=list)
     _members: dict[tuple[str, int], _Member] = field(default_factory=dict)
+    _spans: list[Span] = field(default_factory=list)
     _samples: list[Sample] = field(default_factory=list)
     _order: int = 0
     _granted_milli: int = 0
@@ -156,8 +172,11 @@ class Simulation:
             quiet = not self._heap or self._heap[0][0] > now_ms + self.tick_ms
             if self._n_waiting and quiet and n_idle_ticks < GIVE_UP_AFTER_IDLE_TICKS:
                 self._push(now_ms + self.tick_ms, Tick(now_ms + self.tick_ms, self.steps_per_tick))
+        for member in self._members.values():
+            if member.started_ms >= 0:
+                self._close(member, now_ms)
         return Outcome(
-            booked, self._samples, digest.hexdigest(), n_events, self._n_starts, self._n_evictions, now_ms
+            booked, self._spans, self._samples, digest.hexdigest(), n_events, self._n_starts, self._n_evictions, now_ms
         )  # fmt: skip
 
     def _push(self, at_ms: int, event: Event, run: int = 0) -> None:
@@ -180,7 +199,7 @@ class Simulation:
         assert member.started_ms < 0, f"{command.job_id}.{command.member} was started twice"
         member.run += 1
         member.started_ms = now_ms
-        member.granted_milli = sum(grant.compute_milli for grant in command.grants)
+        member.grants = command.grants
         self._granted_milli += member.granted_milli
         self._n_waiting -= 1
         self._n_starts += 1
@@ -216,12 +235,16 @@ class Simulation:
         if member.index == 0:
             member.booked.ran_ms += event.at_ms - member.started_ms
         self._granted_milli -= member.granted_milli
-        member.started_ms, member.granted_milli = -1, 0
+        self._close(member, event.at_ms)
         if event.exit_code == EVICTED_EXIT_CODE:
             self._n_waiting += 1
         else:
             member.booked.finished_ms = max(member.booked.finished_ms, event.at_ms)
         return True
+
+    def _close(self, member: _Member, now_ms: int) -> None:
+        self._spans.append(Span(member.booked.job, member.started_ms, now_ms, member.grants))
+        member.started_ms, member.grants = -1, ()
 
     def _sample(self, now_ms: int) -> None:
         if self._samples and self._samples[-1].at_ms == now_ms:

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flexai.simulation.packing import Typical, fragmentation, model_index, nodes_of, shape_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from flexai.model import Node
     from flexai.simulation.kernel import Booked, Outcome, Sample
 
 HOUR_MS = 3_600_000
@@ -99,6 +102,38 @@ def size_class(book: Booked) -> str:
         if cards <= at:
             return name
     return "g >=16"
+
+
+def fragmented_over_time(outcome: Outcome, nodes: Sequence[Node], n_points: int) -> list[tuple[int, float]]:
+    """Free compute that a typical job of the trace cannot use, per cent of capacity, at moments evenly spread.
+
+    Empty when the policy names no cards of these nodes (a pool of like cards has no fragments).
+    """
+    places = {
+        device.uuid: (row, column) for row, node in enumerate(nodes) for column, device in enumerate(node.devices)
+    }
+    spans = [span for span in outcome.spans if span.grants and span.grants[0].device in places]
+    if not spans:
+        return []
+    index = model_index(nodes)
+    rows = {node.name: row for row, node in enumerate(nodes)}
+    at = nodes_of(nodes, Typical.of(shape_of(book.job, index) for book in outcome.jobs))
+    capacity = int(np.maximum(at.free_milli, 0).sum())
+    edges = [(span.from_ms, 1, number) for number, span in enumerate(spans)]
+    edges += [(span.to_ms, 0, number) for number, span in enumerate(spans)]
+    edges.sort()
+    out, done = [], 0
+    for moment in np.linspace(edges[0][0], edges[-1][0], n_points).astype(np.int64).tolist():
+        while done < len(edges) and edges[done][0] <= moment:
+            _, begins, number = edges[done]
+            span, sign = spans[number], -1 if begins else 1
+            for grant in span.grants:
+                at.free_milli[places[grant.device]] += sign * grant.compute_milli
+            at.cpu_milli[rows[span.grants[0].node]] += sign * span.job.cpu_milli
+            done += 1
+        useless = fragmentation(at.cpu_milli, at.free_milli, at.model, at.typical).sum()
+        out.append((moment, 100.0 * float(useless) / capacity))
+    return out
 
 
 def bootstrap_weeks(

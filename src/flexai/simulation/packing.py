@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from flexai.model import Job, Node
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
@@ -60,15 +62,25 @@ class PackingNodes:
             ok &= (self.free_milli[rows] >= shape.compute_milli).sum(axis=1) >= shape.n_devices
         return ok
 
-    def take(self, shape: Shape, row: int, device: int) -> None:
-        """Grant the pod: on ``device`` if it asks for one card, else on the first cards with room."""
-        self.cpu_milli[row] -= shape.cpu_milli
-        self.ram_mib[row] -= shape.ram_mib
+    def take(self, shape: Shape, row: int, device: int) -> tuple[int, ...]:
+        """Grant the pod: on ``device`` if it asks for one card, else on the first cards with room; those cards."""
+        cards: tuple[int, ...] = ()
         if shape.n_devices == 1:
-            self.free_milli[row, device] -= shape.compute_milli
+            cards = (device,)
         elif shape.n_devices:
-            cards = np.flatnonzero(self.free_milli[row] >= shape.compute_milli)[: shape.n_devices]
-            self.free_milli[row, cards] -= shape.compute_milli
+            room = np.flatnonzero(self.free_milli[row] >= shape.compute_milli)
+            cards = tuple(room[: shape.n_devices].tolist())
+        self._book(shape, row, cards, -1)
+        return cards
+
+    def give(self, shape: Shape, row: int, cards: tuple[int, ...]) -> None:
+        """Take back what was granted."""
+        self._book(shape, row, cards, 1)
+
+    def _book(self, shape: Shape, row: int, cards: tuple[int, ...], sign: int) -> None:
+        self.cpu_milli[row] += sign * shape.cpu_milli
+        self.ram_mib[row] += sign * shape.ram_mib
+        self.free_milli[row, list(cards)] += sign * shape.compute_milli
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,38 @@ class Typical:
             seen += n
         table = np.array(kept, dtype=np.int64).reshape(-1, 5)
         return Typical(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4] / max(seen, 1))
+
+
+def model_index(nodes: Sequence[Node]) -> dict[str, int]:
+    """A number for every model among the nodes."""
+    return {model: at for at, model in enumerate(sorted({d.model for node in nodes for d in node.devices}))}
+
+
+def nodes_of(nodes: Sequence[Node], typical: Typical) -> PackingNodes:
+    """The nodes, empty, as arrays; a node's cards are of one model."""
+    index = model_index(nodes)
+    free = np.full((len(nodes), max(len(node.devices) for node in nodes)), -1, dtype=np.int64)
+    for row, node in enumerate(nodes):
+        free[row, : len(node.devices)] = WHOLE
+    return PackingNodes(
+        np.array([node.cpu_milli for node in nodes]), np.array([node.ram_bytes >> 20 for node in nodes]), free,
+        np.array([index[node.devices[0].model] if node.devices else -1 for node in nodes]), typical,
+        max(node.cpu_milli for node in nodes), free.shape[1] * WHOLE,
+    )  # fmt: skip
+
+
+def shape_of(job: Job, index: Mapping[str, int]) -> Shape:
+    """What one member of a job asks for; ``index`` is that of ``model_index``."""
+    request = job.request
+    mask = sum(1 << index[model] for model in request.models if model in index) if request.models else -1
+    milli = request.compute_milli if request.n_devices else 0
+    return Shape(job.cpu_milli, job.ram_bytes >> 20, request.n_devices, milli, mask)
+
+
+def by_name(nodes: Sequence[Node]) -> Ints:
+    """Each node's place among the names."""
+    order: Ints = np.argsort(np.argsort(np.array([node.name for node in nodes])))
+    return order
 
 
 def fragmentation(cpu_milli: Ints, free_milli: Ints, model: Ints, typical: Typical) -> Floats:
@@ -189,16 +233,27 @@ class _Cache:
     seen: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a pod went: row of the node, columns of its cards."""
+
+    shape: Shape
+    row: int
+    cards: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class PackingRun:
     """One run of the experiment under one scorer.
 
-    ``tie`` orders equal nodes: the lowest wins. Give ``range(n)`` for the first by name, a permutation for chance.
+    ``tie`` orders equal nodes: the lowest wins, as the first by name. With ``draws`` (numbers drawn by the caller, one
+    is used per placement) chance picks among equals instead.
     """
 
     nodes: PackingNodes
     scorer: Scorer
     tie: Ints
+    draws: Iterator[int] | None = None
     granted_milli: int = 0
     arrived_milli: int = 0
     n_placed: int = 0
@@ -206,21 +261,28 @@ class PackingRun:
     _changed: list[int] = field(default_factory=list)
     _cache: dict[Shape, _Cache] = field(default_factory=dict)
 
-    def place(self, shape: Shape) -> bool:
-        """Place one pod; False if it fits nowhere and was dropped."""
+    def place(self, shape: Shape) -> Placed | None:
+        """Place one pod; None if it fits nowhere and was dropped."""
         self.arrived_milli += shape.n_devices * shape.compute_milli
         cache = self._scores(shape)
         best = cache.score.max(initial=INFEASIBLE)
         if best == INFEASIBLE:
             self.n_failed += 1
-            return False
+            return None
         equals = np.flatnonzero(cache.score == best)
-        row = int(equals[np.argmin(self.tie[equals])])
-        self.nodes.take(shape, row, int(cache.device[row]))
+        picked = np.argmin(self.tie[equals]) if self.draws is None else next(self.draws) % len(equals)
+        row = int(equals[picked])
+        cards = self.nodes.take(shape, row, int(cache.device[row]))
         self._changed.append(row)
         self.granted_milli += shape.n_devices * shape.compute_milli
         self.n_placed += 1
-        return True
+        return Placed(shape, row, cards)
+
+    def remove(self, placed: Placed) -> None:
+        """Take a pod away again."""
+        self.nodes.give(placed.shape, placed.row, placed.cards)
+        self._changed.append(placed.row)
+        self.granted_milli -= placed.shape.n_devices * placed.shape.compute_milli
 
     def _scores(self, shape: Shape) -> _Cache:
         cache = self._cache.get(shape)
@@ -239,20 +301,3 @@ class PackingRun:
                 if len(chunk):
                     cache.score[chunk], cache.device[chunk] = self.scorer(self.nodes, shape, chunk)
         return cache
-
-
-def allocation_curve(
-    run: PackingRun, arrivals: Sequence[Shape], capacity_milli: int, at: Sequence[float]
-) -> dict[float, float]:
-    """Place ``arrivals``; allocation in per cent of capacity when the arrived compute passes each point of ``at``."""
-    out: dict[float, float] = {}
-    points = sorted(at)
-    for shape in arrivals:
-        if not points:
-            break
-        run.place(shape)
-        while points and run.arrived_milli >= points[0] * capacity_milli:
-            out[points.pop(0)] = 100.0 * run.granted_milli / capacity_milli
-    for point in points:
-        out[point] = 100.0 * run.granted_milli / capacity_milli
-    return out

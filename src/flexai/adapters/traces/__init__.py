@@ -1,6 +1,6 @@
 """Trace files on disk and the chance drawn for experiments: the simulator's only I/O besides its reports."""
 
-from flexai.adapters.traces.draw import shuffled_arrivals
+from flexai.adapters.traces.draw import draws, shuffled_arrivals
 from flexai.adapters.traces.files import (
     LoadedTrace,
     between,
@@ -14,6 +14,7 @@ from flexai.adapters.traces.files import (
 __all__ = [
     "LoadedTrace",
     "between",
+    "draws",
     "is_serving",
     "load_cluster",
     "load_serving",

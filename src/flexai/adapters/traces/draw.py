@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from itertools import count
 from typing import TYPE_CHECKING
 
 from flexai.simulation.workload import jobs_by_amount
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from flexai.model import Job
     from flexai.simulation.workload import Work
@@ -22,3 +23,9 @@ def shuffled_arrivals(works: Sequence[Work], capacity_milli: int, arrival: float
     mean_milli = max(1, sum(work.asked_milli for work in works) // len(works))
     n_repeats = 2 * int(arrival * capacity_milli / mean_milli) + 100
     return jobs_by_amount(order, capacity_milli, arrival, [chance.randrange(len(order)) for _ in range(n_repeats)])
+
+
+def draws(seed: int) -> Iterator[int]:
+    """Numbers without end, for rules that leave equals to chance."""
+    chance = random.Random(seed)  # noqa: S311 -- a seeded experiment, nothing secret
+    return (chance.getrandbits(30) for _ in count())

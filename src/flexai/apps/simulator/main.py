@@ -16,13 +16,14 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from flexai.adapters.traces import (
     between,
+    draws,
     is_serving,
     load_cluster,
     load_serving,
     load_trace,
     shuffled_arrivals,
 )
-from flexai.apps.simulator import plots, report
+from flexai.apps.simulator import report
 from flexai.apps.simulator.questions import parse_goal, smallest
 from flexai.simulation.deciders import POLICIES
 from flexai.simulation.experiment import PackedRun, TimedRun, run_by_amount, run_in_time
@@ -167,7 +168,7 @@ def _works(ask: _Question, loaded: Sequence[LoadedTrace], *, timed: bool) -> lis
 
 def _ask_in_time(ask: _Question, name: str, works: Sequence[Work]) -> list[TimedRun]:
     def play(on: Sequence[Node]) -> TimedRun:
-        return run_in_time(name, on, works, ask.arrival or 1.0)
+        return run_in_time(name, on, works, ask.arrival or 1.0, draws(ask.seeds[0]))
 
     if not ask.goal:
         return [play(on) for on in _clusters(ask)]
@@ -182,7 +183,7 @@ def _ask_by_amount(ask: _Question, name: str, works: Sequence[Work]) -> list[Pac
     runs = []
     for on in _clusters(ask):
         drawn = {seed: shuffled_arrivals(works, capacity_milli(on), arrival, seed) for seed in ask.seeds}
-        runs.append(run_by_amount(name, on, drawn, arrival))
+        runs.append(run_by_amount(name, on, drawn, arrival, draws))
     return runs
 
 
@@ -212,11 +213,12 @@ def _say(out: Console, card: dict[str, Any], bad: BadRows) -> None:
 
 
 def _plot(out: Console, runs: Sequence[TimedRun | PackedRun], folder: Path) -> None:
+    from flexai.adapters.pictures import plot_packed, plot_timed  # noqa: PLC0415 -- a second that tables do not need
+
     timed = [run for run in runs if isinstance(run, TimedRun)]
     packed = [run for run in runs if isinstance(run, PackedRun)]
-    for path in [plots.plot_timed(timed, folder)] if timed else []:
-        out.print(f"wrote {path}")
-    for path in [plots.plot_packed(packed, folder)] if packed else []:
+    paths = plot_timed(timed, folder) if timed else [plot_packed(packed, folder / "allocation.png")]
+    for path in paths:
         out.print(f"wrote {path}")
 
 

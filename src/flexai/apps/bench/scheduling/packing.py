@@ -8,23 +8,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flexai.adapters.traces import shuffled_arrivals
-from flexai.apps.bench.frame import Case, Goal, Row, at_least, at_most
-from flexai.apps.bench.scheduling.traces import openb, openb_lists, openb_nodes
+from flexai.adapters.traces import draws, shuffled_arrivals
+from flexai.apps.bench.frame import Case, Row, at_least, at_most
+from flexai.apps.bench.scheduling.traces import FIRST_LIST, openb, openb_lists, openb_nodes
 from flexai.simulation.arrivals import pack
 from flexai.simulation.deciders import decider
 from flexai.simulation.experiment import run_by_amount, setup_events
-from flexai.simulation.packing import BASELINES, PackingNodes, PackingRun, Shape, Typical, allocation_curve
-from flexai.simulation.workload import capacity_milli, job_of
+from flexai.simulation.workload import capacity_milli
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from flexai.apps.bench.frame import Run
     from flexai.model import Job, Node
+    from flexai.simulation.experiment import PackedRun
 
 ARRIVAL = 1.3
 FIRST_SEED = 42
+DEFAULT_GOAL = 95.8
+FAITHFUL = 0.3
+"""Points that a baseline of ours may be off its published mean."""
 PUBLISHED_FGD = {"default": 95.39, "cpu100": 95.35, "gpushare60": 91.40, "gpuspec20": 94.84, "multigpu20": 95.65}
 """Weng et al., USENIX ATC'23, at 130 % arrival, means over ten seeds."""
 
@@ -38,53 +41,54 @@ def _drawn(run: Run, name: str, seeds: Sequence[int]) -> dict[int, list[Job]]:
     return {seed: shuffled_arrivals(openb(run, name).works, capacity, ARRIVAL, seed) for seed in seeds}
 
 
+_PACKED: dict[tuple[str, str, tuple[int, ...]], PackedRun] = {}
+
+
+def _ours(run: Run, name: str, drawn: Mapping[int, Sequence[Job]]) -> PackedRun:
+    """Hi Scheduler's packing of a list, once per process: two cases look at it."""
+    key = (str(run.traces), name, tuple(drawn))
+    if key not in _PACKED:
+        _PACKED[key] = run_by_amount("hi", openb_nodes(run), drawn, ARRIVAL)
+    return _PACKED[key]
+
+
 def allocation(run: Run) -> Iterable[Row]:
-    """Every list: ours, and FGD with its better tie rule (first name)."""
+    """Every list in the folder: ours, and FGD with both of its rules for equals."""
     seeds = _seeds(run)
-    lists = openb_lists(run)[: 1 if run.quick else None]
     gains = []
-    for name in lists:
+    for name in openb_lists(run)[: 1 if run.quick else None]:
         drawn = _drawn(run, name, seeds)
-        ours = run_by_amount("hi", openb_nodes(run), drawn, ARRIVAL)
-        samples = tuple(ours.by_seed[seed].curve[ARRIVAL] for seed in seeds)
-        listed = [job_of(work, seq, 0) for seq, work in enumerate(openb(run, name).works)]
-        fgd = [_fgd(openb_nodes(run), listed, drawn[seed]) for seed in seeds[: 2 if len(lists) > 1 else 1]]
-        goal: Goal = at_least(95.8) if name == "default" else at_least(round(fmean(fgd), 2))
-        trace = (
-            f"openb {name}, sha256 {openb(run, name).sha256[:8]}, seeds {seeds[0]}..{seeds[-1]}, mix from arrivals only"
-        )
-        yield Row(f"allocation {name}", f"{trace}, 130 % arrived", goal, fmean(samples), "%", samples=samples)
-        published = PUBLISHED_FGD.get(name)
-        note = f"published mean {published}; ours {fmean(fgd) - published:+.2f}" if published else ""
-        yield Row(f"FGD {name}", f"{trace}, first-name ties, {len(fgd)} seeds", None, fmean(fgd), "%", note=note)
-        gains.append(fmean(samples) - fmean(fgd))
+        runs = {
+            "hi": _ours(run, name, drawn),
+            **{rule: run_by_amount(rule, openb_nodes(run), drawn, ARRIVAL, draws) for rule in ("fgd", "fgd-random")},
+        }
+        got = {policy: tuple(each.by_seed[seed].curve[ARRIVAL] for seed in seeds) for policy, each in runs.items()}
+        ours, first, random = (fmean(got[policy]) for policy in ("hi", "fgd", "fgd-random"))
+        best = round(max(first, random), 2)
+        conditions = f"openb {name}, {len(seeds)} seeds from {seeds[0]}, 130 % arrived"
+        goal = at_least(DEFAULT_GOAL) if name == FIRST_LIST else at_least(best)
+        yield Row(
+            f"allocation {name}", f"{conditions}, mix from arrived pods only", goal, ours, "%",
+            note=f"FGD's better rule: {best}; gain {ours - best:+.2f} points", samples=got["hi"],
+        )  # fmt: skip
+        if name in PUBLISHED_FGD and not run.quick:
+            off = abs(first - PUBLISHED_FGD[name])
+            note = f"{first:.2f}, published {PUBLISHED_FGD[name]}"
+            yield Row(f"our FGD off its published mean, {name}", conditions, at_most(FAITHFUL), off, "points", note)
+        yield Row(f"FGD {name}", f"{conditions}, first name among equals", None, first, "%", samples=got["fgd"])
+        yield Row(f"FGD {name}", f"{conditions}, chance among equals", None, random, "%", samples=got["fgd-random"])
+        gains.append(ours - max(first, random))
+        if run.pictures is not None:
+            from flexai.adapters.pictures import plot_packed  # noqa: PLC0415  matplotlib only when asked for
+
+            picture = f"scheduling-allocation-{name}.png"
+            plot_packed(list(runs.values()), run.pictures / picture)
+            run.captions[picture] = f"openb {name}: allocation and fragmentation over arrival"
     if len(gains) > 1:
-        yield Row("gain over FGD", "mean of the lists", at_least(0.0), fmean(gains), "points", samples=tuple(gains))
-
-
-def _fgd(nodes: Sequence[Node], listed: Sequence[Job], jobs: Sequence[Job]) -> float:
-    """FGD knows the whole list beforehand, as its published simulator does."""
-    models = sorted({node.devices[0].model for node in nodes})
-    index = {model: i for i, model in enumerate(models)}
-    free = np.full((len(nodes), max(len(node.devices) for node in nodes)), -1, dtype=np.int64)
-    for row, node in enumerate(nodes):
-        free[row, : len(node.devices)] = 1000
-    shapes = [_shape(job, index) for job in jobs]
-    packing = PackingNodes(
-        np.array([node.cpu_milli for node in nodes]), np.array([node.ram_bytes >> 20 for node in nodes]), free,
-        np.array([index[node.devices[0].model] for node in nodes]), Typical.of([_shape(job, index) for job in listed]),
-        max(node.cpu_milli for node in nodes), free.shape[1] * 1000,
-    )  # fmt: skip
-    by_name = np.argsort(np.argsort(np.array([node.name for node in nodes])))
-    run = PackingRun(packing, BASELINES["fgd"], by_name)
-    return allocation_curve(run, shapes, capacity_milli(nodes), [ARRIVAL])[ARRIVAL]
-
-
-def _shape(job: Job, index: dict[str, int]) -> Shape:
-    request = job.request
-    mask = sum(1 << index[model] for model in request.models if model in index) if request.models else -1
-    milli = request.compute_milli if request.n_devices else 0
-    return Shape(job.cpu_milli, job.ram_bytes >> 20, request.n_devices, milli, mask)
+        yield Row(
+            "gain over FGD's better rule", f"mean of {len(gains)} lists", at_least(0.0), fmean(gains), "points",
+            samples=tuple(gains),
+        )  # fmt: skip
 
 
 def renaming(run: Run) -> Iterable[Row]:
@@ -101,26 +105,39 @@ def renaming(run: Run) -> Iterable[Row]:
 
 
 def slices(run: Run) -> Iterable[Row]:
-    """The same pods with whole cards only: what a pod does not use of its card counts for nothing."""
-    for name, least in (("default", 15.0), ("gpushare60", 23.5)):
-        seeds = _seeds(run)[:3]
-        nodes = openb_nodes(run)
-        capacity = capacity_milli(nodes)
-        gains = []
-        for seed, jobs in _drawn(run, name, seeds).items():
-            useful = {job.id: job.request.n_devices * job.request.compute_milli for job in jobs}
-            whole = [
-                replace(job, request=replace(job.request, compute_milli=1000, limit_milli=1000, memory_bytes=0))
-                if job.request.n_devices
-                else job
-                for job in jobs
-            ]
-            setup = setup_events(nodes, ["default"])
-            got = pack(decider("hi", ()), setup, whole, capacity, [ARRIVAL], useful)
-            ours = run_by_amount("hi", nodes, {seed: jobs}, ARRIVAL).mean(ARRIVAL)
-            gains.append(ours - got.curve[ARRIVAL])
-        conditions = f"openb {name}, useful compute over capacity at 130 % arrived, {len(seeds)} seeds"
-        yield Row(f"whole -> slices {name}", conditions, at_least(least), fmean(gains), "points", samples=tuple(gains))
+    """Useful compute, what pods asked for of the cards they got; whole cards by best fit, and as we would."""
+    goals = {"default": 15.0, "gpushare60": 23.5}
+    nodes, seeds = openb_nodes(run), _seeds(run)
+    capacity = capacity_milli(nodes)
+    for name in [name for name in openb_lists(run) if not run.quick or name in goals]:
+        drawn = _drawn(run, name, seeds)
+        ours = _ours(run, name, drawn)
+        whole = run_by_amount("whole-card", nodes, drawn, ARRIVAL)
+        gains = tuple(ours.by_seed[seed].curve[ARRIVAL] - whole.by_seed[seed].curve[ARRIVAL] for seed in seeds)
+        conditions = f"openb {name}, {len(seeds)} seeds from {seeds[0]}, 130 % arrived, useful compute over capacity"
+        before, after = whole.mean(ARRIVAL), ours.mean(ARRIVAL)
+        figure = f"{before:.2f} -> {after:.2f} %, x {after / before:.3f}"
+        yield Row(
+            f"whole cards -> slices, {name}", f"{conditions}; whole cards by best fit",
+            at_least(goals[name]) if name in goals else None, fmean(gains), "points", figure, gains,
+        )  # fmt: skip
+        same = fmean(_whole_by_hi(nodes, jobs, capacity) for jobs in drawn.values())
+        yield Row(
+            f"whole cards -> slices, {name}", f"{conditions}; whole cards by Hi Scheduler too", None,
+            after - same, "points", f"{same:.2f} -> {after:.2f} %, x {after / same:.3f}",
+        )  # fmt: skip
+
+
+def _whole_by_hi(nodes: Sequence[Node], jobs: Sequence[Job], capacity: int) -> float:
+    """Useful allocation when Hi Scheduler gets the same pods, each rounded up to whole cards."""
+    useful = {job.id: job.request.n_devices * job.request.compute_milli for job in jobs}
+    whole = [
+        replace(job, request=replace(job.request, compute_milli=1000, limit_milli=1000, memory_bytes=0))
+        if job.request.n_devices
+        else job
+        for job in jobs
+    ]
+    return pack(decider("hi", ()), setup_events(nodes, ["default"]), whole, capacity, [ARRIVAL], useful).curve[ARRIVAL]
 
 
 CASES = (
