@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from flexai_native import program
 
 from flexai.adapters.settings import Settings
 from flexai.apps.cli.up.going_on import jobs_that_go_on
 from flexai.apps.cli.up.keeper import Keeper, start_ticks, stop_process
 from flexai.apps.cli.up.lock import AlreadyUp, lock_holder, take_lock
 from flexai.apps.cli.up.machine import accelerators
-from flexai.apps.cli.up.plan import Process, check_cards, processes
+from flexai.apps.cli.up.plan import MODELS, Process, check_cards, check_socket_path, processes
 from flexai.node import Phase, Tenant
 from flexai.wire import checkpoint
 from flexai.wire.errors import BadInput
@@ -189,6 +190,35 @@ def test_simulated_pools_have_a_card_daemon_and_real_ones_have_not(tmp_path):
 def test_wrong_lists_of_cards_are_refused_with_a_remedy(text):
     with pytest.raises(BadInput, match="h200:2"):
         check_cards(text)
+
+
+def test_the_models_offered_are_those_of_the_simulated_card():
+    argv = [str(program("flexai-simcard")), "--socket", "/nowhere/s", "--cards", "nosuch:1"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20).stderr
+    assert said.partition("models are ")[2].split() == list(MODELS)
+    with pytest.raises(BadInput, match=r"'nosuch' is not a card.*h200"):
+        check_cards("h200:1,nosuch:1")
+
+
+def test_a_folder_whose_sockets_would_have_too_long_a_path_is_refused(tmp_path):
+    check_socket_path(Path("/" + 93 * "x"))
+    with pytest.raises(BadInput, match="1 bytes too long"):
+        check_socket_path(Path("/" + 94 * "x"))
+
+
+def test_what_says_that_it_was_given_something_wrong_is_not_tried_again_until_it_was_ready_once(keep):
+    one = part("simcard", "import sys; print('--cards: no', flush=True); sys.exit(2)")
+    keeper = keep(one)
+    keeper.adopt()
+    keeper.start(one)
+    assert keeper.wait(20) == {"simcard": "exit code 2"}
+    assert keeper.last_words("simcard") == ["--cards: no"]
+    assert keeper.wait(0.4) == {}
+    keeper.ready("simcard")
+    keeper.start(one)
+    assert keeper.wait(20) == {"simcard": "exit code 2"}
+    assert keeper.wait(20) == {}  # its pause is over
+    assert keeper.wait(20) == {"simcard": "exit code 2"}
 
 
 def test_cards_are_counted_on_the_bus_and_by_device_file_where_the_bus_is_hidden(tmp_path):

@@ -84,10 +84,8 @@ def _submit(command: tuple[str, ...], **given: Any) -> int:
 
 
 def _manifest(name: str) -> str:
-    if name == "-":
-        return sys.stdin.read()
     try:
-        return Path(name).read_text()
+        return (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode()
     except OSError as error:
         raise BadInput("--file", name, f"cannot be read ({error.strerror})", "Name a YAML file") from None
     except UnicodeDecodeError:

@@ -26,6 +26,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
 STEADY_AFTER_S = 30.0
 STOP_GRACE_S = 10.0
 ENDED_WELL = "exit code 0"
+CANNOT_START = "exit code 2"  # of all our processes: what they were given is wrong, which trying again does not cure
 
 
 @dataclass(slots=True)
@@ -37,6 +38,8 @@ class _Kept:
     pause_s: float = FIRST_PAUSE_S
     start_at: float | None = None
     adopted: bool = False
+    was_ready: bool = False
+    log_from: int = 0
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ class Keeper:
                     self.say(f"{process.name} (pid {pid}) was started otherwise; it is replaced")
                     stop_process(pid, STOP_GRACE_S)
                     continue
-                kept.adopted = True
+                kept.adopted = kept.was_ready = True
                 self._watch(kept, pid)
                 adopted.append(process.name)
         for name, entry in recorded.items():
@@ -91,6 +94,7 @@ class Keeper:
         logs = self.state_dir / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         with (logs / f"{process.name}.log").open("ab") as log:
+            kept.log_from = log.tell()
             child = subprocess.Popen(
                 process.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
             )
@@ -113,6 +117,19 @@ class Keeper:
                 self.say(f"{kept.process.name}: starting again")
                 self.start(kept.process)
         return ended
+
+    def ready(self, name: str) -> None:
+        """It answers: from now on it is started again whatever it ends with."""
+        self._kept[name].was_ready = True
+
+    def last_words(self, name: str) -> list[str]:
+        """The last ten lines that it wrote since it was started last."""
+        try:
+            with (self.state_dir / "logs" / f"{name}.log").open("rb") as log:
+                log.seek(self._kept[name].log_from)
+                return log.read().decode(errors="replace").splitlines()[-10:]
+        except OSError:
+            return []
 
     def alive(self, name: str) -> bool:
         """Whether it runs now."""
@@ -141,6 +158,8 @@ class Keeper:
         lived_s = time.monotonic() - kept.started_at
         self._forget(kept)
         if kept.process.may_end and how == ENDED_WELL:
+            return how
+        if how == CANNOT_START and not kept.was_ready:
             return how
         kept.pause_s = FIRST_PAUSE_S if lived_s > STEADY_AFTER_S else min(2 * kept.pause_s, LONGEST_PAUSE_S)
         kept.start_at = time.monotonic() + kept.pause_s

@@ -16,10 +16,10 @@ from flexai.adapters.pool_client import PoolClient, PoolRefused, PoolUnreachable
 from flexai.adapters.settings import Settings
 from flexai.apps.cli import exits
 from flexai.apps.cli.up.going_on import jobs_that_go_on
-from flexai.apps.cli.up.keeper import ENDED_WELL, Keeper, start_ticks, stop_process
+from flexai.apps.cli.up.keeper import CANNOT_START, ENDED_WELL, Keeper, start_ticks, stop_process
 from flexai.apps.cli.up.lock import lock_holder, take_lock, write_holder
 from flexai.apps.cli.up.machine import accelerators, usable_nvidia_cards
-from flexai.apps.cli.up.plan import DEFAULT_CARDS, check_cards, processes
+from flexai.apps.cli.up.plan import DEFAULT_CARDS, check_cards, check_socket_path, processes
 from flexai.wire.errors import BadInput
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def up(settings: Settings, *, detach: bool, say: Callable[[str], None]) -> int:
     Raises:
         BadInput: the cards, the folders or another pool stand in the way.
     """
+    check_socket_path(settings.run_dir)
     cards = _cards(settings, say)
     try:
         program("flexai-arbiter")
@@ -180,15 +181,22 @@ def _await_ready(
     while not asked:
         if keeper.alive(part.name) and _answers(part, settings):
             say(f"{part.name:9}ready after {time.monotonic() - began:.1f} s")
+            keeper.ready(part.name)
             return True
-        n_ends += part.name in keeper.wait(_POLL_S)
-        if n_ends >= 3 or time.monotonic() > until:
-            what = "ended three times" if n_ends >= 3 else f"did not answer within {settings.ready_timeout_s} s"
-            log = settings.state_dir / "logs" / f"{part.name}.log"
-            say(f"{part.name} {what}. The end of {log}:")
-            for line in _tail(log):
-                say(f"  {line}")
-            return False
+        how = keeper.wait(_POLL_S).get(part.name)
+        n_ends += how is not None
+        if how == CANNOT_START:
+            what = "cannot start"
+        elif n_ends >= 3:
+            what = "ended three times"
+        elif time.monotonic() > until:
+            what = f"did not answer within {settings.ready_timeout_s} s"
+        else:
+            continue
+        say(f"{part.name} {what}. The end of {settings.state_dir / 'logs' / f'{part.name}.log'}:")
+        for line in keeper.last_words(part.name):
+            say(f"  {line}")
+        return False
     return False
 
 
@@ -229,14 +237,6 @@ def _daemonize(state_dir: Path) -> None:
         os.dup2(source, target)
     os.close(log)
     os.close(null)
-
-
-def _tail(log: Path) -> list[str]:
-    """Its last ten lines."""
-    try:
-        return log.read_text(errors="replace").splitlines()[-10:]
-    except OSError:
-        return []
 
 
 class _Waiting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 DEFAULT_CARDS = "h200:2"
 MAX_CARDS = 64
+MODELS = ("h200", "h100", "a100", "l40s", "t4")  # as native/simcard/model/card_spec.c has them; a test compares
+_MAX_SOCKET_PATH = 107
+_LONGEST_SOCKET = "simcard.sock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +81,24 @@ def check_cards(text: str, thing: str = "--simulate") -> str:
     """
     counts = []
     for part in text.split(","):
-        match = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}:(\d{1,4})", part)
+        match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_-]{0,31}):(\d{1,4})", part)
         if match is None:
             raise BadInput(thing, text, "is not a list of cards", "Write model:count, as h200:2")
-        counts.append(int(match[1]))
+        if match[1] not in MODELS:
+            raise BadInput(thing, match[1], "is not a card that can be simulated", f"Use one of: {', '.join(MODELS)}")
+        counts.append(int(match[2]))
     if min(counts) < 1 or sum(counts) > MAX_CARDS:
         raise BadInput(thing, text, f"is not between 1 and {MAX_CARDS} cards", "Write for example h200:2")
     return text
+
+
+def check_socket_path(run_dir: Path) -> None:
+    """See that the kernel takes the paths of the sockets.
+
+    Raises:
+        BadInput: they are too long.
+    """
+    room = _MAX_SOCKET_PATH - len(os.fsencode(run_dir / _LONGEST_SOCKET))
+    if room < 0:
+        problem = f"is {-room} bytes too long: the path of a socket has at most {_MAX_SOCKET_PATH}"
+        raise BadInput("--run-dir", str(run_dir), problem, "Choose a shorter folder")
