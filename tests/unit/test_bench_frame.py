@@ -90,7 +90,18 @@ def test_a_kept_result_is_a_page_with_its_pictures_and_replaces_the_one_before(t
         run.inputs["list.csv"] = "ab12"
         run.pictures.joinpath("pool-curve.png").write_bytes(b"picture")
         run.captions["pool-curve.png"] = "a | curve"
-        return [Row("fast|er", "always", at_most(1), 0.5, "ms", note="as it was", samples=tuple(range(n_samples[-1])))]
+        return [
+            Row(
+                "fast|er",
+                "always",
+                at_most(1),
+                0.5,
+                "ms",
+                note="as it was",
+                stretch=at_most(0.5),
+                samples=tuple(range(n_samples[-1])),
+            )
+        ]
 
     class Suite:
         CASES = (Case("fast", "is fast", measure),)
@@ -107,7 +118,7 @@ def test_a_kept_result_is_a_page_with_its_pictures_and_replaces_the_one_before(t
         n_samples.append(count)
         assert bench_main.bench("pool", case="*", keep=str(tmp_path), traces=str(tmp_path), **options) == 0
         page, document = (tmp_path / "pool.md").read_text(), json.loads((tmp_path / "pool.json").read_text())
-        assert "| fast\\|er | always | ≤ 1 | 0.5 | ms | yes |" in page
+        assert "| fast\\|er | always | ≤ 1 | ≤ 0.5 | 0.5 | ms | yes, stretch too |" in page
         assert "SHA-256 ab12" in page
         assert "as it was" in page
         assert document["inputs"] == {"list.csv": "ab12"}

@@ -34,6 +34,9 @@ class Work:
     cpu_milli: int
     ram_bytes: int
     models: tuple[str, ...] = ()
+    priority: int = 0
+    preemptible: bool = True
+    checkpointable: bool = False
 
     @property
     def asked_milli(self) -> int:
@@ -51,7 +54,8 @@ def job_of(work: Work, seq: int, at_ms: int) -> Job:
     return Job(
         id=str(seq), user=work.user or "nobody", queue=work.queue or "default", request=request,
         n_members=work.n_members, min_member=work.n_members, cpu_milli=work.cpu_milli, ram_bytes=work.ram_bytes,
-        submitted_at_ms=at_ms, seq=seq,
+        submitted_at_ms=at_ms, seq=seq, priority=work.priority, preemptible=work.preemptible,
+        checkpointable=work.checkpointable,
     )  # fmt: skip
 
 

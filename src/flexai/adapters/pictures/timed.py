@@ -24,13 +24,13 @@ N_POINTS = 400
 MOST_QUEUES = 20
 
 
-def plot_timed(runs: Sequence[TimedRun], folder: Path) -> list[Path]:
+def plot_timed(runs: Sequence[TimedRun], folder: Path, prefix: str = "") -> list[Path]:
     """Draw ``over-time.png``, ``waits.png``, ``fairness.png`` and, of two runs or more, ``before-after.png``."""
-    paths = [_over_time(runs, folder / "over-time.png"), _waits(runs, folder / "waits.png")]
+    paths = [_over_time(runs, folder / f"{prefix}over-time.png"), _waits(runs, folder / f"{prefix}waits.png")]
     if len({book.job.queue for book in runs[0].outcome.jobs}) > 1:
-        paths.append(_fairness(runs, folder / "fairness.png"))
+        paths.append(_fairness(runs, folder / f"{prefix}fairness.png"))
     if len(runs) > 1:
-        paths.append(_side_by_side(runs, folder / "before-after.png"))
+        paths.append(_side_by_side(runs, folder / f"{prefix}before-after.png"))
     return paths
 
 

@@ -52,6 +52,7 @@ class Row:
         conditions: under which conditions, in words.
         got: the figure; NaN when it could not be had (``note`` says why).
         samples: what the figure was made of, for plots and doubts.
+        stretch: what would be better still.
     """
 
     name: str
@@ -61,11 +62,21 @@ class Row:
     unit: str
     note: str = ""
     samples: tuple[float, ...] = ()
+    stretch: Goal | None = None
 
     @property
     def met(self) -> bool | None:
         """Whether the goal was met; None without one."""
         return None if self.goal is None else self.goal.met_by(self.got)
+
+    @property
+    def verdict(self) -> str:
+        """``stretch``, ``yes`` or ``no`` in words; empty without a goal."""
+        if self.met is None:
+            return ""
+        if self.stretch is not None and self.stretch.met_by(self.got):
+            return "stretch"
+        return "yes" if self.met else "no"
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -76,6 +87,8 @@ class Row:
             "got": None if math.isnan(self.got) else self.got,
             "unit": self.unit,
             "met": self.met,
+            "stretch": None if self.stretch is None else str(self.stretch),
+            "stretch_met": None if self.stretch is None else self.stretch.met_by(self.got),
             "note": self.note,
             "samples": list(self.samples),
         }

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from flexai.apps.bench.frame import Row
 
-_MARKS = {True: "yes", False: "**no**", None: ""}
+_MARKS = {"yes": "yes", "stretch": "yes, stretch too", "no": "**no**", "": ""}
 
 
 def keep(document: Mapping[str, Any], rows: Sequence[Row], pictures: Mapping[str, str], folder: Path) -> list[Path]:
@@ -55,11 +55,12 @@ def _page(document: Mapping[str, Any], rows: Sequence[Row], pictures: Mapping[st
     judged = [row for row in rows if row.met is not None]
     met = sum(row.met is True for row in judged)
     yield f"\n{met} of {len(judged)} goals met; rows without a goal are reported only."
-    yield "\n| figure | conditions | goal | got | unit | met |\n|---|---|---:|---:|---|---|"
+    yield "\n| figure | conditions | goal | stretch | got | unit | met |\n|---|---|---:|---:|---:|---|---|"
     for row in rows:
         got = "-" if row.got != row.got else f"{row.got:.4g}"
-        goal = str(row.goal or "").replace("<=", "≤").replace(">=", "≥")
-        yield f"| {_cell(row.name)} | {_cell(row.conditions)} | {goal} | {got} | {row.unit} | {_MARKS[row.met]} |"
+        goal, stretch = (str(goal or "").replace("<=", "≤").replace(">=", "≥") for goal in (row.goal, row.stretch))
+        mark = _MARKS[row.verdict]
+        yield f"| {_cell(row.name)} | {_cell(row.conditions)} | {goal} | {stretch} | {got} | {row.unit} | {mark} |"
     notes = [row for row in rows if row.note]
     if notes:
         yield "\n## Notes\n"

@@ -122,12 +122,13 @@ def _print(head: dict[str, Any], rows: Sequence[Row]) -> None:
     for key, value in head.items():
         console.print(f"{key:10} {value}", markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("NAME", "CONDITIONS", "GOAL", "GOT", "UNIT", "MET"):
-        table.add_column(column, justify="right" if column in {"GOAL", "GOT"} else "left")
-    marks = {True: "[green]yes[/green]", False: "[red]no[/red]", None: ""}
+    for column in ("NAME", "CONDITIONS", "GOAL", "STRETCH", "GOT", "UNIT", "MET"):
+        table.add_column(column, justify="right" if column in {"GOAL", "STRETCH", "GOT"} else "left")
+    colours = {"yes": "green", "stretch": "green", "no": "red", "": "default"}
     for row in rows:
+        mark = f"[{colours[row.verdict]}]{row.verdict}[/]" if row.verdict else ""
         got = "-" if row.got != row.got else f"{row.got:.4g}"
-        table.add_row(row.name, row.conditions, str(row.goal or ""), got, row.unit, marks[row.met])
+        table.add_row(row.name, row.conditions, str(row.goal or ""), str(row.stretch or ""), got, row.unit, mark)
     console.print(table)
     for row in rows:
         if row.note:

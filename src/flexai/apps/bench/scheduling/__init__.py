@@ -5,10 +5,12 @@ is not there. All of it is simulated but the time that deciding takes.
 """
 
 from flexai.apps.bench.frame import Case
-from flexai.apps.bench.scheduling import fairness, packing, queueing, timing
+from flexai.apps.bench.scheduling import exactness, fairness, packing, queueing, timing
 
 READS_TRACES = True
-CASES: tuple[Case, ...] = (*timing.CASES, *packing.CASES, *queueing.CASES, *fairness.CASES)
+CASES: tuple[Case, ...] = (
+    *timing.CASES, *exactness.CASES, *packing.CASES, *queueing.CASES, *fairness.CASES,
+)  # fmt: skip
 
 
 def hardware() -> tuple[str, str]:

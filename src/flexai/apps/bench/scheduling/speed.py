@@ -7,6 +7,7 @@ this process and alone; nothing is simulated but the cluster. The traces are the
 from __future__ import annotations
 
 import gc
+import hashlib
 import resource
 import sys
 import time
@@ -130,6 +131,8 @@ def event_latency(n_nodes: int = 776, n_pending: int = 5_000, n_events: int = 2_
         job_id, member = running.pop((turn * 7919) % len(running))
         times.append(_timed(scheduler, MemberFinished(seq * 10, job_id, member, 0), running))
         times.append(submit())
+        while scheduler.n_waiting < n_pending:  # an end may let several start
+            times.append(submit())
     gc.unfreeze()
     times.sort()
     conditions = {"cards": 8 * n_nodes, "waiting": scheduler.n_waiting, "events": len(times)}
@@ -208,6 +211,34 @@ def memory(n_nodes: int = 8_125, n_jobs: int = 100_000) -> list[Measured]:
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     conditions = {"cards": 8 * n_nodes, "jobs": n_jobs, "running": len(running), "waiting": scheduler.n_waiting}
     return [Measured("peak resident memory", peak_kib / 1024, "MiB", conditions)]
+
+
+def digest_of_afternoon(n_jobs: int) -> str:
+    """SHA-256 over every command while ``n_jobs`` come to 512 cards, the oldest end, and one gang reclaims."""
+    scheduler = filled(racks_of_eight(64), [*(Queue(name) for name in QUEUES), Queue("owner", quota_milli=256_000)])
+    digest = hashlib.sha256()
+    running: list[tuple[str, int]] = []
+
+    def step(event: Event) -> None:
+        for command in scheduler.step(event):
+            digest.update(repr(command).encode())
+            if isinstance(command, Start):
+                running.append((command.job_id, command.member))
+                step(MemberStarted(event.at_ms, command.job_id, command.member))
+            elif isinstance(command, Evict):
+                running.remove((command.job_id, command.member))
+                step(MemberFinished(event.at_ms, command.job_id, command.member, 143, "evicted"))
+
+    for seq in range(1, n_jobs + 1):
+        step(JobSubmitted(seq * 1000, _mixed_job(seq, QUEUES[seq * 7919 % len(QUEUES)], seq * 1000)))
+        if seq == n_jobs // 2:
+            request = SliceRequest(1000, 1000, 0, n_devices=8)
+            step(JobSubmitted(seq * 1000, Job("gang", "ann", "owner", request, 16, 16, submitted_at_ms=seq, seq=10**6)))
+        if len(running) > 300:
+            step(MemberFinished(seq * 1000, *running.pop(0), 0))
+        if seq % 50 == 0:
+            step(Tick(seq * 1000))
+    return digest.hexdigest()
 
 
 def _mixed_job(seq: int, queue: str, at_ms: int) -> Job:
