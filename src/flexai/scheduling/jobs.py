@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -103,11 +104,9 @@ def resize(state: State, event: JobResizeAsked) -> None:
     placed = [
         (index, member) for index, member in enumerate(record.members) if member.hold is not None and not member.lent
     ]
-    for _, member in placed:
-        hold = member.hold
-        assert hold is not None
-        if any(state.books.free_milli[hold.row, column] < growth for column in hold.columns):
-            return
+    on_card = Counter((m.hold.row, column) for _, m in placed if m.hold is not None for column in m.hold.columns)
+    if any(state.books.free_milli[place] < growth * n_members for place, n_members in on_card.items()):
+        return
     if growth > 0 and state.queues.over_limit(record.job.queue, growth * record.n_cards):
         return
     grows = record.line is not None
