@@ -42,7 +42,8 @@ def run_round(state: State) -> None:
         return
     heaps: dict[str, list[tuple[tuple[float, ...], LineKey]]] = {}
     for key in state.ready:
-        heaps.setdefault(key.queue, []).append((_rank(state, state.lines[key]), key))
+        if _has_place(state, key):
+            heaps.setdefault(key.queue, []).append((_rank(state, state.lines[key]), key))
     state.ready.clear()
     for heap in heaps.values():
         heap.sort(key=lambda entry: entry[0])
@@ -56,8 +57,17 @@ def run_round(state: State) -> None:
         line = state.lines.get(key)
         if line is not None and key.need not in state.blocked and _try_line(state, line) and key in state.lines:
             bisect.insort(heap, (_rank(state, line), key), key=lambda entry: entry[0])
+        while heap and heap[0][1].need in state.blocked:
+            heap.pop(0)
         if not heap:
             del heaps[queue]
+
+
+def _has_place(state: State, key: LineKey) -> bool:
+    """Whether one member of such a job fits anywhere; if not, the need is blocked before its lines cost anything."""
+    if key.need not in state.blocked and state.placement.best(key.shape) is None:
+        state.blocked[key.need] = None
+    return key.need not in state.blocked
 
 
 def _unblock(state: State) -> None:

@@ -234,7 +234,7 @@ def digest_of_afternoon(n_jobs: int) -> str:
         if seq == n_jobs // 2:
             request = SliceRequest(1000, 1000, 0, n_devices=8)
             step(JobSubmitted(seq * 1000, Job("gang", "ann", "owner", request, 16, 16, submitted_at_ms=seq, seq=10**6)))
-        if len(running) > 300:
+        if len(running) > 200:
             step(MemberFinished(seq * 1000, *running.pop(0), 0))
         if seq % 50 == 0:
             step(Tick(seq * 1000))
