@@ -133,3 +133,10 @@ async def test_what_is_over_is_removed_after_its_time_and_numbers_are_not_used_a
         assert await rig.submit() == "5"
         (n_entries,) = (await rig.pool.reader.fetch("SELECT count(*) FROM log"))[0]
         assert n_entries < 10
+
+
+async def test_a_new_store_beside_the_files_of_an_old_one_does_not_use_its_numbers_again(new_rig, tmp_path):
+    for name in ("7_3", "41", "notes"):
+        (tmp_path / "s" / "jobs" / name).mkdir(parents=True)
+    async with new_rig() as rig:
+        assert await rig.submit() == "42"

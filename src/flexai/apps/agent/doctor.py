@@ -28,10 +28,10 @@ def checks(node: Node, audit: Audit, run_dir: Path, state_dir: Path, missing: st
 
     parts = node.parts
     devices = parts.backend.devices()
-    names = ", ".join(f"{device.index}: {device.model}" for device in devices)
+    names = ", ".join(f"{device.index}: {device.model}, {device.uuid}" for device in devices)
     check("cards", bool(devices), names or missing or "none found", "Install the driver, or use `flexai up --simulate`")
     for reading in parts.backend.readings():
-        check(f"card {reading.uuid}", not reading.note, reading.note or "healthy", "Cordon it: `flexai cordon`")
+        check(_card(node, reading.uuid), not reading.note, reading.note or "healthy", "Cordon it: `flexai cordon`")
     for note in parts.backend.notes():
         check("driver", ok=False, detail=note, remedy="Jobs run; this part is missing")
     is_root = os.geteuid() == 0
@@ -69,7 +69,13 @@ def _check_arbiter(node: Node, audit: Audit, check: Any) -> None:
         for device in usage.devices:
             detail = f"backend {device.backend}, accounting by {device.source}"
             detail += f": {device.note}" if device.note else ""
-            check(f"control of {device.uuid}", device.backend != "none", detail, "See `flexai devices`")
+            check(f"control of {_card(node, device.uuid)}", device.backend != "none", detail, "See `flexai devices`")
+
+
+def _card(node: Node, uuid: str) -> str:
+    """``card 0``, as commands take it; the uuid of one that is no longer there."""
+    index = next((device.index for device in node.parts.backend.devices() if device.uuid == uuid), uuid)
+    return f"card {index}"
 
 
 def _check_hmm(check: Any) -> None:

@@ -50,8 +50,6 @@ def _card(pool: Pool, record: JobRecord, device: Device) -> dict[str, Any]:
     free_bytes = max(0, device.memory_bytes - taken - foreign)
     wanted_bytes = request.memory_bytes or device.memory_bytes
     problems = []
-    if any(holder is record for holder, _ in held):
-        problems.append("the job is on it")
     if pool.link.health.get(device.uuid, HEALTHY) is not HEALTHY:
         problems.append("is not healthy")
     if device.uuid in pool.book.cordoned:
@@ -62,11 +60,12 @@ def _card(pool: Pool, record: JobRecord, device: Device) -> dict[str, Any]:
         problems.append(f"has {free_milli / 10:g}% of its compute free, not {request.compute_milli / 10:g}%")
     if free_bytes < wanted_bytes:
         problems.append(f"has {free_bytes / 2**30:.4g} GiB of its memory free, not {wanted_bytes / 2**30:.4g} GiB")
+    is_here = any(holder is record for holder, _ in held)
     return {
         "uuid": device.uuid,
         "index": device.index,
         "free_milli": free_milli,
         "free_bytes": free_bytes,
-        "fits": not problems,
-        "says": "; ".join(problems) or "has room for one member",
+        "fits": not problems and not is_here,
+        "says": "the job is on it" if is_here else "; ".join(problems) or "has room for one member",
     }

@@ -20,6 +20,7 @@ from flexai.wire.errors import BadInput
 _MAX = 2**62
 _DEFAULT_LIMIT, _MAX_LIMIT = 200, 1000
 _BEAT_S = 10.0
+_LATEST = "1 for the last lines instead of the first ones"
 _GROUPS = ("user", "queue", "device", "job")
 _USAGE = """
     SELECT {columns}, sum(compute_milli * (min(ifnull(to_ms, :now), :now) - max(from_ms, :since))),
@@ -43,13 +44,13 @@ def router(pool: Pool) -> APIRouter:
         lines = await history_lines(pool, peer_of_request(request), after=0, limit=20, job_ids=[job_id], latest=True)
         return answer(explain(pool, record) | {"job": view(pool, record), "history": lines})
 
-    @routes.get("/jobs/{job_id}/history", openapi_extra=query(**PAGE))
+    @routes.get("/jobs/{job_id}/history", openapi_extra=query(**PAGE, latest=_LATEST))
     async def job_history(request: Request, job_id: str) -> Response:
         """What happened to a job, or to the elements of an array, oldest first."""
         records = await jobs_of(pool, request, job_id)
         return answer(await _page(pool, request, [record.id for record in records]))
 
-    @routes.get("/history", openapi_extra=query(**PAGE))
+    @routes.get("/history", openapi_extra=query(**PAGE, latest=_LATEST))
     async def history(request: Request) -> Response:
         """What happened in the pool, oldest first."""
         return answer(await _page(pool, request, None))
@@ -132,6 +133,12 @@ async def history_lines(
 
 async def _page(pool: Pool, request: Request, job_ids: list[str] | None) -> dict[str, Any]:
     limit = page_limit(request, _DEFAULT_LIMIT, _MAX_LIMIT)
+    if number(request, "latest", 0, 1, 0):
+        peer = peer_of_request(request)
+        return {
+            "items": await history_lines(pool, peer, after=0, limit=limit, job_ids=job_ids, latest=True),
+            "cursor": None,
+        }
     after = number(request, "cursor", 0, _MAX, 0)
     lines = await history_lines(pool, peer_of_request(request), after=after, limit=limit + 1, job_ids=job_ids)
     more = len(lines) > limit

@@ -172,7 +172,9 @@ async def open_pool(settings: Settings, new_scheduler: Callable[[], DecisionCore
     )
     link.driver = runs.driver = driver
     (last_number,) = reader.fetch_now("SELECT max(number) FROM submission")[0]
-    pool = Pool(settings, core, reader, journal, driver, link, runs, (last_number or 0) + 1, clock())
+    if last_number is None:
+        last_number = last_number_of_files(settings.state_dir / "jobs")
+    pool = Pool(settings, core, reader, journal, driver, link, runs, last_number + 1, clock())
     pool.last_history = core.transitions.last_history
     runs.is_using = link.is_using
     core.agent_is_away = lambda: not link.is_connected
@@ -199,6 +201,20 @@ async def open_pool(settings: Settings, new_scheduler: Callable[[], DecisionCore
         len(book.active), len(tail), (time.perf_counter() - began) * 1e3,
     )  # fmt: skip
     return pool
+
+
+def last_number_of_files(jobs_dir: Path) -> int:
+    """The highest number among jobs that left files behind; 0 for none.
+
+    A store that was moved away leaves them, and with them the tokens of starts: a job with such a number would be taken
+    for one that has begun already.
+    """
+    try:
+        names = [entry.name for entry in jobs_dir.iterdir()]
+    except OSError:
+        return 0
+    numbers = (name.partition("_")[0] for name in names)
+    return max((int(number) for number in numbers if number.isascii() and number.isdigit()), default=0)
 
 
 def load_book(book: Book, reader: Reader) -> None:

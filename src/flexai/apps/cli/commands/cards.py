@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flexai.apps.cli.commands.shown import AsJson, RunDir, pool_from, print_json, share, show, size, table_of
+from flexai.apps.cli.commands.listing import table_of
+from flexai.apps.cli.commands.shown import AsJson, RunDir, pool_from, print_json, share, show, size
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from flexai.apps.cli.commands.listing import Listing
 
 Cards = Annotated[list[str], typer.Argument(metavar="CARD...", help="Index or UUID.", show_default=False)]
 
@@ -21,10 +22,11 @@ def devices(as_json: AsJson = False, run_dir: RunDir = None) -> None:
     show({"items": answer}, as_json, devices_table(answer))
 
 
-def devices_table(cards: list[dict[str, Any]]) -> Table:
+def devices_table(cards: list[dict[str, Any]]) -> Listing:
     """One row per card."""
     return table_of(
-        ("CARD", "MODEL", "UUID", "HEALTH", "BACKEND", "GRANTED>", "MEMORY>", "OF>", "OUTSIDE>", "SLICES>", "NOTE<"),
+        ("CARD", "MODEL", "UUID????", "HEALTH", "BACKEND??", "GRANTED>", "MEMORY>", "OF>?", "OUTSIDE>??", "SLICES>??",
+         "NOTE<???"),
         (
             (
                 card["index"], card["model"], card["uuid"], health(card), card.get("backend"),

@@ -11,6 +11,7 @@ from rich.markup import escape
 from flexai.apps.cli import exits
 from flexai.apps.cli.commands.cards import devices_table
 from flexai.apps.cli.commands.jobs import Id  # noqa: TC001  typer reads it
+from flexai.apps.cli.commands.listing import table_of
 from flexai.apps.cli.commands.shown import (
     AsJson,
     RunDir,
@@ -22,7 +23,6 @@ from flexai.apps.cli.commands.shown import (
     show,
     size,
     styled_state,
-    table_of,
 )
 from flexai.wire.api import check_job_id
 from flexai.wire.quantity import parse_duration_ms
@@ -81,24 +81,24 @@ def explain(job_id: Id, as_json: AsJson = False, run_dir: RunDir = None) -> None
         shown.print(f"it waits for jobs {', '.join(answer['waits_for'])}")
     rows = [(card["index"], share(card["free_milli"]) or "0%", size(card["free_bytes"]), escape(card["says"]))
             for card in answer.get("cards") or ()]  # fmt: skip
-    shown.print(table_of(("CARD", "FREE>", "FREE MEMORY>", "FOR THIS JOB<"), rows))
+    shown.print(table_of(("CARD", "FREE>", "FREE MEMORY>", "FOR THIS JOB~"), rows))
 
 
 def history(
     job_id: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Only this job.", show_default=False)] = None,
-    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 100,
+    limit: Annotated[int, typer.Option(help="The latest so many.", min=1, max=1000)] = 100,
     as_json: AsJson = False,
     run_dir: RunDir = None,
 ) -> None:
-    """Show what happened, oldest first."""
+    """Show what happened last, oldest first."""
     path = f"/v1/jobs/{check_job_id(job_id)}/history" if job_id else "/v1/history"
-    items = pool_from(run_dir).pages(path, limit)
+    items = pool_from(run_dir).pages(path, limit, latest=1)
     rows = [
         (moment(item["at_ms"]), item.get("job_id"), item["kind"],
          escape(_flat({key: value for key, value in item.items() if key not in _SHOWN and value is not None})))
         for item in items
     ]  # fmt: skip
-    show({"items": items}, as_json, table_of(("WHEN", "JOB", "WHAT", "DETAIL<"), rows))
+    show({"items": items}, as_json, table_of(("WHEN", "JOB", "WHAT", "DETAIL~"), rows))
 
 
 def usage(
@@ -130,7 +130,7 @@ def doctor(as_json: AsJson = False, run_dir: RunDir = None) -> int:
          "" if check["ok"] else escape(str(check.get("remedy") or "")))
         for check in checks
     ]  # fmt: skip
-    show({"checks": checks}, as_json, table_of(("", "CHECK", "DETAIL<", "REMEDY<"), rows))
+    show({"checks": checks}, as_json, table_of(("", "CHECK", "DETAIL~", "REMEDY~"), rows))
     return exits.OK if all(check["ok"] for check in checks) else exits.CHECK_FAILED
 
 

@@ -85,8 +85,10 @@ def _submit(command: tuple[str, ...], **given: Any) -> int:
 
 def _manifest(name: str) -> str:
     try:
-        return (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode()
+        text = sys.stdin.read() if name == "-" else Path(name).read_text()
+        text.encode()  # what was no UTF-8 on standard input came as lone surrogates
     except OSError as error:
         raise BadInput("--file", name, f"cannot be read ({error.strerror})", "Name a YAML file") from None
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise BadInput("--file", name, "is not UTF-8 text", "Name a YAML file") from None
+    return text

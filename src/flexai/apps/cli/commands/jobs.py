@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from flexai.adapters.pool_client import PoolClient, PoolUnreachable
 from flexai.apps.cli import exits
+from flexai.apps.cli.commands.listing import table_of
 from flexai.apps.cli.commands.shown import (
     AsJson,
     RunDir,
@@ -22,7 +23,6 @@ from flexai.apps.cli.commands.shown import (
     show,
     size,
     styled_state,
-    table_of,
 )
 from flexai.wire.api import check_job_id
 from flexai.wire.errors import BadInput
@@ -31,7 +31,7 @@ from flexai.wire.quantity import parse_share
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rich.table import Table
+    from flexai.apps.cli.commands.listing import Listing
 
 Ids = Annotated[list[str], typer.Argument(metavar="JOB...", help="Job ids, as 17 or 17_3.", show_default=False)]
 Id = Annotated[str, typer.Argument(metavar="JOB", help="Job id, as 17 or 17_3.", show_default=False)]
@@ -53,11 +53,11 @@ def jobs(
     show({"items": items}, as_json, jobs_table(items))
 
 
-def jobs_table(items: list[dict[str, Any]]) -> Table:
+def jobs_table(items: list[dict[str, Any]]) -> Listing:
     """One row per job."""
     now_ms = time.time() * 1000
     return table_of(
-        ("JOB", "NAME", "USER", "QUEUE", "STATE", "SHARE>", "MEMORY>", "TIME>", "WAITED>", "EXIT>", "WHY<"),
+        ("JOB", "NAME", "USER???", "QUEUE?", "STATE", "SHARE>", "MEMORY>?", "TIME>", "WAITED>??", "EXIT>", "WHY<"),
         (
             (
                 job["id"], escape(str(job.get("name") or "")), job.get("user"), job.get("queue"),

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flexai.apps.cli.commands.shown import AsJson, RunDir, pool_from, share, show, table_of
+from flexai.apps.cli.commands.listing import table_of
+from flexai.apps.cli.commands.shown import AsJson, RunDir, pool_from, share, show
 from flexai.wire.api import check_name
 from flexai.wire.errors import BadInput
 from flexai.wire.quantity import parse_share
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from flexai.apps.cli.commands.listing import Listing
 
 app = typer.Typer(help="Queues: quota, limit, weight, who may use them.", no_args_is_help=True, rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the queue.", show_default=False)]
@@ -25,10 +26,11 @@ def list_queues(as_json: AsJson = False, run_dir: RunDir = None) -> None:
     show({"items": queues}, as_json, queues_table(queues))
 
 
-def queues_table(queues: list[dict[str, Any]]) -> Table:
+def queues_table(queues: list[dict[str, Any]]) -> Listing:
     """One row per queue."""
     return table_of(
-        ("QUEUE", "PARENT", "QUOTA>", "LIMIT>", "WEIGHT>", "PRIORITY>", "IN USE>", "RUNNING>", "WAITING>", "USERS<"),
+        ("QUEUE", "PARENT??", "QUOTA>", "LIMIT>", "WEIGHT>?", "PRIORITY>??", "IN USE>", "RUNNING>", "WAITING>",
+         "USERS<?"),
         (
             (
                 queue["name"], queue.get("parent"), cards(queue.get("quota_milli")), cards(queue.get("limit_milli")),

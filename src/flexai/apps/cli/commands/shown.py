@@ -8,18 +8,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from flexai.adapters.pool_client import PoolClient
 from flexai.adapters.settings import load_settings
 from flexai.wire.quantity import format_duration, format_share, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from flexai.adapters.settings import Settings
+    from flexai.apps.cli.commands.listing import Listing
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunDir = Annotated[str | None, typer.Option("--run-dir", help="Folder of the pool's sockets.")]
@@ -54,29 +53,12 @@ def print_json(answer: Any) -> None:
     sys.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
 
 
-def show(answer: Any, as_json: bool, table: Table | str) -> None:
+def show(answer: Any, as_json: bool, table: Listing | str) -> None:
     """Print ``answer`` as JSON, or the table made from it."""
     if as_json:
         print_json(answer)
     else:
         console().print(table)
-
-
-def table_of(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A plain aligned table; a column whose name ends in ``>`` is aligned right, in ``<`` may be shortened."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for name in columns:
-        flexible = name.endswith("<")
-        table.add_column(
-            name.rstrip("<>"),
-            justify="right" if name.endswith(">") else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=1 if flexible else None,
-        )
-    for row in rows:
-        table.add_row(*["" if cell is None else str(cell) for cell in row])
-    return table
 
 
 def styled_state(state: str) -> str:

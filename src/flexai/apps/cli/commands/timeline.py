@@ -12,7 +12,8 @@ import typer
 
 from flexai.adapters.pool_client import PoolClient, PoolUnreachable
 from flexai.adapters.shm import TimelineFile
-from flexai.apps.cli.commands.shown import AsJson, RunDir, console, print_json, settings_from, table_of
+from flexai.apps.cli.commands.listing import table_of
+from flexai.apps.cli.commands.shown import AsJson, RunDir, console, print_json, settings_from
 from flexai.wire.chrome_trace import NOBODY, chrome_trace
 from flexai.wire.errors import BadInput
 from flexai.wire.timeline import Kind, spans
@@ -20,8 +21,7 @@ from flexai.wire.timeline import Kind, spans
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rich.table import Table
-
+    from flexai.apps.cli.commands.listing import Listing
     from flexai.wire.timeline import Record, Span
 
 _LOOK_EVERY_S = 0.1
@@ -128,7 +128,7 @@ def _rows(
     ]
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
+def _table(rows: list[dict[str, Any]]) -> Listing:
     return table_of(
         ("CARD", "TENANT", "HAD>", "TIMES>", "LONGEST>", "TURNS>", "STOPPED>", "LONGEST STOP>"),
         (

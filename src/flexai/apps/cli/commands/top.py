@@ -20,6 +20,7 @@ from rich.text import Text
 from flexai.adapters.pool_client import PoolClient, PoolUnreachable
 from flexai.apps.cli.commands.cards import health, note
 from flexai.apps.cli.commands.jobs import asked
+from flexai.apps.cli.commands.listing import table_of
 from flexai.apps.cli.commands.shown import (
     AsJson,
     RunDir,
@@ -30,7 +31,6 @@ from flexai.apps.cli.commands.shown import (
     reason_text,
     share,
     size,
-    table_of,
 )
 
 if TYPE_CHECKING:
