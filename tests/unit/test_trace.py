@@ -7,18 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flexai.wire.errors import BadInput
+from flexai.wire.own_trace import read_own, read_own_yaml
 from flexai.wire.trace import (
     BadRows,
     read_openb_nodes,
     read_openb_pods,
-    read_own,
     read_philly,
     read_sacct,
     read_serving,
 )
 
 POD_HEADER = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec\n"
-READERS = [read_openb_nodes, read_openb_pods, read_philly, read_own, read_sacct, read_serving]
+READERS = [read_openb_nodes, read_openb_pods, read_philly, read_own, read_own_yaml, read_sacct, read_serving]
 
 
 def test_an_openb_pod_is_cards_at_a_share_with_allowed_models():
@@ -57,6 +57,41 @@ def test_a_clock_that_runs_back_is_an_error():
         read_own(lines, "own.csv", BadRows())
 
 
+def test_yaml_says_the_same_as_csv():
+    csv = [
+        "submit_s,duration_s,devices,share,queue,checkpointable,name\n",
+        "1,60,1,0.25,a,true,x\n",
+        "2,5,4,1,b,no,y\n",
+    ]
+    text = "# two\njobs:\n- {submit_s: 1, duration_s: 60, devices: 1, share: 0.25, queue: a, checkpointable: yes,"
+    text += " name: x}\n"
+    text += "- submit_s: 2\n  duration_s: 5\n  devices: 4\n  queue: b\n  name: y\n"
+    assert read_own_yaml(text.splitlines(keepends=True), "t.yaml", BadRows()) == read_own(csv, "t.csv", BadRows())
+    listed = text.partition("jobs:\n")[2]
+    assert len(read_own_yaml([listed], "t.yaml", BadRows())) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("- {submit_s: 1, duration_s: soon, devices: 1}\n", "t.yaml:2: duration_s"),
+        ("- {submit_s: 1, devices: 1}\n", "t.yaml:2: duration_s"),
+        ("- {submit_s: 1, duration_s: 1, devices: 1, menbers: 2}\n", "t.yaml: menbers"),
+        ("- {submit_s: 1, duration_s: 1, devices: 1, share: 1.5}\n", "t.yaml:2: share"),
+        ("- {submit_s: 1, duration_s: 1, devices: 1, preemptible: perhaps}\n", "t.yaml:2: preemptible"),
+        ("- {submit_s: 1, duration_s: [1], devices: 1}\n", "t.yaml:2"),
+        ("- job\n", "t.yaml:2"),
+        ("- {submit_s: 1\n", "t.yaml:3"),
+        ("jobs: 5\n", "t.yaml"),
+        ("5: 5\n", "t.yaml"),
+    ],
+)
+def test_a_yaml_job_that_does_not_parse_is_named_by_file_line_and_field(line, named):
+    with pytest.raises(BadInput) as caught:
+        read_own_yaml(["# jobs\n", line], "t.yaml", BadRows())
+    assert caught.value.thing == named
+
+
 def test_our_own_trace_has_sensible_defaults():
     lines = ["submit_s,duration_s,devices,share\n", "0.5,60,2,0.25\n"]
     (job,) = read_own(lines, "own.csv", BadRows())
@@ -88,6 +123,7 @@ def test_no_text_crashes_a_reader(read, rows, with_header):
         read_openb_pods: "name,cpu_milli,memory_mib,num_gpu,gpu_milli",
         read_philly: "timestamp,duration,num_gpus,cluster",
         read_own: "submit_s,duration_s,devices",
+        read_own_yaml: "jobs:",
         read_sacct: "JobID|User|Partition|Submit|ElapsedRaw|AllocTRES|NNodes",
         read_serving: "timestamp,pod,value",
     }[read]

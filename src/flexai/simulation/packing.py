@@ -191,15 +191,16 @@ def score_fgd(nodes: PackingNodes, shape: Shape, rows: Ints) -> tuple[Floats, In
             room = free >= shape.compute_milli
             taken -= shape.compute_milli * (room & (np.cumsum(room, axis=1) <= shape.n_devices))
         return score(fragmentation(cpu_after, taken, model, nodes.typical)), np.zeros(len(rows), dtype=np.int64)
-    best, device = np.full(len(rows), INFEASIBLE), np.zeros(len(rows), dtype=np.int64)
-    for card in range(free.shape[1]):
-        fits = free[:, card] >= shape.compute_milli
-        taken = free.copy()
-        taken[fits, card] -= shape.compute_milli
-        here = np.where(fits, score(fragmentation(cpu_after, taken, model, nodes.typical)), INFEASIBLE)
-        better = here > best
-        best[better], device[better] = here[better], card
-    return best, device
+    fits = free >= shape.compute_milli
+    for card in range(1, free.shape[1]):  # of cards with as much free the first stands for all
+        fits[:, card] &= (free[:, :card] != free[:, card : card + 1]).all(axis=1)
+    row, card_of = np.nonzero(fits)
+    taken = free[row]
+    taken[np.arange(len(row)), card_of] -= shape.compute_milli
+    before = before[row]
+    table = np.full(free.shape, INFEASIBLE)
+    table[row, card_of] = score(fragmentation(cpu_after[row], taken, model[row], nodes.typical))
+    return table.max(axis=1), table.argmax(axis=1)
 
 
 def score_best_fit(nodes: PackingNodes, shape: Shape, rows: Ints) -> tuple[Floats, Ints]:

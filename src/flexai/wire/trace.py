@@ -1,4 +1,4 @@
-"""Traces of jobs and nodes: openb, Philly, Slurm's ``sacct`` and our own CSV, line by line.
+"""Traces of others, line by line: openb, Philly, Slurm's ``sacct`` and series of serving pods.
 
 Every reader takes lines and the name of their source, and gives rows; a row that does not parse raises ``BadInput``
 naming file, line, field and value, or is counted when ``skip_bad`` is set. No file is opened here.
@@ -9,18 +9,26 @@ Microsoft's trace as filtered by the Sia artifact; ``sacct`` is ``sacct --parsab
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from flexai.wire.errors import BadInput
+from flexai.wire.trace_rows import BadRows, Row, read_rows
 
 if TYPE_CHECKING:
-    from _csv import Reader as CsvReader
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable
 
-T = TypeVar("T")
+__all__ = [
+    "OPENB_DEVICE_MEMORY_BYTES",
+    "BadRows",
+    "ServingSample",
+    "TraceJob",
+    "TraceNode",
+    "read_openb_nodes",
+    "read_openb_pods",
+    "read_philly",
+    "read_sacct",
+    "read_serving",
+]
 GIB = 2**30
 OPENB_DEVICE_MEMORY_BYTES = {
     "P100": 16 * GIB,
@@ -61,133 +69,22 @@ class TraceJob:
     cpu_milli: int = 0
     ram_bytes: int = 0
     models: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class BadRows:
-    """What was left out of a trace, for the run card: first few errors in words, all of them counted."""
-
-    skip: bool = False
-    n: int = 0
-    first: list[str] = field(default_factory=list)
-
-    def take(self, error: BadInput) -> None:
-        """Count the error, or raise it when bad rows are not to be skipped."""
-        if not self.skip:
-            raise error
-        self.n += 1
-        if len(self.first) < 5:
-            self.first.append(str(error))
-
-
-def _rows(lines: Iterable[str], source: str, needed: tuple[str, ...], delimiter: str = ",") -> Iterator[_Row]:
-    reader = csv.reader(lines, delimiter=delimiter)
-    header = _next(reader)
-    if not header:
-        raise BadInput(source, "", "has no header line", "Give a trace whose first line names its columns")
-    missing = [name for name in needed if name not in header]
-    if missing:
-        raise BadInput(
-            f"{source}:1", ",".join(header)[:200], f"lacks the columns {', '.join(missing)}", "Check --format"
-        )
-    while (values := _next(reader)) is not None:
-        yield _Row(source, reader.line_num, header, values)
-
-
-def _next(reader: CsvReader) -> list[str] | None:
-    """The next line's fields; none of a line that is no CSV (its field count then tells), None at the end."""
-    try:
-        return next(reader, None)
-    except csv.Error:
-        return []
-
-
-class _Row:
-    """One line, whose fields are read with errors that name file, line, field and value."""
-
-    def __init__(self, source: str, number: int, header: list[str], values: list[str]) -> None:
-        self._where = f"{source}:{number}"
-        self.number = number
-        self.names = frozenset(header)
-        if len(values) != len(header):
-            self._values: dict[str, str] = {}
-            self.problem: str | None = f"has {len(values)} fields where the header has {len(header)}"
-        else:
-            self._values = dict(zip(header, values, strict=True))
-            self.problem = None
-
-    def text(self, name: str) -> str:
-        if self.problem:
-            raise BadInput(self._where, "", self.problem, "Mend the line, or use --skip-bad")
-        return self._values[name].strip()
-
-    def integer(self, name: str, *, least: int = 0, most: int = 2**53) -> int:
-        return int(self._number(name, least, most))
-
-    def number_of(self, name: str) -> float:
-        return self._number(name, 0, 2**53)
-
-    def scaled(self, name: str, scale: int, least: int) -> int:
-        return round(self._number(name, least / scale, 2**53 / scale) * scale)
-
-    def ms(self, name: str) -> int:
-        """A number of seconds, as ms."""
-        return round(self._number(name, 0, 2**40) * 1000)
-
-    def moment_ms(self, name: str) -> int:
-        """A time written ``2017-10-02 12:00:00`` or with a T; as ms since 1970 in UTC."""
-        text = self.text(name)
-        try:
-            return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
-        except ValueError:
-            raise self.wrong(name, "is not a time like 2017-10-02 12:00:00") from None
-
-    def _number(self, name: str, least: float, most: float) -> float:
-        text = self.text(name)
-        try:
-            value = float(text)
-        except ValueError:
-            raise self.wrong(name, "is not a number") from None
-        if not least <= value <= most:
-            raise self.wrong(name, f"is not within {least:g} to {most:g}")
-        return value
-
-    def wrong(self, name: str, problem: str) -> BadInput:
-        return BadInput(f"{self._where}: {name}", self._values.get(name, ""), problem, "Mend it, or use --skip-bad")
-
-
-def _read(
-    lines: Iterable[str],
-    source: str,
-    needed: tuple[str, ...],
-    make: Callable[[_Row], T | None],
-    bad: BadRows,
-    *,
-    delimiter: str = ",",
-) -> list[T]:
-    out: list[T] = []
-    for row in _rows(lines, source, needed, delimiter):
-        try:
-            made = make(row)
-        except BadInput as error:
-            bad.take(error)
-        else:
-            if made is not None:
-                out.append(made)
-    return out
+    priority: int = 0
+    preemptible: bool = True
+    checkpointable: bool = False
 
 
 def read_openb_nodes(lines: Iterable[str], source: str, bad: BadRows) -> list[TraceNode]:
     """Read openb's ``nodes.csv``; rows without cards are left out."""
 
-    def make(row: _Row) -> TraceNode | None:
+    def make(row: Row) -> TraceNode | None:
         n_devices = row.integer("gpu", most=1024)
         if n_devices == 0:
             return None
         ram_bytes = row.integer("memory_mib") * 2**20
         return TraceNode(row.text("sn"), n_devices, row.text("model"), row.integer("cpu_milli"), ram_bytes)
 
-    return _read(lines, source, ("sn", "cpu_milli", "memory_mib", "gpu", "model"), make, bad)
+    return read_rows(lines, source, ("sn", "cpu_milli", "memory_mib", "gpu", "model"), make, bad)
 
 
 def read_openb_pods(lines: Iterable[str], source: str, bad: BadRows) -> list[TraceJob]:
@@ -196,7 +93,7 @@ def read_openb_pods(lines: Iterable[str], source: str, bad: BadRows) -> list[Tra
     Pods without cards stay in (``n_devices`` 0): they take CPU and memory that others then miss.
     """
 
-    def make(row: _Row) -> TraceJob:
+    def make(row: Row) -> TraceJob:
         has_spec = "gpu_spec" in row.names
         models = tuple(m for m in row.text("gpu_spec").split("|") if m) if has_spec else ()
         n_devices = row.integer("num_gpu", most=1024)
@@ -209,50 +106,20 @@ def read_openb_pods(lines: Iterable[str], source: str, bad: BadRows) -> list[Tra
             models=models,
         )  # fmt: skip
 
-    return _read(lines, source, ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli"), make, bad)
+    return read_rows(lines, source, ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli"), make, bad)
 
 
 def read_philly(lines: Iterable[str], source: str, bad: BadRows) -> list[TraceJob]:
     """Read Philly: submit time, seconds, whole cards, virtual cluster (as queue); sorted by submit time."""
 
-    def make(row: _Row) -> TraceJob:
+    def make(row: Row) -> TraceJob:
         n_devices = row.integer("num_gpus", least=1, most=100_000)
         return TraceJob(
             name=f"philly-{row.number}", queue=row.text("cluster"), user="", submit_ms=row.moment_ms("timestamp"),
             duration_ms=row.ms("duration"), n_members=1, n_devices=n_devices, compute_milli=1000,
         )  # fmt: skip
 
-    return sorted(_read(lines, source, ("timestamp", "duration", "num_gpus", "cluster"), make, bad), key=_submit)
-
-
-def read_own(lines: Iterable[str], source: str, bad: BadRows) -> list[TraceJob]:
-    """Read our own CSV: submit_s, duration_s, devices, and optionally share, members, queue, user, cpus, ram_gib, name.
-
-    The clock may not run back: a row earlier than the one before it is an error that names both times.
-    """
-    latest = -1
-
-    def make(row: _Row) -> TraceJob:
-        nonlocal latest
-        submit_ms = row.ms("submit_s")
-        if submit_ms < latest:
-            raise row.wrong("submit_s", f"runs back from {latest / 1000:g} s")
-        latest = submit_ms
-
-        def number(name: str, default: int, scale: int, *, least: int = 0) -> int:
-            return row.scaled(name, scale, least) if name in row.names and row.text(name) else default
-
-        def text(name: str, default: str) -> str:
-            return row.text(name) or default if name in row.names else default
-
-        return TraceJob(
-            name=text("name", f"{source}-{row.number}"), queue=text("queue", "default"), user=text("user", ""),
-            submit_ms=submit_ms, duration_ms=row.ms("duration_s"), n_members=number("members", 1, 1, least=1),
-            n_devices=row.integer("devices", most=100_000), compute_milli=number("share", 1000, 1000, least=1),
-            cpu_milli=number("cpus", 0, 1000), ram_bytes=number("ram_gib", 0, GIB),
-        )  # fmt: skip
-
-    return _read(lines, source, ("submit_s", "duration_s", "devices"), make, bad)
+    return sorted(read_rows(lines, source, ("timestamp", "duration", "num_gpus", "cluster"), make, bad), key=_submit)
 
 
 def read_sacct(lines: Iterable[str], source: str, bad: BadRows) -> list[TraceJob]:
@@ -262,7 +129,7 @@ def read_sacct(lines: Iterable[str], source: str, bad: BadRows) -> list[TraceJob
     out; the partition is the queue.
     """
 
-    def make(row: _Row) -> TraceJob | None:
+    def make(row: Row) -> TraceJob | None:
         tres = dict(part.split("=", 1) for part in row.text("AllocTRES").split(",") if "=" in part)
         cards = tres.get("gres/gpu")
         if cards is None:
@@ -281,7 +148,7 @@ def read_sacct(lines: Iterable[str], source: str, bad: BadRows) -> list[TraceJob
         )  # fmt: skip
 
     needed = ("JobID", "User", "Partition", "Submit", "ElapsedRaw", "AllocTRES", "NNodes")
-    return sorted(_read(lines, source, needed, make, bad, delimiter="|"), key=_submit)
+    return sorted(read_rows(lines, source, needed, make, bad, delimiter="|"), key=_submit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,10 +163,10 @@ class ServingSample:
 def read_serving(lines: Iterable[str], source: str, bad: BadRows) -> list[ServingSample]:
     """Read a GenAI-serving series (``timestamp,pod,value``)."""
 
-    def make(row: _Row) -> ServingSample:
+    def make(row: Row) -> ServingSample:
         return ServingSample(row.number_of("timestamp"), row.text("pod"), row.number_of("value"))
 
-    return _read(lines, source, ("timestamp", "pod", "value"), make, bad)
+    return read_rows(lines, source, ("timestamp", "pod", "value"), make, bad)
 
 
 def _submit(job: TraceJob) -> int:

@@ -14,12 +14,12 @@ from flexai.simulation.serving import ServingPods, pods_of
 from flexai.simulation.workload import Work
 from flexai.wire.cluster_spec import nodes_of_trace, parse_cluster
 from flexai.wire.errors import BadInput
+from flexai.wire.own_trace import NEEDED, read_own, read_own_yaml
 from flexai.wire.trace import (
     BadRows,
     TraceJob,
     read_openb_nodes,
     read_openb_pods,
-    read_own,
     read_philly,
     read_sacct,
     read_serving,
@@ -38,7 +38,7 @@ FORMATS: dict[str, tuple[tuple[str, ...], Reader]] = {
     "openb": (("num_gpu", "gpu_milli"), read_openb_pods),
     "philly": (("timestamp", "duration", "num_gpus"), read_philly),
     "sacct": (("JobID", "AllocTRES"), read_sacct),
-    "csv": (("submit_s", "duration_s", "devices"), read_own),
+    "csv": (NEEDED, read_own),
 }
 
 
@@ -67,7 +67,7 @@ def open_text(path: str) -> tuple[str, str]:
         raw = Path(path).read_bytes()
         text = (gzip.decompress(raw) if path.endswith(".gz") else raw).decode()
     except (OSError, EOFError, UnicodeDecodeError, gzip.BadGzipFile) as error:
-        raise BadInput("trace", path, f"cannot be read ({error})", "Give a CSV file, plain or .gz") from error
+        raise BadInput("trace", path, f"cannot be read ({error})", "Give a CSV or YAML file, plain or .gz") from error
     return text, hashlib.sha256(raw).hexdigest()
 
 
@@ -78,12 +78,17 @@ def load_trace(path: str, bad: BadRows) -> LoadedTrace:
         BadInput: an unknown header, a bad row (unless skipped), no rows.
     """
     text, sha256 = open_text(path)
+    if path.removesuffix(".gz").endswith((".yaml", ".yml")):
+        return _loaded(path, "yaml", sha256, read_own_yaml(io.StringIO(text, newline=""), path, bad))
     header = text.split("\n", 1)[0]
     kind = next((kind for kind, (columns, _) in FORMATS.items() if all(column in header for column in columns)), None)
     if kind is None:
         known = "; ".join(f"{name}: {', '.join(columns)}" for name, (columns, _) in FORMATS.items())
         raise BadInput(path, header[:100], "is the header of no format known here", f"Known columns are {known}")
-    rows = FORMATS[kind][1](io.StringIO(text, newline=""), path, bad)
+    return _loaded(path, kind, sha256, FORMATS[kind][1](io.StringIO(text, newline=""), path, bad))
+
+
+def _loaded(path: str, kind: str, sha256: str, rows: Sequence[TraceJob]) -> LoadedTrace:
     if not rows:
         raise BadInput(path, kind, "has no jobs", "Give a trace with at least one job")
     return LoadedTrace(path, kind, sha256, tuple(_work(row) for row in rows))
@@ -142,5 +147,5 @@ def between(works: Sequence[Work], from_ms: int, to_ms: int) -> list[Work]:
 def _work(row: TraceJob) -> Work:
     return Work(
         row.name, row.queue, row.user, row.submit_ms, row.duration_ms, row.n_members, row.n_devices, row.compute_milli,
-        row.cpu_milli, row.ram_bytes, row.models,
+        row.cpu_milli, row.ram_bytes, row.models, row.priority, row.preemptible, row.checkpointable,
     )  # fmt: skip
