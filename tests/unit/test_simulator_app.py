@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from flexai.apps.simulator.main import simulate
 from flexai.apps.simulator.questions import Goal, parse_goal, resized
+from flexai.simulation.deciders import POLICIES
 from flexai.wire.cluster_spec import parse_cluster
 from flexai.wire.errors import BadInput
 
@@ -35,7 +36,8 @@ def test_two_policies_are_compared_in_a_table_and_in_json(trace, tmp_path):
     assert [run["policy"] for run in result["runs"]] == ["fifo", "greedy"]
     assert result["run_card"]["simulated"] is True
     assert len(result["run_card"]["traces"][0]["sha256"]) == 64
-    assert (tmp_path / "p" / "waits.png").stat().st_size > 10_000
+    pictures = {path.name for path in (tmp_path / "p").iterdir() if path.stat().st_size > 10_000}
+    assert pictures == {"over-time.png", "waits.png", "fairness.png", "before-after.png"}
 
 
 def test_the_same_question_twice_gives_the_same_digest(trace):
@@ -65,12 +67,15 @@ def test_the_smallest_cluster_is_the_last_run_and_one_node_less_misses_the_goal(
         (("--cluster", "0"), "no cards"),
         (("--smallest-for", "happiness"), "happiness"),
         (("--from", "yesterday"), "yesterday"),
+        (("--arrival", "-1"), "--arrival"),
+        (("--arrival", "nan"), "--arrival"),
+        (("--add-cards", "-4"), "--add-cards"),
         (("--from", "2030-01-01"), "no job"),
     ],
 )
 def test_bad_input_is_named_with_its_value(trace, arguments, named):
     done = ask(trace, "--policy", "greedy", *arguments)
-    assert done.exit_code == 2
+    assert done.exit_code == 2, done.output
     assert named in done.stderr
 
 
@@ -109,3 +114,37 @@ def test_clusters_are_read_and_resized():
     assert nodes[2].devices[0].memory_bytes == 48 * 2**30
     assert sum(len(node.devices) for node in resized(nodes, 16)) == 16
     assert sum(len(node.devices) for node in resized(nodes, 40)) == 40
+
+
+def test_a_yaml_trace_says_the_same_as_the_csv(trace, tmp_path):
+    path = tmp_path / "own.yaml"
+    names, *rows = (line.split(",") for line in OWN.split())
+    path.write_text("jobs:\n" + "".join(f"- {dict(zip(names, row, strict=True))}\n" for row in rows))
+    first, second = (json.loads(ask(file, "--cluster", "4", "--json", "-").stdout) for file in (trace, str(path)))
+    assert first["runs"] == second["runs"]
+    assert second["run_card"]["traces"][0]["format"] == "yaml"
+
+
+def test_every_policy_that_can_plays_a_trace_with_shares_and_what_it_assumes_is_said(tmp_path):
+    path = tmp_path / "shares.csv"
+    path.write_text("submit_s,duration_s,devices,share,members\n0,60,1,0.5,1\n1,60,1,0.5,1\n2,60,16,1,1\n3,60,1,1,3\n")
+    done = ask(str(path), "--cluster", "3x8", "--compare", ",".join(POLICIES), "--json", "-")
+    result = json.loads(done.stdout)
+    assert [run["policy"] for run in result["runs"]] == list(POLICIES)
+    assert [run["n_unfinished"] for run in result["runs"]] == [0] * len(POLICIES)
+    assumed = " ".join(result["run_card"]["assumptions"])
+    assert "a whole card for every slice" in assumed
+    assert "1 jobs wider than a node" in assumed
+
+
+def test_a_policy_that_orders_a_queue_is_refused_where_nothing_ends(tmp_path):
+    path = tmp_path / "pods.csv"
+    path.write_text("name,cpu_milli,memory_mib,num_gpu,gpu_milli\n" + "p,1000,1024,1,500\n" * 9)
+    refused = ask(str(path), "--cluster", "2x2", "--policy", "fifo")
+    assert refused.exit_code == 2
+    assert "no times" in refused.stderr
+    packed = ask(str(path), "--cluster", "2x2", "--compare", "hi,fgd,fgd-random,whole-card", "--json", "-",
+                 "--plots", str(tmp_path / "p"))  # fmt: skip
+    runs = {run["policy"]: run["allocation"]["1.3"] for run in json.loads(packed.stdout)["runs"]}
+    assert runs == {"hi": 100.0, "fgd": 100.0, "fgd-random": 100.0, "whole-card": 50.0}
+    assert (tmp_path / "p" / "allocation.png").stat().st_size > 10_000

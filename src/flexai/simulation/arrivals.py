@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from flexai.scheduling.commands import Start
 from flexai.scheduling.events import JobCancelled, JobSubmitted, NodePut
+from flexai.simulation.kernel import WATCH_EVERY
 from flexai.simulation.packing import Typical, fragmentation, model_index, nodes_of, shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from flexai.model import Job, Node
     from flexai.scheduling.events import Event
@@ -71,10 +72,12 @@ def pack(
     capacity_milli: int,
     points: Sequence[float],
     useful_milli: Mapping[str, int] | None = None,
+    watch: Callable[[float], None] = lambda _: None,
 ) -> Packed:
     """Submit ``jobs`` in order; the curve counts what each asked for, or ``useful_milli`` by job id where given.
 
-    A job that holds a whole card and asked for 30 % of it counts 30 %, whoever rounded it up.
+    A job that holds a whole card and asked for 30 % of it counts 30 %, whoever rounded it up. ``watch`` is told now and
+    then which part of the jobs has come.
     """
     for event in setup:
         decider.step(event)
@@ -87,7 +90,9 @@ def pack(
         out.curve[point] = 100.0 * out.useful_milli / capacity_milli
         out.fragmentation[point] = 100.0 * books.fragmented_milli() / capacity_milli
 
-    for job in jobs:
+    for number, job in enumerate(jobs):
+        if number % WATCH_EVERY == 0:
+            watch(number / len(jobs))
         asked = job.n_members * job.request.n_devices * job.request.compute_milli
         useful = useful_milli[job.id] if useful_milli else asked
         arrived_milli += useful

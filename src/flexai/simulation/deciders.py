@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 PRODUCT = "hi"
 POLICIES = (PRODUCT, *QUEUE_ORDERS, *PLACEMENTS)
+NEED_TIMES = QUEUE_ORDERS
+"""Policies that only order a queue: they say nothing where nothing ends."""
+ROUND_UP = QUEUE_ORDERS
+"""Policies that know whole cards only and grant one for every share."""
 
 
 def decider(name: str, jobs: Sequence[SimulatedJob], draws: Iterator[int] = NO_DRAWS) -> Decider:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flexai.model import Queue
@@ -92,11 +93,16 @@ def setup_events(nodes: Sequence[Node], queues: Iterable[str]) -> list[Event]:
 
 
 def run_in_time(
-    policy: str, nodes: Sequence[Node], works: Sequence[Work], arrival: float = 1.0, draws: Iterator[int] = NO_DRAWS
+    policy: str,
+    nodes: Sequence[Node],
+    works: Sequence[Work],
+    arrival: float = 1.0,
+    draws: Iterator[int] = NO_DRAWS,
+    watch: Callable[[float], None] = lambda _: None,
 ) -> TimedRun:
     """Play the works at their own times; ``draws`` are numbers for policies that leave equals to chance."""
     jobs = jobs_in_time(works, arrival)
-    simulation = Simulation(decider(policy, jobs, draws))
+    simulation = Simulation(decider(policy, jobs, draws), watch=watch)
     outcome = simulation.play(setup_events(nodes, [entry.job.queue for entry in jobs]), jobs)
     capacity = capacity_milli(nodes)
     return TimedRun(policy, tuple(nodes), outcome, summarise(outcome, capacity))
@@ -108,12 +114,23 @@ def run_by_amount(
     jobs_by_seed: Mapping[int, Sequence[Job]],
     arrival: float = 1.3,
     draws: Callable[[int], Iterator[int]] = lambda _: NO_DRAWS,
+    known: Sequence[Job] | None = None,
+    watch: Callable[[float], None] = lambda _: None,
 ) -> PackedRun:
-    """Pack each seed's jobs, up to ``arrival`` times capacity; ``draws`` gives numbers for a seed's ties."""
+    """Pack each seed's jobs, up to ``arrival`` times capacity.
+
+    ``draws`` gives numbers for a seed's ties; ``known`` is the list whose mix FGD knows beforehand (else what comes).
+    """
     capacity = capacity_milli(nodes)
     points = [point for point in PACKING_POINTS if point < arrival] + [arrival]
     by_seed = {}
-    for seed, jobs in jobs_by_seed.items():
-        decides = decider(policy, [SimulatedJob(job, 0) for job in jobs], draws(seed))
-        by_seed[seed] = pack(decides, setup_events(nodes, [job.queue for job in jobs]), jobs, capacity, points)
+    for number, (seed, jobs) in enumerate(jobs_by_seed.items()):
+        decides = decider(policy, [SimulatedJob(job, 0) for job in known or jobs], draws(seed))
+        setup = setup_events(nodes, [job.queue for job in jobs])
+        done = partial(_part_of, watch, number, len(jobs_by_seed))
+        by_seed[seed] = pack(decides, setup, jobs, capacity, points, watch=done)
     return PackedRun(policy, capacity // 1000, by_seed)
+
+
+def _part_of(watch: Callable[[float], None], number: int, n_parts: int, done: float) -> None:
+    watch((number + done) / n_parts)

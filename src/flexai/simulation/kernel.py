@@ -20,11 +20,12 @@ from flexai.scheduling.commands import Command, Evict, Park, Resize, SetJobState
 from flexai.scheduling.events import Event, JobSubmitted, MemberFinished, MemberStarted, Tick
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from flexai.model import Grant, Job
 
 EVICTED_EXIT_CODE = 143
+WATCH_EVERY = 1000
 GIVE_UP_AFTER_IDLE_TICKS = 100
 """Nothing runs, nothing comes and the decider stays silent this often: what waits will wait for ever."""
 
@@ -132,6 +133,8 @@ class Simulation:
     costs: Costs = field(default_factory=Costs)
     tick_ms: int = 60_000
     steps_per_tick: int = 10_000
+    watch: Callable[[float], None] = lambda _: None
+    """Told now and then which part of the jobs has ended."""
     _heap: list[tuple[int, int, Event, int]] = field(default_factory=list)
     _members: dict[tuple[str, int], _Member] = field(default_factory=dict)
     _spans: list[Span] = field(default_factory=list)
@@ -141,6 +144,7 @@ class Simulation:
     _n_waiting: int = 0
     _n_starts: int = 0
     _n_evictions: int = 0
+    _n_ended: int = 0
 
     def play(self, setup: Iterable[Event], jobs: Sequence[SimulatedJob], until_ms: int | None = None) -> Outcome:
         """Run to the end of the last job, or to ``until_ms``; jobs that can never start end the run as waiting."""
@@ -162,6 +166,8 @@ class Simulation:
             if isinstance(event, JobSubmitted):
                 self._n_waiting += event.job.n_members
             n_events += 1
+            if n_events % WATCH_EVERY == 0:
+                self.watch(self._n_ended / max(len(self._members), 1))
             commands = self.decider.step(event)
             for command in commands:
                 digest.update(repr(command).encode())
@@ -239,6 +245,7 @@ class Simulation:
         if event.exit_code == EVICTED_EXIT_CODE:
             self._n_waiting += 1
         else:
+            self._n_ended += 1
             member.booked.finished_ms = max(member.booked.finished_ms, event.at_ms)
         return True
 

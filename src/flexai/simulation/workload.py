@@ -91,6 +91,21 @@ def whole_cards(works: Sequence[Work]) -> list[Work]:
     return [replace(work, compute_milli=1000) if work.n_devices else work for work in works]
 
 
+def over_nodes(works: Sequence[Work], nodes: Sequence[Node]) -> list[Work]:
+    """Jobs wider than the widest node as gangs of equal members, as few as fit; the others as they are."""
+    widest = max((len(node.devices) for node in nodes), default=0)
+
+    def split(work: Work) -> Work:
+        if work.n_devices <= widest or not widest:
+            return work
+        parts = next(
+            n for n in range(2, work.n_devices + 1) if work.n_devices % n == 0 and work.n_devices // n <= widest
+        )
+        return replace(work, n_members=work.n_members * parts, n_devices=work.n_devices // parts)
+
+    return [split(work) for work in works]
+
+
 def one_queue(works: Sequence[Work]) -> list[Work]:
     """Everybody in one queue, so that nothing is owed between queues; the trace's queue stays visible as the user."""
     return [replace(work, queue="default", user=work.user or work.queue) for work in works]

@@ -7,12 +7,13 @@ import math
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from flexai.adapters.traces import (
     between,
@@ -25,32 +26,36 @@ from flexai.adapters.traces import (
 )
 from flexai.apps.simulator import report
 from flexai.apps.simulator.questions import parse_goal, smallest
-from flexai.simulation.deciders import POLICIES
+from flexai.simulation.deciders import NEED_TIMES, POLICIES, PRODUCT
 from flexai.simulation.experiment import PackedRun, TimedRun, run_by_amount, run_in_time
 from flexai.simulation.metrics import by_group, size_class
 from flexai.simulation.serving import question
-from flexai.simulation.workload import add_cards, capacity_milli, one_queue, whole_cards
+from flexai.simulation.workload import add_cards, capacity_milli, job_of, one_queue, over_nodes, whole_cards
 from flexai.wire.errors import BadInput
 from flexai.wire.trace import BadRows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from flexai.adapters.traces import LoadedTrace
     from flexai.model import Node
     from flexai.simulation.workload import Work
 
 EXIT_BAD_INPUT = 2
+MOST_ARRIVAL = 1000.0
 CARD_SIZES_GIB = (48, 80, 96, 141)
 FILLER_BYTES = 16 * 2.0**30
 
 
 def simulate(
     traces: Annotated[
-        list[str], typer.Argument(help="Trace files: openb, Philly, sacct or our own CSV (plain or .gz).")
+        list[str],
+        typer.Argument(help="Trace files: openb, Philly, GenAI serving, sacct, or our own CSV or YAML (plain or .gz)."),
     ],
     cluster: Annotated[str, typer.Option(help="Nodes, as 72x8:H200 or an openb node list.")] = "8x8",
-    policy: Annotated[str, typer.Option(help="hi, or a baseline: fifo, greedy, shortest, shortest-predicted.")] = "hi",
+    policy: Annotated[
+        str, typer.Option(help=f"{PRODUCT} (the product's), or a baseline: {', '.join(POLICIES[1:])}.")
+    ] = "hi",
     compare: Annotated[str, typer.Option(help="Several policies side by side, joined by commas.")] = "",
     seed: Annotated[list[int] | None, typer.Option(help="Seed of the shuffle (packing); may be given again.")] = None,
     arrival: Annotated[
@@ -107,6 +112,10 @@ def _simulate(ask: _Question) -> None:
     for name in ask.policies:
         if name not in POLICIES:
             raise BadInput("--policy", name, "is unknown", f"Choose one of {', '.join(POLICIES)}")
+    if not 0.0 <= ask.arrival <= MOST_ARRIVAL:
+        raise BadInput("--arrival", ask.arrival, f"is not within 0 and {MOST_ARRIVAL:g}", "Give for example 1.3")
+    if ask.more_cards < 0:
+        raise BadInput("--add-cards", ask.more_cards, "is below zero", "Give how many cards to add")
     bad = BadRows(skip=ask.skip_bad)
     if is_serving(ask.files[0]):
         _serving(ask, bad)
@@ -117,22 +126,32 @@ def _simulate(ask: _Question) -> None:
         raise BadInput(
             "--smallest-for", ask.goal, "needs a trace with times", "Give one with submissions and run times"
         )
+    lost = [name for name in ask.policies if name in NEED_TIMES and not timed]
+    if lost:
+        remedy = f"Choose one of {', '.join(name for name in POLICIES if name not in NEED_TIMES)}"
+        raise BadInput("--policy", lost[0], "orders a queue, and this trace has no times to make one", remedy)
     works = _works(ask, loaded, timed=timed)
     quiet = ask.json_file == "-"
     out = Console(stderr=quiet)
     runs: list[TimedRun | PackedRun] = []
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         for name in ask.policies:
-            task = progress.add_task(f"{name}: {len(works)} jobs")
-            runs.extend(_ask_in_time(ask, name, works) if timed else _ask_by_amount(ask, name, works))
+            task = progress.add_task(f"{name}: {len(works)} jobs", total=1.0)
+            ask_one = _ask_in_time if timed else _ask_by_amount
+            runs.extend(ask_one(ask, name, works, partial(_tell, progress, task)))
             progress.remove_task(task)
     _show(out, [run for run in runs if isinstance(run, TimedRun)], [run for run in runs if isinstance(run, PackedRun)])
     card = report.run_card(loaded, ask.seeds, " ".join(["flexai simulate", *sys.argv[1:]]), bad.n)
+    card["assumptions"] = report.assumptions(works, ask.nodes, ask.policies)
     _say(out, card, bad)
     if ask.plot_folder:
         _plot(out, runs, Path(ask.plot_folder))
     _write(ask, {"run_card": card, "runs": [run.plain() for run in runs]})
+
+
+def _tell(progress: Progress, task: TaskID, part: float) -> None:
+    progress.update(task, completed=part)
 
 
 def _serving(ask: _Question, bad: BadRows) -> None:
@@ -166,9 +185,9 @@ def _works(ask: _Question, loaded: Sequence[LoadedTrace], *, timed: bool) -> lis
     return one_queue(works) if ask.merge else works
 
 
-def _ask_in_time(ask: _Question, name: str, works: Sequence[Work]) -> list[TimedRun]:
+def _ask_in_time(ask: _Question, name: str, works: Sequence[Work], watch: Callable[[float], None]) -> list[TimedRun]:
     def play(on: Sequence[Node]) -> TimedRun:
-        return run_in_time(name, on, works, ask.arrival or 1.0, draws(ask.seeds[0]))
+        return run_in_time(name, on, over_nodes(works, on), ask.arrival or 1.0, draws(ask.seeds[0]), watch)
 
     if not ask.goal:
         return [play(on) for on in _clusters(ask)]
@@ -178,12 +197,13 @@ def _ask_in_time(ask: _Question, name: str, works: Sequence[Work]) -> list[Timed
     return found
 
 
-def _ask_by_amount(ask: _Question, name: str, works: Sequence[Work]) -> list[PackedRun]:
+def _ask_by_amount(ask: _Question, name: str, works: Sequence[Work], watch: Callable[[float], None]) -> list[PackedRun]:
     arrival = ask.arrival or 1.3
     runs = []
     for on in _clusters(ask):
         drawn = {seed: shuffled_arrivals(works, capacity_milli(on), arrival, seed) for seed in ask.seeds}
-        runs.append(run_by_amount(name, on, drawn, arrival, draws))
+        listed = [job_of(work, seq, 0) for seq, work in enumerate(works)]
+        runs.append(run_by_amount(name, on, drawn, arrival, draws, listed, watch))
     return runs
 
 
@@ -209,6 +229,8 @@ def _say(out: Console, card: dict[str, Any], bad: BadRows) -> None:
         out.print("joined from several traces: synthetic; the answer depends on the joining")
     if bad.n:
         out.print(f"{bad.n} rows skipped; the first: {bad.first[0]}")
+    for line in card.get("assumptions", ()):
+        out.print(f"assumed: {line}")
     out.print(f"commit {card['commit']}, {card['machine']}, seeds {card['seeds']}")
 
 

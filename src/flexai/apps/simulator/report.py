@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
+from flexai.simulation.deciders import ROUND_UP
+from flexai.simulation.workload import NOMINAL_MEMORY_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flexai.adapters.traces import LoadedTrace
+    from flexai.model import Node
     from flexai.simulation.experiment import PackedRun, TimedRun
     from flexai.simulation.metrics import Waits
     from flexai.simulation.serving import Hosting
+    from flexai.simulation.workload import Work
 
 
 def run_card(traces: Sequence[LoadedTrace], seeds: Sequence[int], command: str, skipped: int) -> dict[str, Any]:
@@ -34,6 +39,20 @@ def run_card(traces: Sequence[LoadedTrace], seeds: Sequence[int], command: str, 
         "command": command,
         "skipped_rows": skipped,
     }
+
+
+def assumptions(works: Sequence[Work], nodes: Sequence[Node], policies: Sequence[str]) -> list[str]:
+    """What the trace does not say and the run took for granted, in words."""
+    said = []
+    if any(work.n_devices and work.compute_milli < 1000 for work in works):
+        said.append(f"slices ask for {NOMINAL_MEMORY_BYTES >> 20} MiB of card memory, since the trace gives none")
+        rounded = [name for name in policies if name in ROUND_UP]
+        if rounded:
+            said.append(f"{', '.join(rounded)}: a whole card for every slice")
+    wide = sum(work.n_devices > max((len(node.devices) for node in nodes), default=0) for work in works)
+    if wide:
+        said.append(f"{wide} jobs wider than a node run as gangs over several")
+    return said
 
 
 def timed_table(runs: Sequence[TimedRun]) -> Table:
