@@ -31,5 +31,5 @@ def test_a_driver_that_does_not_say_how_busy_the_card_is_changes_nothing():
     assert figures({"a": 0}, {"a": 100}).used_milli("card", -1) == {("a", "card"): 500}
 
 
-def test_a_tenant_seen_once_has_used_nothing_yet():
-    assert figures({"a": 50}).used_milli("card", 1000) == {("a", "card"): 0}
+def test_of_a_tenant_seen_once_nothing_is_said():
+    assert figures({"a": 50}).used_milli("card", 1000) == {}

@@ -55,6 +55,16 @@ def test_alike_jobs_are_lent_to_until_what_is_idle_is_given_away():
     assert started(measured(scheduler, 100)) == ["guest", "small3", "small4"]
 
 
+def test_a_borrower_that_has_just_started_counts_as_using_what_it_asked_for():
+    scheduler = busy_card()
+    for seq in range(3, 6):
+        scheduler.step(JobSubmitted(seq, job(f"small{seq}", seq, 600, 3, TenantClass.BEST_EFFORT)))
+    assert started(measured(scheduler, 100)) == ["guest", "small3"]
+    used = tuple((name, 0, "card", 100) for name in ("owner", "guest", "small3"))
+    assert started(scheduler.step(UsageMeasured(500, 400, used))) == []
+    assert started(scheduler.step(UsageMeasured(1500, 400, used))) == ["small4", "small5"]
+
+
 def test_work_that_comes_later_is_lent_what_was_measured_before():
     scheduler = busy_card()
     assert started(measured(scheduler, 100)) == ["guest"]

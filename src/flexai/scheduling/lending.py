@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 LEAST_IDLE_MILLI = 100
 """Less than that of a card is not worth a start; changes of tenants and errors of measuring are of that size."""
 
+SETTLED_AFTER_MS = 1_200
+"""A card's own figure of how busy it is looks back a second: until then a borrower counts as using what it asked for,
+or the card that it has just filled would be lent again and again."""
+
 
 def run(state: State) -> None:
     """Grant what is lent where it became free; then start best-effort jobs on idle compute, in order of submission."""
@@ -105,11 +109,12 @@ def idle_milli(state: State) -> NDArray[np.int64]:
     idle = np.where(books.free_milli[:n] >= 0, ours, -1)
     for job_id in state.running:
         record = state.jobs[job_id]
+        is_new = state.now_ms - record.started_at_ms < SETTLED_AFTER_MS
         for index, member in enumerate(record.members):
             if member.hold is None:
                 continue
             for grant, column in zip(member.grants, member.hold.columns, strict=True):
                 asked = grant.compute_milli or record.shape.compute_milli
                 used = state.measured_milli.get((job_id, index, grant.device), asked)
-                idle[member.hold.row, column] -= used
+                idle[member.hold.row, column] -= max(used, asked) if is_new and member.lent else used
     return idle

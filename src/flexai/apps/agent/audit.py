@@ -26,6 +26,7 @@ _MEMORY_STEP_BYTES = 64 << 20
 _COMPUTE_STEP_MILLI = 50
 _IDLE_GRACE_MS = 10_000
 _SIGTERM = 15
+_HELD_BACK_MILLI = 200
 
 
 class Audit:
@@ -231,8 +232,10 @@ class Audit:
             used |= self.figures.used_milli(reading.uuid, reading.busy_milli)
         for tenant in fields["tenants"]:
             place = f"{tenant['job_id']}.{tenant['member']}", tenant["device"]
-            if place in used:
-                tenant["used_milli"] = used[place]
+            tenant["used_milli"] = used.get(place)
+            if place in used and tenant["stopped_milli"] >= _HELD_BACK_MILLI:
+                # It would take what is idle before anybody new could: so it counts as taken.
+                tenant["used_milli"] = max(used[place], tenant["wanted_milli"])
         return fields
 
     def usage_fields(self) -> dict[str, Any]:

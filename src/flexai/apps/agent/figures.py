@@ -77,18 +77,17 @@ class Figures:
 
         A tenant alone on a card holds it whether it works or not, and nothing in the log tells the two apart. So where
         all of them together held the card for longer than it was at work (``busy_milli``, as its driver says; -1 when
-        it does not), what they held is taken for that much less.
+        it does not), what they held is taken for that much less. One that was not there a moment ago is left out.
         """
-        places = [place for place in self.places() if place[1] == uuid]
-        got = {place: self._got_now(place) for place in places}
+        got = {}
+        for place in self.places():
+            before = self._before(place, _NOW_NS) if place[1] == uuid else None
+            if before is not None:
+                got[place] = _milli(self._readings[-1][2][place].held_ns, before[1].held_ns, before)
         total = sum(got.values())
         if 0 <= busy_milli < total:
             got = {place: milli * busy_milli // total for place, milli in got.items()}
         return got
-
-    def _got_now(self, place: Place) -> int:
-        before = self._before(place, _NOW_NS)
-        return _milli(self._readings[-1][2][place].held_ns, before[1].held_ns if before else 0, before)
 
     def _before(self, place: Place, window_ns: int) -> tuple[int, TenantUsage] | None:
         """The oldest reading within the window: (how long ago, counters)."""

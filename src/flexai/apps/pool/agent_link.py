@@ -139,9 +139,8 @@ class AgentLink:
 
     def used(self) -> tuple[tuple[str, int, str, int], ...]:
         """What each slice makes use of, as the agent measured it last: (job, member, card, thousandths)."""
-        return tuple(
-            (*key, int(view.get("used_milli", view.get("got_milli_1s", 0)))) for key, view in self._slices.items()
-        )
+        used = {key: view.get("used_milli", view.get("got_milli_1s", 0)) for key, view in self._slices.items()}
+        return tuple((*key, int(milli)) for key, milli in used.items() if milli is not None)
 
     def measured(self, job_id: str, member: int, device: str) -> dict[str, Any]:
         """What a slice got and holds, as the agent measured it last; empty when it has not."""
