@@ -3,13 +3,16 @@
 import pytest
 
 from flexai.adapters.settings import load_settings
+from flexai.adapters.settings.load import OVER_CAP
 from flexai.apps.cli.job_options import CLASSES, job_body, parse_words
+from flexai.model import OVER_CAP as MODEL_OVER_CAP
 from flexai.model import TenantClass
 from flexai.wire.errors import BadInput
 
 
-def test_the_classes_named_are_those_of_the_model():
+def test_the_words_offered_are_those_of_the_model():
     assert set(CLASSES) == set(TenantClass)
+    assert OVER_CAP == MODEL_OVER_CAP
 
 
 @pytest.mark.parametrize(

@@ -269,3 +269,10 @@ def test_json_of_a_run_says_how_it_went_on_standard_error(pool, flexai):
     result = flexai("run", "--json", "--", "echo", "output")
     assert result.stdout == "output\n"
     assert json.loads(result.stderr.splitlines()[-1]) == {"id": "7", "exit_code": 0}
+
+
+def test_what_the_pool_ended_is_told_why(pool, flexai):
+    pool.answers["GET", "/v1/jobs/7/wait"] = {"state": "failed", "cause": "time limit"}
+    result = flexai("run", "--", "sh", "-c", "kill -TERM $$")
+    assert result.returncode == -signal.SIGTERM
+    assert "job 7 was ended: time limit" in result.stderr

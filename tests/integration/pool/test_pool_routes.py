@@ -58,6 +58,10 @@ async def test_an_array_is_many_jobs_that_can_be_asked_for_and_cancelled_as_one(
         start = next(c for c in rig.agent.calls if c["op"] == "start" and c["job_id"] == "1_2")
         assert (start["env"]["FLEXAI_ARRAY_ID"], start["env"]["FLEXAI_ARRAY_INDEX"]) == ("1", "2")
         summary = await rig.get("/v1/jobs/1")
+        assert (summary["state"], summary["exit_code"]) == ("queued", None)
+        assert (await rig.client.get("/v1/jobs/1/logs")).json()["code"] == "IsArray"
+        waited = await rig.get("/v1/jobs/1/wait", timeout_ms=1)
+        assert waited["state"] == "queued"
         assert summary["counts"] == {"running": 2, "queued": 4}
         await rig.post("/v1/jobs/1/cancel")
         for job_id in response["ids"]:

@@ -1,16 +1,14 @@
 """Requests to the pool."""
 
-import http.client
 import json
-import os
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-_MAX_SOCKET_PATH = 107
+from flexai.adapters.pool_client.http1 import Answer, BrokenAnswer, ask, connected
+
 _READ_CHUNK = 65536
 
 
@@ -94,46 +92,23 @@ class PoolClient:
     @contextmanager
     def _answer(
         self, method: str, path: str, body: Any, query: dict[str, Any], timeout_s: float | None
-    ) -> Iterator[http.client.HTTPResponse]:
+    ) -> Iterator[Answer]:
         asked = {name: str(value) for name, value in query.items() if value is not None}
         target = quote(path, safe="/%") + (f"?{urlencode(asked)}" if asked else "")
-        connection = _UnixConnection(self.path, timeout_s)
+        payload = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"} if payload is not None else {}
         try:
-            payload = None if body is None else json.dumps(body).encode()
-            headers = {"Content-Type": "application/json"} if payload is not None else {}
-            connection.request(method, target, payload, headers)
-            response = connection.getresponse()
-            if response.status >= 400:
-                raise PoolRefused(response.status, _refusal(response.read()))
-            yield response
+            with (
+                connected(self.path, timeout_s) as connection,
+                closing(ask(connection, method, target, headers, payload)) as response,
+            ):
+                if response.status >= 400:
+                    raise PoolRefused(response.status, _refusal(response.read()))
+                yield response
         except TimeoutError:
             raise PoolUnreachable(self.path, f"no answer within {timeout_s} s") from None
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, BrokenAnswer) as error:
             raise PoolUnreachable(self.path, _problem(error)) from None
-        finally:
-            connection.close()
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """An HTTP connection over a Unix socket."""
-
-    def __init__(self, path: Path, timeout_s: float | None) -> None:
-        super().__init__("pool", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect; a path longer than the kernel takes goes through a descriptor of its folder."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        path = str(self._path)
-        if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
-            self.sock.connect(path)
-            return
-        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)
-        try:
-            self.sock.connect(f"/proc/self/fd/{folder}/{self._path.name}")
-        finally:
-            os.close(folder)
 
 
 def _problem(error: Exception) -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flexai.model import OVER_CAP
 from flexai.wire.errors import BadInput
 from flexai.wire.quantity import parse_duration_ms
+
+OVER_CAP = ("warn", "stop", "kill")  # as model.OVER_CAP has them; `run` reads settings and cannot wait for the model
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ def run(words: Sequence[str]) -> int:
     if error_number:
         print(f"flexai run: {program}: {os.strerror(error_number)}", file=sys.stderr)
     elif exit_code > 128 and child.signal:
+        if child.signal in {signal.SIGTERM, signal.SIGKILL} and (why := _why_ended(pool, job_id)):
+            print(f"flexai run: job {job_id} was ended: {why}", file=sys.stderr)
         _die_by(child.signal)
     return exit_code
 
@@ -177,6 +179,16 @@ def _quietly(action: Callable[[], object]) -> None:
         action()
     except (PoolUnreachable, PoolRefused, KeyboardInterrupt):
         return
+
+
+def _why_ended(pool: PoolClient, job_id: str) -> str:
+    """Why the pool ended the command, as its time limit; empty when somebody else did."""
+    try:
+        job = pool.get(f"/v1/jobs/{job_id}/wait", timeout_s=3.0, timeout_ms=1000)
+    except (PoolUnreachable, PoolRefused, KeyboardInterrupt):
+        return ""
+    cause = str(job.get("cause") or "")
+    return "" if cause == "exited" or cause.startswith("signal ") else cause
 
 
 def _failed(error: Exception) -> int:

@@ -12,6 +12,7 @@ from flexai.apps.pool.intake import admit
 from flexai.apps.pool.listing import list_jobs
 from flexai.apps.pool.service import Pool
 from flexai.apps.pool.views import job_view
+from flexai.model import JobState
 from flexai.wire import api
 
 _WAIT_DEFAULT_MS, _WAIT_MAX_MS = 60_000, 3_600_000
@@ -25,9 +26,15 @@ async def job_of(pool: Pool, request: Request, job_id: str) -> JobRecord:
         Refusal: there is none, or it is another user's (which looks the same).
     """
     record = await pool.record(api.check_job_id(job_id))
-    if record is None or not peer_of_request(request).owns(record.uid):
-        raise unknown(job_id)
-    return record
+    if record is not None and peer_of_request(request).owns(record.uid):
+        return record
+    if record is None and "_" not in job_id:
+        elements = await jobs_of(pool, request, job_id)
+        raise Refusal(
+            409, "IsArray", f"Job {job_id} is an array of {len(elements)}.", "job", job_id,
+            f"Name one of its elements, as {elements[0].id}",
+        )  # fmt: skip
+    raise unknown(job_id)
 
 
 async def jobs_of(pool: Pool, request: Request, job_id: str) -> list[JobRecord]:
@@ -66,12 +73,30 @@ async def views(pool: Pool, records: list[JobRecord]) -> list[dict[str, Any]]:
     return items
 
 
+async def job_or_array(pool: Pool, records: list[JobRecord], job_id: str) -> dict[str, Any]:
+    """What the id names: one job, or an array's summary with its first elements."""
+    if records[0].id == job_id:
+        return view(pool, records[0])
+    return array_view(records, await views(pool, records[:100]), job_id)
+
+
 def array_view(records: list[JobRecord], items: list[dict[str, Any]], job_id: str) -> dict[str, Any]:
     """An array as one thing: how many of its elements stand where."""
     counts: dict[str, int] = {}
     for record in records:
         counts[record.state.value] = counts.get(record.state.value, 0) + 1
-    return {"id": job_id, "array": True, "n_elements": len(records), "counts": counts, "items": items}
+    codes = [record.exit_code for record in records if record.exit_code]
+    return {
+        "id": job_id, "array": True, "state": array_state(records), "exit_code": codes[0] if codes else None,
+        "n_elements": len(records), "counts": counts, "items": items,
+    }  # fmt: skip
+
+
+def array_state(records: list[JobRecord]) -> str:
+    """The state of the element that is furthest from having succeeded."""
+    order = list(JobState)  # as jobs go through them; failed and cancelled come last
+    active = [record.state for record in records if not record.state.is_final]
+    return min(active, key=order.index) if active else max((record.state for record in records), key=order.index)
 
 
 def router(pool: Pool) -> APIRouter:
@@ -94,22 +119,20 @@ def router(pool: Pool) -> APIRouter:
     @routes.get("/{job_id}")
     async def job(request: Request, job_id: str) -> Response:
         """One job, or an array's summary."""
-        records = await jobs_of(pool, request, job_id)
-        if records[0].id == job_id:
-            return answer(view(pool, records[0]))
-        return answer(array_view(records, await views(pool, records[:100]), job_id))
+        return answer(await job_or_array(pool, await jobs_of(pool, request, job_id), job_id))
 
     @routes.get("/{job_id}/wait", openapi_extra=query(timeout_ms="answer after this long anyway"))
     async def wait(request: Request, job_id: str) -> Response:
-        """The job once it is final, or as it is when the time is up."""
-        record = await job_of(pool, request, job_id)
+        """The job once it is final (an array once all elements are), or as it is when the time is up."""
+        records = await jobs_of(pool, request, job_id)
         timeout_s = min(number(request, "timeout_ms", 0, 2**62, _WAIT_DEFAULT_MS), _WAIT_MAX_MS) / 1e3
         try:
             async with asyncio.timeout(timeout_s):
-                while not record.state.is_final:
-                    await pool.core.changed(record.id)
+                for record in records:
+                    while not record.state.is_final:
+                        await pool.core.changed(record.id)
         except TimeoutError:
             pass
-        return answer(view(pool, record))
+        return answer(await job_or_array(pool, records, job_id))
 
     return routes

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import sys
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,7 +100,7 @@ def _misused(words: Sequence[str], error: typer.TyperException) -> int:
 
 
 def _refused(words: Sequence[str], error: PoolRefused) -> int:
-    if error.status == http.client.BAD_REQUEST:
+    if error.status == HTTPStatus.BAD_REQUEST:
         return exits.BAD_INPUT
     return exits.NOT_STARTED if words[0] == "wait" else exits.REFUSED
 
