@@ -84,7 +84,9 @@ struct fx_slot {
     uint32_t pid_ns;        /* inode of /proc/self/ns/pid; 0 = not known */
     uint32_t n_begun;       /* charges begun and */
     uint32_t n_done;        /* done */
-    uint8_t reserved[68];
+    uint32_t n_imports;     /* allocations of other processes that this one holds */
+    uint32_t exported_mib[FX_MAX_DEVICES];  /* of what it is charged: others may hold it as well, and while any process
+                                               of the tenant has imports it stays charged, whoever of them is left */
 };
 enum fx_slot_flag {
     FX_SLOT_DRAINS = 1,     /* drained_gen is kept (the process can wait for its own work) */

@@ -155,6 +155,7 @@ void sm_inject_log_loss(struct sm_model *m, int card, uint32_t n_records);
 /* Figures, exact at sm_now. Counters only grow. */
 struct sm_card_figures {
     uint64_t memory_used_bytes;
+    uint64_t memory_most_bytes; /* ever in use at once */
     uint64_t busy_ns;        /* compute engine made progress */
     uint64_t copy_ns[SM_N_COPY];
     uint64_t copied_bytes[SM_N_COPY];

@@ -81,6 +81,7 @@ struct sc_figures {
     uint64_t memory_used, busy_ns;
     uint32_t utilisation_milli, memory_utilisation_milli, xid, reserved;
     uint64_t control_ns, n_switches;
+    uint64_t memory_most; /* ever in use at once */
 };
 
 struct sc_process {

@@ -2,7 +2,12 @@
 #include "glibc.h"
 #include "charge.h"
 
+#include <pthread.h>
+#include <unistd.h>
+
+#include "measure.h"
 #include "pools.h"
+#include "shared.h"
 
 #define MIB (1024ull * 1024)
 /* The driver serves what is under 1 MiB out of blocks of 2 MiB, and rounds the rest up to 2 MiB (H200, CUDA 13.0). */
@@ -22,9 +27,81 @@ static uint64_t up(uint64_t bytes, uint64_t unit)
     return bytes > UINT64_MAX - unit ? UINT64_MAX : (bytes + unit - 1) / unit * unit;
 }
 
+static uint32_t paused;
+
+void fx_pause(bool pause)
+{
+    __atomic_store_n(&paused, pause, __ATOMIC_SEQ_CST);
+}
+
+void fx_enter(void)
+{
+    for (int i = 0; i < 50 && __atomic_load_n(&paused, __ATOMIC_SEQ_CST); i++)
+        usleep(100); /* bounded: whoever is under way may wait for us */
+    __atomic_add_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+}
+
+void fx_leave(bool settled)
+{
+    if (settled)
+        __atomic_add_fetch(&fx_n_settled, 1, __ATOMIC_SEQ_CST);
+    __atomic_sub_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+}
+
+/* By card: what is charged beyond the allocations, the last measure, for a decrease must be seen twice, and whether some
+ * of it is an estimate. */
+static pthread_mutex_t extra_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t extra[FX_MAX_DEVICES], wish_before[FX_MAX_DEVICES], managed[FX_MAX_DEVICES];
+static bool estimated[FX_MAX_DEVICES];
+
+/* Before a refusal stands: what was freed in stream order, what was estimated too high, what pools hold for later. */
 bool fx_take_hard(int card, uint64_t bytes)
 {
-    return fx_take(card, bytes) || (fx_pools_settle(card) && fx_take(card, bytes));
+    if (fx_take(card, bytes) || (fx_pools_settle(card) && fx_take(card, bytes)))
+        return true;
+    fx_pools_squeeze(card);
+    return fx_take(card, bytes);
+}
+
+void fx_estimates_settle(int card)
+{
+    if (__atomic_load_n(&estimated[card], __ATOMIC_SEQ_CST))
+        fx_measure_twice();
+}
+
+bool fx_expect(int card, uint64_t bytes)
+{
+    if (card < 0 || bytes == 0)
+        return true;
+    fx_enter();
+    bool granted = fx_take_hard(card, bytes);
+    if (granted)
+        fx_extra_add(card, bytes);
+    else
+        fx_leave(false);
+    return granted;
+}
+
+void fx_expect_failed(int card, uint64_t bytes)
+{
+    if (card < 0)
+        return;
+    pthread_mutex_lock(&extra_lock);
+    uint64_t back = bytes < extra[card] ? bytes : extra[card];
+    extra[card] -= back;
+    pthread_mutex_unlock(&extra_lock);
+    fx_give(card, back);
+}
+
+void fx_extra_add(int card, uint64_t bytes)
+{
+    if (card < 0 || bytes == 0)
+        return;
+    pthread_mutex_lock(&extra_lock);
+    extra[card] += bytes;
+    wish_before[card] = UINT64_MAX;
+    estimated[card] = true;
+    pthread_mutex_unlock(&extra_lock);
 }
 
 bool fx_ticket_take(struct fx_ticket *ticket, uint64_t bytes)
@@ -34,7 +111,7 @@ bool fx_ticket_take(struct fx_ticket *ticket, uint64_t bytes)
         return true;
     if (FX_REAL(cuCtxGetCurrent, CUresult (*)(void **))(&ticket->owner) != CUDA_SUCCESS)
         ticket->owner = NULL;
-    __atomic_add_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+    fx_enter();
     ticket->small = bytes < SMALL;
     if (!ticket->small) {
         ticket->bytes = up(bytes, BLOCK);
@@ -60,7 +137,7 @@ bool fx_ticket_take(struct fx_ticket *ticket, uint64_t bytes)
         if (granted)
             return true;
     }
-    __atomic_sub_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+    fx_leave(false);
     return false;
 }
 
@@ -83,6 +160,15 @@ static void refund(int card, bool is_small, uint64_t bytes, uint64_t asked)
         fx_give(card, bytes);
 }
 
+static void refund_entry(const struct fx_entry *entry)
+{
+    if (entry->managed)
+        managed[entry->card] -= entry->small ? entry->other : entry->bytes;
+    if (entry->exported && fx_shared_freed(entry->card, entry->bytes))
+        return; /* others hold it still */
+    refund(entry->card, entry->small, entry->bytes, entry->other);
+}
+
 void fx_ticket_settle(struct fx_ticket *ticket, CUresult rc, enum fx_kind kind, uint64_t key)
 {
     if (ticket->card < 0)
@@ -94,25 +180,27 @@ void fx_ticket_settle(struct fx_ticket *ticket, CUresult rc, enum fx_kind kind, 
             entry->small = ticket->small;
             entry->other = ticket->asked;
             entry->owner = ticket->owner;
+            entry->managed = ticket->managed;
+            if (ticket->managed)
+                managed[ticket->card] += ticket->small ? ticket->asked : ticket->bytes;
         }
     } else {
         refund(ticket->card, ticket->small, ticket->bytes, ticket->asked);
     }
     fx_table_unlock();
-    __atomic_add_fetch(&fx_n_settled, 1, __ATOMIC_SEQ_CST);
-    __atomic_sub_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+    fx_leave(true);
 }
 
 bool fx_free_begin(enum fx_kind kind, uint64_t key, struct fx_entry *entry)
 {
     if (!fx.attached)
         return false;
-    __atomic_add_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+    fx_enter();
     fx_table_lock();
     bool known = fx_table_take(kind, key, entry);
     fx_table_unlock();
     if (!known)
-        __atomic_sub_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+        fx_leave(false);
     return known;
 }
 
@@ -122,15 +210,27 @@ void fx_free_end(bool known, CUresult rc, const struct fx_entry *entry)
         return;
     fx_table_lock();
     if (rc == CUDA_SUCCESS) {
-        refund(entry->card, entry->small, entry->bytes, entry->other);
+        refund_entry(entry);
     } else {
         struct fx_entry *again = fx_table_put((enum fx_kind)entry->kind, entry->key, entry->card, entry->bytes);
         if (again)
             *again = *entry;
     }
     fx_table_unlock();
-    __atomic_add_fetch(&fx_n_settled, 1, __ATOMIC_SEQ_CST);
-    __atomic_sub_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+    fx_leave(true);
+}
+
+void fx_free_later(const struct fx_entry *entry)
+{
+    fx_table_lock();
+    if (entry->managed)
+        managed[entry->card] -= entry->small ? entry->other : entry->bytes;
+    if (entry->small)
+        small_freed(entry->card, entry->other);
+    else if (!entry->exported || !fx_shared_freed(entry->card, entry->bytes))
+        fx_extra_add(entry->card, entry->bytes);
+    fx_table_unlock();
+    fx_leave(true);
 }
 
 void fx_free_owned(void *context)
@@ -142,31 +242,32 @@ void fx_free_owned(void *context)
         struct fx_entry *entry, gone;
         while ((entry = fx_table_next(OWNED[i], &at)))
             if (entry->owner == context && fx_table_take(OWNED[i], entry->key, &gone)) {
-                refund(gone.card, gone.small, gone.bytes, gone.other);
+                refund_entry(&gone);
                 at = 0; /* taking out moves others */
             }
     }
     fx_table_unlock();
 }
 
-/* By card: what is charged beyond the allocations, and the last measure, for a decrease must be seen twice. */
-static uint64_t extra[FX_MAX_DEVICES], wish_before[FX_MAX_DEVICES];
-
 void fx_extra_moved(int card, uint64_t bytes)
 {
+    pthread_mutex_lock(&extra_lock);
     extra[card] -= bytes < extra[card] ? bytes : extra[card];
     wish_before[card] = 0;
+    pthread_mutex_unlock(&extra_lock);
 }
 
 uint64_t fx_extra(int card)
 {
-    return extra[card];
+    return __atomic_load_n(&extra[card], __ATOMIC_SEQ_CST);
 }
 
 void fx_measured(int card, uint64_t used_bytes)
 {
-    uint64_t charged = __atomic_load_n(&fx.region.ledger->slot[fx.slot].charged_bytes[card], __ATOMIC_SEQ_CST);
-    uint64_t others = charged > extra[card] ? charged - extra[card] : 0;
+    pthread_mutex_lock(&extra_lock);
+    /* Managed pages are in no process's account, and neither is what others hold of ours after we have let go. */
+    uint64_t unseen = extra[card] + managed[card] + fx_shared_bytes(card);
+    uint64_t charged = fx_own(card), others = charged > unseen ? charged - unseen : 0;
     uint64_t wish = used_bytes > others ? used_bytes - others : 0;
     if (wish > extra[card]) {
         fx_take_fact(card, wish - extra[card]);
@@ -176,14 +277,19 @@ void fx_measured(int card, uint64_t used_bytes)
         fx_give(card, extra[card] - to);
         extra[card] = to;
     }
+    if (wish == wish_before[card]) /* twice the same: no estimate is left in it */
+        estimated[card] = false;
     wish_before[card] = wish;
+    pthread_mutex_unlock(&extra_lock);
 }
 
 void fx_charge_forget(void)
 {
-    fx_under_way = fx_n_settled = 0;
+    extra_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    fx_under_way = fx_n_settled = paused = 0;
     for (int card = 0; card < FX_MAX_DEVICES; card++) {
         small[card].bytes = small[card].charged = 0;
-        extra[card] = wish_before[card] = 0;
+        extra[card] = wish_before[card] = managed[card] = 0;
+        estimated[card] = false;
     }
 }

@@ -12,7 +12,7 @@ struct fx_ticket {
     uint64_t bytes;   /* charged */
     uint64_t asked;   /* of a small one: what it counts in its chunks */
     void *owner;
-    bool small;
+    bool small, managed;
 };
 
 /* Charge the current context's card for an allocation of `bytes`; false = answer CUDA_ERROR_OUT_OF_MEMORY. */
@@ -24,6 +24,8 @@ void fx_ticket_settle(struct fx_ticket *ticket, CUresult rc, enum fx_kind kind, 
  * when the driver refused. */
 bool fx_free_begin(enum fx_kind kind, uint64_t key, struct fx_entry *entry);
 void fx_free_end(bool known, CUresult rc, const struct fx_entry *entry);
+/* Freed, but at a time that only the driver knows. */
+void fx_free_later(const struct fx_entry *entry);
 /* Refund all that lived in a context that is gone. */
 void fx_free_owned(void *context);
 
@@ -35,9 +37,22 @@ void fx_measured(int card, uint64_t used_bytes);
 uint64_t fx_extra(int card);
 /* So much of it is another entry's from now on (a context's); the charge stays as it is. */
 void fx_extra_moved(int card, uint64_t bytes);
-/* Count of allocations between charge and settlement: nothing is measured while one is under way. */
+/* Around each allocation or free, charge included: nothing is measured while one is under way. */
+void fx_enter(void);
+void fx_leave(bool settled);
 extern uint32_t fx_under_way;
 extern uint32_t fx_n_settled;
+/* Let nothing new begin for a few milliseconds, so that a busy process is measured at all. */
+void fx_pause(bool paused);
+
+/* Charge for what takes memory that only the driver's ledger tells (code, stacks, buffers): an estimate before it is asked,
+ * put right when it is measured. False = answer CUDA_ERROR_OUT_OF_MEMORY. */
+bool fx_expect(int card, uint64_t bytes);
+/* Measure now, if some of a card's charge is an estimate. From within an allocation, before the driver is asked. */
+void fx_estimates_settle(int card);
+void fx_expect_failed(int card, uint64_t bytes);
+/* A charge whose end nobody will tell us: what is too much is given back when it is measured. */
+void fx_extra_add(int card, uint64_t bytes);
 void fx_charge_forget(void);
 void fx_contexts_forget(void);
 #endif

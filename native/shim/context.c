@@ -74,9 +74,13 @@ static void ended(CUcontext context)
 #define CREATE(call)                                                                                                   \
     int card = fx_card_of(device);                                                                                     \
     uint64_t bytes = context_bytes(card);                                                                              \
-    if (!fx_take_hard(card, bytes))                                                                                    \
+    fx_enter();                                                                                                        \
+    if (card >= 0 && !fx_take_hard(card, bytes)) {                                                                     \
+        fx_leave(false);                                                                                               \
         return CUDA_ERROR_OUT_OF_MEMORY;                                                                               \
+    }                                                                                                                  \
     CUresult rc = (call);                                                                                              \
+    fx_leave(true);                                                                                                    \
     if (created(rc, context, card, bytes))                                                                             \
         return rc;                                                                                                     \
     FX_REAL(cuCtxDestroy_v2, CUresult (*)(CUcontext))(*context);                                                       \
@@ -121,9 +125,13 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 {
     int card = fx_card_of(device);
     uint64_t bytes = card >= 0 && !primary_active(device) ? context_bytes(card) : 0;
-    if (!fx_take_hard(card, bytes))
+    fx_enter();
+    if (card >= 0 && !fx_take_hard(card, bytes)) {
+        fx_leave(false);
         return CUDA_ERROR_OUT_OF_MEMORY;
+    }
     CUresult rc = FX_REAL(cuDevicePrimaryCtxRetain, CUresult (*)(CUcontext *, CUdevice))(context, device);
+    fx_leave(true);
     if (created(rc, context, card, bytes)) {
         if (rc == CUDA_SUCCESS && card >= 0)
             primary[device] = *context;

@@ -20,6 +20,7 @@
 #include "gate.h"
 #include "measure.h"
 #include "pools.h"
+#include "shared.h"
 
 #define ROUND_US 100000
 static bool watched[FX_MAX_DEVICES];
@@ -151,6 +152,7 @@ static void *beat(void *argument)
             }
         if (round % 10 == 0) {
             fx_pools_settle(-1);
+            fx_shared_settle();
             fx_hello();
         } else if (agent.fd >= 0 && round < 10) {
             listen_to_agent();

@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "charge.h"
 #include "measure.h"
@@ -41,25 +42,32 @@ static void open_library(void)
     library = READY;
 }
 
-static void measure(uint32_t host_pid)
+/* `ours`: so many allocations under way are the caller's own, which has asked the driver for nothing yet. */
+static bool measure(uint32_t host_pid, uint32_t ours)
 {
+    bool all = true;
     static struct process found[1024];
     if (library == UNTRIED)
         open_library();
     if (library != READY)
-        return;
+        return true;
     for (uint32_t card = 0; card < fx.n_cards; card++) {
         uint32_t settled = __atomic_load_n(&fx_n_settled, __ATOMIC_SEQ_CST);
         unsigned n = sizeof found / sizeof *found;
         fx_pools_settle((int)card); /* what was freed in stream order is charged until then */
-        if (!device[card] || __atomic_load_n(&fx_under_way, __ATOMIC_SEQ_CST) || ask(device[card], &n, found) != 0)
+        if (!device[card])
             continue;
-        if (__atomic_load_n(&fx_under_way, __ATOMIC_SEQ_CST) || __atomic_load_n(&fx_n_settled, __ATOMIC_SEQ_CST) != settled)
-            continue; /* something changed meanwhile: next time */
+        if (__atomic_load_n(&fx_under_way, __ATOMIC_SEQ_CST) > ours || ask(device[card], &n, found) != 0 ||
+            __atomic_load_n(&fx_under_way, __ATOMIC_SEQ_CST) > ours ||
+            __atomic_load_n(&fx_n_settled, __ATOMIC_SEQ_CST) != settled) {
+            all = false; /* something changed meanwhile: next time */
+            continue;
+        }
         for (unsigned i = 0; i < n; i++)
             if (found[i].pid == host_pid && found[i].used_bytes != UINT64_MAX) /* not available under MIG, WSL */
                 fx_measured((int)card, found[i].used_bytes);
     }
+    return all;
 }
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -70,10 +78,30 @@ void fx_measure_forget(void)
     library = UNTRIED;
 }
 
+#define MOST_MISSED 3
+#define WAIT_STEPS 50
+
 void fx_measure(uint32_t host_pid)
 {
+    static int n_missed;
     pthread_mutex_lock(&lock);
-    measure(host_pid);
+    bool pausing = n_missed >= MOST_MISSED; /* it allocates without a break */
+    if (pausing) {
+        fx_pause(true);
+        for (int i = 0; i < WAIT_STEPS && __atomic_load_n(&fx_under_way, __ATOMIC_SEQ_CST); i++)
+            usleep(100);
+    }
+    n_missed = measure(host_pid, 0) ? 0 : n_missed + 1;
+    if (pausing)
+        fx_pause(false);
+    pthread_mutex_unlock(&lock);
+}
+
+void fx_measure_twice(void)
+{
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < 2; i++)
+        measure(fx_host_pid(), 1);
     pthread_mutex_unlock(&lock);
 }
 
@@ -81,7 +109,7 @@ uint64_t fx_measure_now(int card)
 {
     pthread_mutex_lock(&lock);
     uint64_t before = fx_extra(card);
-    measure(fx_host_pid());
+    measure(fx_host_pid(), 0);
     uint64_t after = fx_extra(card), took = after > before ? after - before : 0;
     fx_extra_moved(card, took);
     pthread_mutex_unlock(&lock);

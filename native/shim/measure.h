@@ -9,5 +9,7 @@
 void fx_measure(uint32_t host_pid);
 /* Once now, for what a context took: the bytes by which the charge of a card grew; they are the caller's to refund. */
 uint64_t fx_measure_now(int card);
+/* From within an allocation that has not asked the driver yet: a decrease counts at once. */
+void fx_measure_twice(void);
 void fx_measure_forget(void);
 #endif

@@ -12,6 +12,8 @@ FX_EXPORT CUresult cuMemAllocPitch(CUdeviceptr_v1 *at, unsigned *pitch, unsigned
 FX_EXPORT CUresult cuMemAllocManaged(CUdeviceptr *at, size_t bytes, unsigned flags);
 FX_EXPORT CUresult cuMemFree_v2(CUdeviceptr at);
 FX_EXPORT CUresult cuMemFree(CUdeviceptr_v1 at);
+FX_EXPORT CUresult cuMemFreeAsync(CUdeviceptr at, CUstream stream);
+FX_EXPORT CUresult cuMemFreeAsync_ptsz(CUdeviceptr at, CUstream stream);
 FX_EXPORT CUresult cuArrayCreate_v2(CUarray *array, const struct cu_array_desc *desc);
 FX_EXPORT CUresult cuArrayCreate(CUarray *array, const unsigned *desc);
 FX_EXPORT CUresult cuArray3DCreate_v2(CUarray *array, const struct cu_array3d_desc *desc);
@@ -86,6 +88,7 @@ CUresult cuMemAllocManaged(CUdeviceptr *at, size_t bytes, unsigned flags)
     struct fx_ticket ticket;
     if (!fx_ticket_take(&ticket, bytes))
         return CUDA_ERROR_OUT_OF_MEMORY;
+    ticket.managed = true;
     CUresult rc = FX_REAL(cuMemAllocManaged, CUresult (*)(CUdeviceptr *, size_t, unsigned))(at, bytes, flags);
     fx_ticket_settle(&ticket, rc, FX_KIND_MEMORY, rc == CUDA_SUCCESS ? *at : 0);
     return rc;
@@ -217,6 +220,30 @@ CUresult cuMipmappedArrayDestroy(CUmipmappedArray array)
     CUresult rc = FX_REAL(cuMipmappedArrayDestroy, CUresult (*)(CUmipmappedArray))(array);
     fx_free_end(known, rc, &entry);
     return rc;
+}
+
+/* Stream-ordered frees of what was allocated otherwise: the driver has it back when the stream is there, and only its
+ * ledger tells when that was. */
+static CUresult free_async(CUdeviceptr at, CUstream stream, CUresult (*real)(CUdeviceptr, CUstream))
+{
+    struct fx_entry entry;
+    bool known = fx_free_begin(FX_KIND_MEMORY, at, &entry);
+    CUresult rc = real(at, stream);
+    if (known && rc == CUDA_SUCCESS)
+        fx_free_later(&entry);
+    else
+        fx_free_end(known, rc, &entry);
+    return rc;
+}
+
+CUresult cuMemFreeAsync(CUdeviceptr at, CUstream stream)
+{
+    return free_async(at, stream, FX_REAL(cuMemFreeAsync, CUresult (*)(CUdeviceptr, CUstream)));
+}
+
+CUresult cuMemFreeAsync_ptsz(CUdeviceptr at, CUstream stream)
+{
+    return free_async(at, stream, FX_REAL(cuMemFreeAsync_ptsz, CUresult (*)(CUdeviceptr, CUstream)));
 }
 
 static uint64_t least(uint64_t a, uint64_t b)

@@ -7,6 +7,7 @@
 #include "glibc.h"
 #include "pools.h"
 #include "charge.h"
+#include "shared.h"
 
 FX_EXPORT CUresult cuMemAllocAsync(CUdeviceptr *at, size_t bytes, CUstream stream);
 FX_EXPORT CUresult cuMemAllocAsync_ptsz(CUdeviceptr *at, size_t bytes, CUstream stream);
@@ -55,6 +56,7 @@ bool fx_pools_settle(int card)
     while ((entry = fx_table_next(FX_KIND_POOL, &position)))
         if (card < 0 || entry->card == card)
             gave |= settle(entry);
+    gave |= fx_graphs_settle(card);
     fx_table_unlock();
     return gave;
 }
@@ -67,22 +69,32 @@ static bool capturing(CUstream stream, bool per_thread)
     return rc != CUDA_SUCCESS || status != 0;
 }
 
-/* Let the pools of a card give back what nothing uses: finish what is queued, trim, look again. */
-static void squeeze(int card)
+#define MOST_POOLS 256
+
+static void trim(int card)
 {
-    FX_REAL(cuCtxSynchronize, CUresult (*)(void))();
-    CUmemoryPool pools[64];
+    CUmemoryPool pools[MOST_POOLS];
     int n = 0;
     uint64_t position = 0;
     struct fx_entry *entry;
     fx_table_lock();
-    while (n < 64 && (entry = fx_table_next(FX_KIND_POOL, &position)))
+    while (n < MOST_POOLS && (entry = fx_table_next(FX_KIND_POOL, &position)))
         if (entry->card == card)
             pools[n++] = (CUmemoryPool)entry->key;
     fx_table_unlock();
     for (int i = 0; i < n; i++)
         FX_REAL(cuMemPoolTrimTo, CUresult (*)(CUmemoryPool, size_t))(pools[i], 0);
+    fx_graphs_trim(card);
     fx_pools_settle(card);
+}
+
+void fx_pools_squeeze(int card)
+{
+    if (!fx_capturing()) /* whoever waits for a capture spoils it */
+        FX_REAL(cuCtxSynchronize, CUresult (*)(void))();
+    trim(card);
+    fx_shared_settle();
+    fx_estimates_settle(card);
 }
 
 /* Charge the growth of a pool before an allocation; the lock is held. */
@@ -126,20 +138,20 @@ static CUresult allocate(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstr
         counted = FX_REAL(cuDeviceGetMemPool, CUresult (*)(CUmemoryPool *, CUdevice))(&pool, fx.ordinal_of[card]) ==
                   CUDA_SUCCESS;
     if (counted) {
-        __atomic_add_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+        fx_enter();
         fx_table_lock();
         struct fx_entry *entry = pool_entry(pool, card);
         bool granted = !entry || entry->card < 0 || charge_growth(entry, bytes);
         if (!granted) {
             fx_table_unlock();
-            squeeze(card);
+            fx_pools_squeeze(card);
             fx_table_lock();
             entry = pool_entry(pool, card);
             granted = !entry || charge_growth(entry, bytes);
         }
         if (!granted) {
             fx_table_unlock();
-            __atomic_sub_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+            fx_leave(false);
             return CUDA_ERROR_OUT_OF_MEMORY;
         }
     }
@@ -155,8 +167,7 @@ static CUresult allocate(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstr
         if (entry && entry->card >= 0)
             settle(entry);
         fx_table_unlock();
-        __atomic_add_fetch(&fx_n_settled, 1, __ATOMIC_SEQ_CST);
-        __atomic_sub_fetch(&fx_under_way, 1, __ATOMIC_SEQ_CST);
+        fx_leave(true);
     }
     return rc;
 }
@@ -185,15 +196,19 @@ CUresult cuMemPoolCreate(CUmemoryPool *pool, const struct cu_pool_props *props)
 {
     CUresult rc = FX_REAL(cuMemPoolCreate, CUresult (*)(CUmemoryPool *, const struct cu_pool_props *))(pool, props);
     if (rc == CUDA_SUCCESS && fx.attached) {
-        bool ours = props && props->location.type == CU_MEM_LOCATION_DEVICE; /* else the host's memory */
+        /* A pool of the host's memory takes none of the card; one of managed memory may, whatever place it prefers. */
+        int card = !props                                            ? -1
+                   : props->location.type == CU_MEM_LOCATION_DEVICE ? fx_card_of(props->location.id)
+                   : props->type == CU_MEM_ALLOCATION_MANAGED       ? fx_current_card()
+                                                                    : -1;
         fx_table_lock();
-        fx_table_put(FX_KIND_POOL, (uint64_t)*pool, ours ? fx_card_of(props->location.id) : -1, 0);
+        fx_table_put(FX_KIND_POOL, (uint64_t)*pool, card, 0);
         fx_table_unlock();
     }
     return rc;
 }
 
-/* Allocations outlive their pool; what they use stays charged, for nobody can be asked about it any more. */
+/* Allocations outlive their pool: what they use stays charged until the driver's ledger shows them gone. */
 CUresult cuMemPoolDestroy(CUmemoryPool pool)
 {
     fx_table_lock();
@@ -202,8 +217,11 @@ CUresult cuMemPoolDestroy(CUmemoryPool pool)
     if (entry && entry->card >= 0 && !pool_ask(pool, CU_MEMPOOL_ATTR_USED_CURRENT, &used))
         used = entry->bytes;
     CUresult rc = FX_REAL(cuMemPoolDestroy, CUresult (*)(CUmemoryPool))(pool);
-    if (rc == CUDA_SUCCESS && fx_table_take(FX_KIND_POOL, (uint64_t)pool, &gone) && gone.bytes > used)
-        fx_give(gone.card, gone.bytes - used);
+    if (rc == CUDA_SUCCESS && fx_table_take(FX_KIND_POOL, (uint64_t)pool, &gone)) {
+        uint64_t kept = up(used, BLOCK) < gone.bytes ? up(used, BLOCK) : gone.bytes;
+        fx_give(gone.card, gone.bytes - kept);
+        fx_extra_add(gone.card, kept);
+    }
     fx_table_unlock();
     return rc;
 }

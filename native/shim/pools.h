@@ -2,7 +2,15 @@
 #ifndef FLEXAI_POOLS_H
 #define FLEXAI_POOLS_H
 #include <stdbool.h>
-/* Bring the charge of every pool of a card (-1: all) to what the driver says it has reserved. True when something was
- * given back. */
+/* Bring the charge of pools and graphs of a card (-1: all) to what the driver says they have reserved. True when something
+ * was given back. */
 bool fx_pools_settle(int card);
+/* Before a refusal stands: wait for what is queued (unless something is being captured), have pools and graphs give back
+ * what nothing uses, and put right what was estimated. */
+void fx_pools_squeeze(int card);
+bool fx_graphs_settle(int card); /* under the table's lock */
+void fx_graphs_trim(int card);
+void fx_graphs_forget(void);
+/* Streams of this process that are being captured. */
+bool fx_capturing(void);
 #endif

@@ -195,12 +195,22 @@ static void slot_wipe(struct fx_slot *slot)
     STORE(slot->n_launches, 0u);
     STORE(slot->n_begun, 0u);
     STORE(slot->n_done, 0u);
+    STORE(slot->n_imports, 0u);
     for (int device = 0; device < FX_MAX_DEVICES; device++) {
         STORE(slot->inflight[device], 0u);
         STORE(slot->drained_gen[device], 0u);
         STORE(slot->busy_until_ns[device], 0u);
         STORE(slot->waiting_on[device], 0u);
+        STORE(slot->exported_mib[device], 0u);
     }
+}
+
+int fx_importer(struct fx_ledger *ledger, uint32_t but)
+{
+    for (int i = 0; i < FX_MAX_SLOTS; i++)
+        if ((uint32_t)i != but && LOAD(ledger->slot[i].pid) && LOAD(ledger->slot[i].n_imports))
+            return i;
+    return -1;
 }
 
 int fx_slot_take(struct fx_ledger *ledger, uint32_t pid, uint64_t start_ticks, uint32_t pid_ns, uint64_t now_ns)
@@ -222,8 +232,15 @@ int fx_slot_take(struct fx_ledger *ledger, uint32_t pid, uint64_t start_ticks, u
 void fx_slot_release(struct fx_ledger *ledger, uint32_t index)
 {
     struct fx_slot *slot = &ledger->slot[index];
+    int heir = fx_importer(ledger, index);
     for (uint32_t device = 0; device < FX_MAX_DEVICES; device++) {
         uint64_t bytes = __atomic_exchange_n(&slot->charged_bytes[device], 0, __ATOMIC_SEQ_CST);
+        uint64_t kept = (uint64_t)LOAD(slot->exported_mib[device]) << 20;
+        kept = heir < 0 ? 0 : kept < bytes ? kept : bytes;
+        if (kept) { /* still on the card while others hold it: theirs to pay from now on */
+            ADD(ledger->slot[heir].charged_bytes[device], kept);
+            bytes -= kept;
+        }
         if (bytes)
             take_down(&ledger->charged_bytes[device], bytes);
     }

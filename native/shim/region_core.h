@@ -42,7 +42,10 @@ void fx_refund(struct fx_ledger *ledger, uint32_t slot, uint32_t device, uint64_
 
 /* Take a slot for this process. Returns its index, or -1 when all are taken. */
 int fx_slot_take(struct fx_ledger *ledger, uint32_t pid, uint64_t start_ticks, uint32_t pid_ns, uint64_t now_ns);
-/* Give back what the slot charged, and the slot. Under fx_reap_lock when the slot is not the caller's own. */
+/* A slot other than `but` whose process holds allocations of others; -1 = none. */
+int fx_importer(struct fx_ledger *ledger, uint32_t but);
+/* Give back what the slot charged, and the slot; what it let others hold is charged to one of those that do. Under
+ * fx_reap_lock when the slot is not the caller's own. */
 void fx_slot_release(struct fx_ledger *ledger, uint32_t slot);
 /* Put the fast copies right if no charge is under way. Returns false when one was. Under fx_reap_lock. */
 bool fx_reconcile(struct fx_ledger *ledger);

@@ -11,11 +11,16 @@
 #include "charge.h"
 #include "gate.h"
 #include "measure.h"
+#include "pools.h"
+#include "shared.h"
 #include "table.h"
 
 struct fx_state fx;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static bool prepared;
+/* By card: what this process has charged, kept in step with its slot. */
+static pthread_mutex_t own_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t own[FX_MAX_DEVICES];
 
 static void say(const char *what)
 {
@@ -31,11 +36,15 @@ static void after_fork(void)
 {
     pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
     lock = fresh;
+    own_lock = fresh;
+    memset(own, 0, sizeof own);
     fx.attached = false;
     fx_table_forget();
     fx_charge_forget();
     fx_measure_forget();
     fx_contexts_forget();
+    fx_graphs_forget();
+    fx_shared_forget();
     fx_gate_forget();
     fx_threads_forget();
 }
@@ -159,25 +168,68 @@ uint64_t fx_cap(int card)
     return card >= 0 && fx_limits_read(fx.region.policy, (uint32_t)card, &limits) ? limits.memory_bytes : UINT64_MAX;
 }
 
+static bool charge(int card, uint64_t bytes)
+{
+    uint64_t cap = fx_cap(card);
+    pthread_mutex_lock(&own_lock);
+    bool granted = fx_charge(fx.region.ledger, fx.slot, (uint32_t)card, bytes, cap);
+    if (granted)
+        own[card] += bytes;
+    pthread_mutex_unlock(&own_lock);
+    return granted;
+}
+
 bool fx_take(int card, uint64_t bytes)
 {
     if (card < 0 || bytes == 0)
         return true;
-    if (fx_charge(fx.region.ledger, fx.slot, (uint32_t)card, bytes, fx_cap(card)))
-        return true;
     /* A dead process of the tenant may still hold its charge. */
-    return fx_reap(fx.region.ledger, fx.dir, fx.pid_ns, 0) > 0 &&
-           fx_charge(fx.region.ledger, fx.slot, (uint32_t)card, bytes, fx_cap(card));
+    return charge(card, bytes) ||
+           (fx_reap(fx.region.ledger, fx.dir, fx.pid_ns, 0) > 0 && charge(card, bytes));
 }
 
 void fx_take_fact(int card, uint64_t bytes)
 {
-    if (card >= 0 && bytes)
-        fx_charge_fact(fx.region.ledger, fx.slot, (uint32_t)card, bytes);
+    if (card < 0 || bytes == 0)
+        return;
+    pthread_mutex_lock(&own_lock);
+    fx_charge_fact(fx.region.ledger, fx.slot, (uint32_t)card, bytes);
+    own[card] += bytes;
+    pthread_mutex_unlock(&own_lock);
 }
 
 void fx_give(int card, uint64_t bytes)
 {
-    if (card >= 0 && bytes)
-        fx_refund(fx.region.ledger, fx.slot, (uint32_t)card, bytes);
+    if (card < 0 || bytes == 0)
+        return;
+    pthread_mutex_lock(&own_lock);
+    fx_refund(fx.region.ledger, fx.slot, (uint32_t)card, bytes);
+    own[card] -= bytes < own[card] ? bytes : own[card];
+    pthread_mutex_unlock(&own_lock);
+}
+
+uint64_t fx_own(int card)
+{
+    return __atomic_load_n(&own[card], __ATOMIC_SEQ_CST);
+}
+
+void fx_disown(void)
+{
+    struct fx_slot *slot = &fx.region.ledger->slot[fx.slot];
+    if (__atomic_load_n(&slot->n_imports, __ATOMIC_SEQ_CST))
+        return;
+    int heir = fx_importer(fx.region.ledger, fx.slot);
+    pthread_mutex_lock(&own_lock);
+    for (uint32_t card = 0; card < fx.n_cards; card++) {
+        uint64_t charged = __atomic_load_n(&slot->charged_bytes[card], __ATOMIC_SEQ_CST);
+        if (charged <= own[card])
+            continue;
+        if (heir >= 0) {
+            __atomic_sub_fetch(&slot->charged_bytes[card], charged - own[card], __ATOMIC_SEQ_CST);
+            __atomic_add_fetch(&fx.region.ledger->slot[heir].charged_bytes[card], charged - own[card], __ATOMIC_SEQ_CST);
+        } else {
+            fx_refund(fx.region.ledger, fx.slot, card, charged - own[card]);
+        }
+    }
+    pthread_mutex_unlock(&own_lock);
 }

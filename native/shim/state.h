@@ -45,6 +45,10 @@ uint64_t fx_cap(int card);
 bool fx_take(int card, uint64_t bytes);
 void fx_take_fact(int card, uint64_t bytes);
 void fx_give(int card, uint64_t bytes);
+/* What this process charged itself: its slot without what it pays for the dead. */
+uint64_t fx_own(int card);
+/* Give back what it pays for the dead, or hand it to another importer, once it holds nothing of others. */
+void fx_disown(void);
 
 /* Call the driver's own function. */
 #define FX_REAL(name, type) ((type)__atomic_load_n(&cuda_real[FX_##name], __ATOMIC_RELAXED))

@@ -15,8 +15,9 @@ enum fx_kind {
     FX_KIND_HANDLE = 4,  /* CUmemGenericAllocationHandle; `other` = number of the physical allocation */
     FX_KIND_MAP = 5,     /* mapped address; `other` = number, `length` */
     FX_KIND_POOL = 6,    /* CUmemoryPool; `bytes` = what of it is charged */
-    FX_KIND_EXEC = 7,    /* CUgraphExec with allocation nodes */
+    FX_KIND_EXEC = 7,    /* CUgraphExec with allocation nodes, by card (see graphs.c); `other` = their bytes */
     FX_KIND_CONTEXT = 8, /* CUcontext */
+    FX_KIND_IMPORT = 9,  /* address or handle of what another process allocated */
 };
 
 struct fx_entry {
@@ -30,6 +31,8 @@ struct fx_entry {
     int8_t card;
     uint8_t kind; /* 0 = free */
     bool small;
+    bool managed;  /* in nobody's account at the driver */
+    bool exported; /* other processes may hold it */
 };
 
 /* The lock is held by the caller over a sequence of these. */

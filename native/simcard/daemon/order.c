@@ -49,9 +49,11 @@ static int show(int connection)
             ask(connection, &processes, &reply, p, sizeof p))
             return 1;
         printf("{\"card\": %d, \"uuid\": \"%s\", \"name\": \"%s\", \"memory_bytes\": %llu, \"used_bytes\": %llu, "
+               "\"most_used_bytes\": %llu, "
                "\"busy_ns\": %llu, \"utilisation_milli\": %u, \"n_switches\": %llu, \"control_ns\": %llu, \"xid\": %u, "
                "\"processes\": [",
                i, card.uuid, card.name, (unsigned long long)card.memory_bytes, (unsigned long long)f.memory_used,
+               (unsigned long long)f.memory_most,
                (unsigned long long)f.busy_ns, f.utilisation_milli, (unsigned long long)f.n_switches,
                (unsigned long long)f.control_ns, f.xid);
         for (int j = 0; j < (int)reply.a && j < MAX_LISTED; j++)

@@ -96,7 +96,7 @@ static bool figures(struct server *s, struct connection *c, int index)
     struct sc_figures out = {
         .memory_used = f.memory_used_bytes, .busy_ns = f.busy_ns, .utilisation_milli = f.utilisation_milli,
         .memory_utilisation_milli = f.memory_utilisation_milli, .xid = sm_card_xid(s->model, index),
-        .control_ns = f.control_ns, .n_switches = f.n_switches};
+        .control_ns = f.control_ns, .n_switches = f.n_switches, .memory_most = f.memory_most_bytes};
     connection_reply(c, 0, 0, 0, &out, sizeof out, -1);
     return true;
 }

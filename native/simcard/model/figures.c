@@ -27,6 +27,7 @@ void sm_card_figures(const struct sm_model *m, int card, struct sm_card_figures 
 {
     const struct sm_card *c = &m->cards[card];
     *f = (struct sm_card_figures){.memory_used_bytes = c->memory_used,
+                                  .memory_most_bytes = c->memory_most,
                                   .busy_ns = c->busy_ns,
                                   .n_switches = c->n_switches,
                                   .n_kernels = c->n_kernels,

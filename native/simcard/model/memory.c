@@ -22,6 +22,12 @@ struct sm_shared {
     struct sm_holder *holders;
 };
 
+static void add_used(struct sm_card *c, uint64_t bytes)
+{
+    c->memory_used += bytes;
+    c->memory_most = c->memory_used > c->memory_most ? c->memory_used : c->memory_most;
+}
+
 static struct sm_card *card_of(const struct sm_process *p, int card)
 {
     return card >= 0 && card < p->model->n_cards ? &p->model->cards[card] : NULL;
@@ -48,7 +54,7 @@ int sm_memory_take(struct sm_process *p, int card, uint64_t bytes)
     make_room(c, bytes);
     if (bytes > c->spec->memory_bytes - c->memory_used)
         return -ENOMEM;
-    c->memory_used += bytes;
+    add_used(c, bytes);
     p->memory_bytes[card] += bytes;
     return 0;
 }
@@ -69,7 +75,7 @@ uint64_t sm_memory_place(struct sm_process *p, int card, uint64_t bytes)
     uint64_t free_bytes = c && !c->xid ? c->spec->memory_bytes - c->memory_used : 0;
     uint64_t placed = bytes < free_bytes ? bytes : free_bytes;
     if (placed) {
-        c->memory_used += placed;
+        add_used(c, placed);
         p->placed_bytes[card] += placed;
     }
     return placed;

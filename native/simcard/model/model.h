@@ -103,7 +103,7 @@ struct sm_card {
     struct sm_stream *timed;
     struct sm_log *logs;
     uint64_t copy_free_at[SM_N_COPY];
-    uint64_t memory_used;
+    uint64_t memory_used, memory_most;
     uint64_t lock_free_at;   /* the card's own driver lock */
     uint32_t xid;
     uint32_t n_log_losses;

@@ -24,7 +24,7 @@ SLOT_COLLECTIVE: Final = 2
 # Layouts, little-endian. Offsets are checked against the C header by tests/native/shim/test_layout.py.
 HEAD = struct.Struct("<QIIII64sQ32s")  # magic, version, size, seq, n_devices, tenant, heartbeat_ns
 DEVICE = struct.Struct("<64sQIIIIIIIIQ16s")
-SLOT = struct.Struct(f"<IIQQQII{MAX_DEVICES}Q{2 * MAX_DEVICES}IQ{MAX_DEVICES}Q{MAX_DEVICES}I3I68s")
+SLOT = struct.Struct(f"<IIQQQII{MAX_DEVICES}Q{2 * MAX_DEVICES}IQ{MAX_DEVICES}Q{MAX_DEVICES}I4I{MAX_DEVICES}I")
 LEDGER_HEAD = struct.Struct(f"<QII{MAX_DEVICES}Q{MAX_DEVICES}Q{MAX_DEVICES}QI{MAX_DEVICES}I44s")
 
 POLICY_BYTES: Final = HEAD.size + DEVICE.size * MAX_DEVICES

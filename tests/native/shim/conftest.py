@@ -1,10 +1,13 @@
 """A driver that can be capped, and tenant directories, for tests of the shim."""
 
+import json
 import mmap
 import os
 import struct
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,8 @@ from flexai.wire.region import Ledger, Limits, Slot
 HERE = Path(__file__).parent
 UUID = "GPU-00112233-4455-6677-8899-aabbccddeeff"  # what stub_cuda.c says
 GIB = 1 << 30
+CAP = 2 * GIB
+SIMCARD = program("flexai-simcard")
 
 
 @pytest.fixture(scope="session")
@@ -107,3 +112,83 @@ def tenant(tmp_path, stub):
     made = Tenant(tmp_path, stub, cap=1 * GIB, capacity=4 * GIB)
     yield made
     made.end()
+
+
+def until(condition, timeout_s: float = 15.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.05)
+
+
+class Card:
+    """A simulated card and one tenant on the second of two."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket, self.dir = folder / "s", folder / "t"
+        self.daemon = subprocess.Popen(
+            [SIMCARD, "--socket", self.socket, "--cards", "h200:2"], stdout=subprocess.PIPE, text=True
+        )
+        self.started: list[subprocess.Popen[str]] = []
+        self.daemon.stdout.readline()
+        self.uuid = self.look(1)["uuid"]
+        self.dir.mkdir()
+        (self.dir / "policy").write_bytes(region.policy_image("t1"))
+        (self.dir / "ledger").write_bytes(region.ledger_image())
+        with (self.dir / "policy").open("r+b") as file, mmap.mmap(file.fileno(), 0) as policy:
+            region.write_limits(policy, [region.Limits(self.uuid, CAP, 500, 500)])
+        shims = [library(f"shim/{name}") for name in ("libcuda.so.1", "libnvidia-ml.so.1")]
+        self.env = {
+            **os.environ,
+            "LD_PRELOAD": ":".join(map(str, shims)),
+            "FLEXAI_TENANT_DIR": str(self.dir),
+            "FLEXAI_SIMCARD": str(self.socket),
+            "FLEXAI_REAL_CUDA": str(library("simcard/libcuda.so.1")),
+            "FLEXAI_REAL_NVML": str(library("simcard/libnvidia-ml.so.1")),
+            "CUDA_VISIBLE_DEVICES": self.uuid,
+            "PYTHONPATH": str(Path(__file__).parent),
+        }
+
+    def look(self, card: int) -> dict:
+        """What the card says of itself."""
+        said = subprocess.check_output([SIMCARD, "--socket", self.socket, "show"], text=True)
+        return json.loads(said.splitlines()[card])
+
+    def used(self) -> int:
+        return self.look(1)["used_bytes"]
+
+    def start(self, code: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"from driver import *\nopen_card()\n{code}"],
+            env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def run(self, code: str) -> str:
+        return self.start(code).communicate(timeout=60)[0]
+
+    def charged(self) -> int:
+        return region.decode_ledger((self.dir / "ledger").read_bytes()).charged_bytes[0]
+
+    def reap(self) -> None:
+        """Take back what dead processes charged, as the agent does."""
+        slots = region.decode_ledger((self.dir / "ledger").read_bytes()).slots
+        dead = [f"{s.index}:{s.pid}:{s.start_ticks}" for s in slots if not Path(f"/proc/{s.pid}").exists()]
+        subprocess.run([program("flexai-reap"), self.dir, *dead], check=True, capture_output=True)
+
+    def end(self) -> None:
+        for process in [*self.started, self.daemon]:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+
+@pytest.fixture
+def card():
+    with tempfile.TemporaryDirectory(prefix="fx") as folder:
+        made = Card(Path(folder))
+        yield made
+        made.end()

@@ -22,7 +22,7 @@ FIELDS = {
     "fx_slot": (
         region.SLOT,
         """pid host_pid start_ticks heartbeat_ns last_submit_ns waiting flags charged_bytes inflight drained_gen
-        n_launches busy_until_ns waiting_on pid_ns n_begun n_done reserved""",
+        n_launches busy_until_ns waiting_on pid_ns n_begun n_done n_imports exported_mib""",
     ),
 }
 HEADS = {
