@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE_SOURCES := $(shell find native api -type f -not -path 'native/build/*' 2>/dev/null)
 
-.PHONY: help install demo test lint native slow clean
+.PHONY: help install demo test lint native slow clean card-wheels card-install card-slicing card-rest card-pool
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
 
 $(BIN)/uv:
 	@$(PYTHON) -m venv $(VENV)
@@ -39,5 +39,48 @@ lint: $(STAMP)  ## format and lint
 slow: $(STAMP)  ## the slower checks: tutorial and examples executed, longer fuzzing
 	@$(BIN)/pytest -m 'slow and not gpu'
 
+# Measuring on a machine with a card, which may have no package registry: docs/how-to/measure-on-a-card.md
+WHEELS ?= wheels
+OUT ?= card-results
+PART ?= 1/3
+CARD_PYTHON ?= 3.12
+export FLEXAI_BENCH_COMMIT ?= $(if $(wildcard .card/bin/flexai),$(shell cat $(WHEELS)/commit 2>/dev/null))
+CARD_BIN = $(if $(wildcard .card/bin/flexai),.card/bin,$(BIN))
+
+card-wheels: $(STAMP)  ## into WHEELS: all that card-install needs on a machine with Python CARD_PYTHON and no registry
+	@mkdir -p $(WHEELS)
+	@$(BIN)/uv export --quiet --frozen --no-hashes --no-dev --no-emit-workspace > $(WHEELS)/locked.txt
+	@$(BIN)/uv export --quiet --frozen --no-hashes --only-group dev --no-emit-workspace | \
+	  grep -E '^(pytest|pytest-timeout|pluggy|iniconfig|packaging|pygments)==' >> $(WHEELS)/locked.txt
+	@$(BIN)/uv pip compile --quiet --no-deps --no-header --no-annotate --python-version $(CARD_PYTHON) \
+	  --python-platform x86_64-manylinux_2_28 $(WHEELS)/locked.txt -o $(WHEELS)/requirements.txt
+	@$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest $(WHEELS) \
+	  --python-version $(CARD_PYTHON) --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
+	  --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -r $(WHEELS)/requirements.txt
+	@git describe --always --dirty --abbrev=12 > $(WHEELS)/commit
+	@$(BIN)/uv build --quiet --wheel --all-packages --out-dir $(WHEELS)
+	@du -sh $(WHEELS)
+
+card-install:  ## from WHEELS into .card, which sees the machine's own packages (PyTorch)
+	@$(PYTHON) -m venv --system-site-packages .card
+	@.card/bin/pip install --quiet --disable-pip-version-check --no-index --find-links $(WHEELS) \
+	  -r $(WHEELS)/requirements.txt flexai flexai-native
+
+card-slicing:  ## one PART of the slicing benchmark, as PART=2/3, into OUT (under 9 minutes each)
+	@mkdir -p $(OUT)
+	@timeout 580 $(CARD_BIN)/flexai bench slicing --part $(PART) --within 520 --keep $(OUT)
+
+card-rest:  ## demo, contract suite, tests of the real card and what the pool's rows say there, into OUT (under 9 minutes)
+	@mkdir -p $(OUT)
+	@failed=0; \
+	FLEXAI_CONTRACT_OUT=$(abspath $(OUT))/contract-nvidia.json timeout 120 $(CARD_BIN)/python -m pytest -q -m gpu \
+	  tests/contract tests/gpu 2>&1 | tee $(OUT)/tests.txt; [ $${PIPESTATUS[0]} = 0 ] || failed=1; \
+	timeout 300 $(CARD_BIN)/flexai demo --json $(OUT)/demo.json --plot $(OUT)/demo.png 2>&1 | tee $(OUT)/demo.txt; \
+	[ $${PIPESTATUS[0]} = 0 ] || failed=1; exit $$failed
+
+card-pool:  ## the pool benchmark's rows about tenants, on the real card, into OUT (under 5 minutes)
+	@mkdir -p $(OUT)
+	@FLEXAI_BENCH_CARDS=real timeout 400 $(CARD_BIN)/flexai bench pool --case '[slmr]*' --keep $(OUT)
+
 clean:  ## forget everything built
-	rm -rf $(VENV) build dist native/build
+	rm -rf $(VENV) .card build dist native/build

@@ -4,11 +4,15 @@ import json
 import math
 import subprocess
 import sys
+import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from flexai.apps.bench import frame
 from flexai.apps.bench import main as bench_main
-from flexai.apps.bench.frame import Case, Row, Run, at_least, at_most, header, quantile, run_case
+from flexai.apps.bench.frame import Case, Row, Run, at_least, at_most, header, part_of, quantile, run_case
 from flexai.apps.bench.main import SUITES
 
 
@@ -136,6 +140,63 @@ def test_traces_that_would_not_be_read_are_refused(name, folder, says, capsys):
     words = {"quick": True, "case": "*", "json_file": "", "plots": "", "keep": "", "seed": 1, "strict": False}
     assert bench_main.bench(name, traces=folder, list_cases=False, **words) == 2
     assert says in capsys.readouterr().err
+
+
+def test_what_was_measured_before_a_failure_or_a_hang_is_kept(tmp_path, monkeypatch):
+    def breaks_off(_):
+        yield Row("first", "c", None, 1.0, "ms")
+        raise OSError("gone")
+
+    def hangs(_):
+        yield Row("first", "c", None, 1.0, "ms")
+        time.sleep(20)
+
+    first, second = run_case(Case("a", "about", breaks_off), run(tmp_path))
+    assert (first.got, second.note) == (1.0, "not measured: OSError: gone")
+    monkeypatch.setattr(frame, "overdue_s", lambda takes_s: takes_s)
+    first, second = run_case(Case("a", "about", hangs, 0.1, 0.1), run(tmp_path))
+    assert first.got == 1.0
+    assert "Overdue" in second.note
+
+
+def test_a_void_figure_is_neither_met_nor_missed():
+    row = Row("n", "c", at_most(1), 2.0, "ms", void="the solo rate drifted")
+    assert row.met is None
+    assert row.verdict == "void"
+    assert row.as_json()["void"]
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=20), st.integers(1, 5), st.booleans())
+def test_parts_are_all_cases_once_and_in_order(lengths, n_parts, quick):
+    cases = [Case(str(i), "about", fails, s, s / 2) for i, s in enumerate(lengths)]
+    parts = [part_of(cases, number, n_parts, quick) for number in range(1, n_parts + 1)]
+    assert [case for part in parts for case in part] == cases
+
+
+def test_a_case_that_would_not_end_in_time_is_not_begun_and_says_so(tmp_path, monkeypatch):
+    class Suite:
+        CASES = (
+            Case("short", "is short", lambda _: [Row("short", "c", None, 1.0, "ms")], 1, 1),
+            Case("long", "is long", lambda _: [Row("long", "c", None, 1.0, "ms")], 1000, 1000),
+        )
+
+        @staticmethod
+        def hardware():
+            return "simulated", "none"
+
+    monkeypatch.setitem(sys.modules, "suite_of_this_test", Suite)
+    monkeypatch.setitem(SUITES, "pool", "suite_of_this_test")
+    file = tmp_path / "rows.json"
+    assert bench_main.bench("pool", within_s=60, json_file=str(file)) == 0
+    rows = json.loads(file.read_text())["rows"]
+    assert rows[0]["got"] == 1.0
+    assert "not measured" in rows[1]["note"]
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "x", "1"])
+def test_a_part_that_is_none_is_refused(part, capsys):
+    assert bench_main.bench("pool", part=part) == 2
+    assert part in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import os
 import platform
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 AT_MOST, AT_LEAST = "<=", ">="
 
@@ -53,6 +55,8 @@ class Row:
         got: the figure; NaN when it could not be had (``note`` says why).
         samples: what the figure was made of, for plots and doubts.
         stretch: what would be better still.
+        void: why the figure is not judged although it has a goal, as a solo rate that drifted; empty when it is.
+        data: more of the same for programs and plots.
     """
 
     name: str
@@ -63,15 +67,19 @@ class Row:
     note: str = ""
     samples: tuple[float, ...] = ()
     stretch: Goal | None = None
+    void: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal was met; None without one."""
-        return None if self.goal is None else self.goal.met_by(self.got)
+        """Whether the goal was met; None without one, and where the figure is void."""
+        return None if self.goal is None or self.void else self.goal.met_by(self.got)
 
     @property
     def verdict(self) -> str:
-        """``stretch``, ``yes`` or ``no`` in words; empty without a goal."""
+        """``stretch``, ``yes``, ``no`` or ``void`` in words; empty without a goal."""
+        if self.void:
+            return "void"
         if self.met is None:
             return ""
         if self.stretch is not None and self.stretch.met_by(self.got):
@@ -90,7 +98,9 @@ class Row:
             "stretch": None if self.stretch is None else str(self.stretch),
             "stretch_met": None if self.stretch is None else self.stretch.met_by(self.got),
             "note": self.note,
+            "void": self.void,
             "samples": list(self.samples),
+            "data": dict(self.data),
         }
 
 
@@ -106,6 +116,7 @@ class Run:
         traces: folder with the caller's traces; None where none was named.
         pictures: folder for pictures that a case draws itself; None where none are wanted.
         inputs: what cases read, file name to SHA-256; they add to it.
+        minutes: how long cases go on that may take as long as one likes; None: as long as they think fit.
         captions: what cases drew into ``pictures``, file name to what it shows; they add to it.
     """
 
@@ -115,26 +126,88 @@ class Run:
     folder: Path
     traces: Path | None = None
     pictures: Path | None = None
+    minutes: float | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     captions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One measurement, which may give several rows."""
+    """One measurement, which may give several rows.
+
+    Attributes:
+        seconds: how long it takes, roughly, start of pools included; 0 when nobody said.
+        quick_seconds: the same of a quick run.
+    """
 
     name: str
     about: str
     measure: Callable[[Run], Iterable[Row]]
+    seconds: float = 0.0
+    quick_seconds: float = 0.0
+
+    def takes_s(self, quick: bool) -> float:
+        """Roughly."""
+        return self.quick_seconds if quick else self.seconds
+
+
+class Overdue(Exception):
+    """A case took far longer than it says."""
 
 
 def run_case(case: Case, run: Run) -> list[Row]:
     """Measure; a case that fails is a row that says so, and the others go on."""
     run.say(f"{case.name}: {case.about}")
+    rows: list[Row] = []
     try:
-        return list(case.measure(run))
+        with _overdue_after(case.takes_s(run.quick)):
+            for row in case.measure(run):
+                rows.append(row)  # noqa: PERF402  those before a failure count
     except Exception as error:
-        return [Row(case.name, case.about, None, math.nan, "", note=f"not measured: {type(error).__name__}: {error}")]
+        rows.append(unmeasured(case, f"{type(error).__name__}: {error}"))
+    return rows
+
+
+def unmeasured(case: Case, why: str) -> Row:
+    """A row for what could not be had."""
+    return Row(case.name, case.about, None, math.nan, "", note=f"not measured: {why}")
+
+
+def overdue_s(takes_s: float) -> float:
+    """When a case that takes so long is taken for hung."""
+    return 3 * takes_s + 60
+
+
+@contextmanager
+def _overdue_after(takes_s: float) -> Iterator[None]:
+    """Raise Overdue in a case that hangs, so that the cases after it are measured; no limit where it gave no time."""
+    limit_s = overdue_s(takes_s)
+
+    def ring(_number: int, _frame: object) -> None:
+        raise Overdue(f"it says that it takes {takes_s:g} s and was ended after {limit_s:g}")
+
+    if not takes_s:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, ring)
+    left = signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *left)
+        signal.signal(signal.SIGALRM, before)
+
+
+def part_of(cases: Sequence[Case], number: int, of: int, quick: bool) -> list[Case]:
+    """The cases of one of several parts of about equal length, in order; together they are all of them."""
+    total_s = sum(case.takes_s(quick) for case in cases) or 1.0
+    parts: list[list[Case]] = [[] for _ in range(of)]
+    past_s = 0.0
+    for case in cases:
+        middle_s = past_s + case.takes_s(quick) / 2
+        parts[min(of - 1, int(of * middle_s / total_s))].append(case)
+        past_s += case.takes_s(quick)
+    return parts[number - 1]
 
 
 def header(name: str, cards: str, driver: str, seed: int) -> dict[str, Any]:
@@ -167,6 +240,9 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str:
+    named = os.environ.get("FLEXAI_BENCH_COMMIT")  # where it runs from wheels, away from the checkout
+    if named:
+        return named
     root = Path(__file__).parents[4]
     try:
         found = subprocess.run(

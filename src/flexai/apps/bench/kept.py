@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from flexai.apps.bench.frame import Row
 
-_MARKS = {"yes": "yes", "stretch": "yes, stretch too", "no": "**no**", "": ""}
+_MARKS = {"void": "void", "yes": "yes", "stretch": "yes, stretch too", "no": "**no**", "": ""}
 
 
 def keep(document: Mapping[str, Any], rows: Sequence[Row], pictures: Mapping[str, str], folder: Path) -> list[Path]:
@@ -46,6 +46,8 @@ def _page(document: Mapping[str, Any], rows: Sequence[Row], pictures: Mapping[st
         yield "\n**A quick run: shorter, rougher, and in part not judged by the goals.**"
     if document["case"] != "*":
         yield f"\n**Only the cases whose name matches `{document['case']}`.**"
+    if document.get("part", "1/1") != "1/1":
+        yield f"\n**Part {document['part']} of the cases.**"
     yield "\n| | |\n|---|---|"
     for key in ("command", "commit", "date", "machine", "load", "cards", "driver", "seed"):
         yield f"| {key} | {_cell(document[key])} |"
@@ -61,10 +63,10 @@ def _page(document: Mapping[str, Any], rows: Sequence[Row], pictures: Mapping[st
         goal, stretch = (str(goal or "").replace("<=", "≤").replace(">=", "≥") for goal in (row.goal, row.stretch))
         mark = _MARKS[row.verdict]
         yield f"| {_cell(row.name)} | {_cell(row.conditions)} | {goal} | {stretch} | {got} | {row.unit} | {mark} |"
-    notes = [row for row in rows if row.note]
-    if notes:
+    notes = [(row, "; ".join(filter(None, [row.void and f"void: {row.void}", row.note]))) for row in rows]
+    if any(note for _, note in notes):
         yield "\n## Notes\n"
-        yield from (f"- {_cell(row.name)}: {_cell(row.note)}" for row in notes)
+        yield from (f"- {_cell(row.name)}, {_cell(row.conditions)}: {_cell(note)}" for row, note in notes if note)
     if pictures:
         yield "\n## Pictures"
         for file, caption in pictures.items():

@@ -6,6 +6,7 @@ import fnmatch
 import importlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,11 +20,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from flexai.apps.bench.frame import Run, header, run_case
+from flexai.apps.bench.frame import Run, header, part_of, run_case, unmeasured
 from flexai.apps.bench.kept import keep as keep_result
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from flexai.apps.bench.frame import Case, Row
 
@@ -52,7 +53,16 @@ def bench(
         typer.Option(help="Folder with traces, for benchmarks that read some. [env: FLEXAI_TRACES]", metavar="FOLDER"),
     ] = "",
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 1,
-    list_cases: Annotated[bool, typer.Option("--list", help="Only list the cases.")] = False,
+    part: Annotated[
+        str, typer.Option(help="Only this one of several parts of about equal length.", metavar="NUMBER/PARTS")
+    ] = "1/1",
+    within_s: Annotated[
+        float, typer.Option("--within", help="Begin no case that would not end within so many seconds; 0: no bound.")
+    ] = 0.0,
+    minutes: Annotated[
+        float | None, typer.Option(help="Length of cases that may take as long as one likes (slicing: memory).")
+    ] = None,
+    list_cases: Annotated[bool, typer.Option("--list", help="Only list the cases, and how long they take.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 6 when a goal is missed.")] = False,
 ) -> int:
     """Measure the figures that FlexAI promises, on this machine."""
@@ -65,9 +75,13 @@ def bench(
         known = ", ".join(one.name for one in suite.CASES)
         print(f"flexai bench: --case {case!r} matches no case. Cases: {known}", file=sys.stderr)
         return BAD_INPUT
+    numbers = re.fullmatch(r"([1-9]\d?)/([1-9]\d?)", part)
+    if numbers is None or int(numbers[1]) > int(numbers[2]):
+        print(f"flexai bench: --part {part!r} is no part. Say which of how many, as 2/3", file=sys.stderr)
+        return BAD_INPUT
+    cases = part_of(cases, int(numbers[1]), int(numbers[2]), quick)
     if list_cases:
-        for one in cases:
-            print(f"{one.name:20} {one.about}")
+        _list(cases, quick)
         return 0
     if traces and not (Path(traces).is_dir() and getattr(suite, "READS_TRACES", False)):
         problem = f"is not read by {name!r}: leave it out" if Path(traces).is_dir() else "is no folder: name one"
@@ -83,38 +97,60 @@ def bench(
             pictures.mkdir(parents=True, exist_ok=True)
         named = traces or os.environ.get("FLEXAI_TRACES", "")
         say = partial(print, file=sys.stderr if to_terminal else sys.stdout, flush=True)
-        run = Run(quick, seed, say, scratch, Path(named) if named else None, pictures)
-        rows, took_s = _measure(cases, run)
+        run = Run(quick, seed, say, scratch, Path(named) if named else None, pictures, minutes)
+        rows: list[Row] = []
+        document: dict[str, Any] = {}
+        for took_s in _measure(cases, run, within_s, rows):
+            # After each case: what was measured is not lost with what comes after it.
+            document = {
+                **head, "quick": quick, "case": case, "part": part, "inputs": dict(sorted(run.inputs.items())),
+                "took_s": took_s, "rows": [row.as_json() for row in rows],
+            }  # fmt: skip
+            if json_file and not to_terminal:
+                Path(json_file).write_text(json.dumps(document, indent=2) + "\n")
+            if keep and pictures is not None:
+                keep_result(document, rows, run.captions, pictures)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    document = {
-        **head, "quick": quick, "case": case, "inputs": dict(sorted(run.inputs.items())), "took_s": took_s,
-        "rows": [row.as_json() for row in rows],
-    }  # fmt: skip
     if to_terminal:
         print(json.dumps(document, indent=2))
     else:
         _print(head, rows)
-        if json_file:
-            Path(json_file).write_text(json.dumps(document, indent=2) + "\n")
     if pictures is not None:
-        from flexai.apps.bench.plots import draw  # noqa: PLC0415  matplotlib only when asked for
-
-        shown = {**draw(name, rows, pictures), **run.captions}
+        shown = {**_draw(suite, name, rows, pictures), **run.captions}
         for path in keep_result(document, rows, shown, pictures) if keep else []:
             say(f"wrote {path}")
     return GOAL_MISSED if strict and any(row.met is False for row in rows) else 0
 
 
-def _measure(cases: Sequence[Case], run: Run) -> tuple[list[Row], dict[str, float]]:
-    """The rows of all cases, and how many seconds each case took."""
-    rows: list[Row] = []
+def _draw(suite: Any, name: str, rows: Sequence[Row], folder: Path) -> dict[str, str]:
+    from flexai.apps.bench.plots import draw  # noqa: PLC0415  matplotlib only when asked for
+
+    own = getattr(suite, "draw", None)
+    return {**draw(name, rows, folder, samples=own is None), **(own(rows, folder) if own else {})}
+
+
+def _list(cases: Sequence[Case], quick: bool) -> None:
+    for one in cases:
+        takes = f"{one.takes_s(quick):5.0f} s  " if one.takes_s(quick) else ""
+        print(f"{one.name:20} {takes}{one.about}")
+    total_s = sum(one.takes_s(quick) for one in cases)
+    if total_s:
+        print(f"{'':20} {total_s:5.0f} s  in all, roughly", file=sys.stderr, flush=True)
+
+
+def _measure(cases: Sequence[Case], run: Run, within_s: float, rows: list[Row]) -> Iterator[dict[str, float]]:
+    """Adds to ``rows``; after each case, how many seconds each took so far."""
+    began = time.monotonic()
     took_s: dict[str, float] = {}
     for case in cases:
-        began = time.monotonic()
-        rows += run_case(case, run)
-        took_s[case.name] = round(time.monotonic() - began, 1)
-    return rows, took_s
+        case_began = time.monotonic()
+        if within_s and case_began - began + case.takes_s(run.quick) > within_s:
+            rows.append(unmeasured(case, f"it would not have ended within {within_s:g} s"))
+        else:
+            rows += run_case(case, run)
+        took_s[case.name] = round(time.monotonic() - case_began, 1)
+        yield took_s
 
 
 def _print(head: dict[str, Any], rows: Sequence[Row]) -> None:
@@ -124,15 +160,16 @@ def _print(head: dict[str, Any], rows: Sequence[Row]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("NAME", "CONDITIONS", "GOAL", "STRETCH", "GOT", "UNIT", "MET"):
         table.add_column(column, justify="right" if column in {"GOAL", "STRETCH", "GOT"} else "left")
-    colours = {"yes": "green", "stretch": "green", "no": "red", "": "default"}
+    colours = {"yes": "green", "stretch": "green", "no": "red", "void": "yellow", "": "default"}
     for row in rows:
         mark = f"[{colours[row.verdict]}]{row.verdict}[/]" if row.verdict else ""
         got = "-" if row.got != row.got else f"{row.got:.4g}"
         table.add_row(row.name, row.conditions, str(row.goal or ""), str(row.stretch or ""), got, row.unit, mark)
     console.print(table)
     for row in rows:
-        if row.note:
-            console.print(f"{row.name}, {row.conditions}: {row.note}", markup=False)
+        if row.note or row.void:
+            words = "; ".join(filter(None, [row.void and f"void: {row.void}", row.note]))
+            console.print(f"{row.name}, {row.conditions}: {words}", markup=False)
 
 
 def main() -> int:

@@ -25,15 +25,15 @@ ZERO = 1e-3
 """Where a margin without end, as of 0 out of at most 1, is drawn."""
 
 
-def draw(name: str, rows: Sequence[Row], folder: Path) -> dict[str, str]:
+def draw(name: str, rows: Sequence[Row], folder: Path, *, samples: bool = True) -> dict[str, str]:
     """One picture of all rows with a goal, one of samples per row with many; file name to what it shows."""
     drawn = {}
-    judged = [row for row in rows if row.goal is not None and row.got == row.got]
+    judged = [row for row in rows if row.met is not None and row.got == row.got]
     if judged:
         _margins(judged, folder / f"{name}.png")
         drawn[f"{name}.png"] = f"{name}: how many times better than its goal each figure is"
     for row in rows:
-        if len(row.samples) < LEAST_SAMPLES:
+        if len(row.samples) < LEAST_SAMPLES or not samples:
             continue
         slug = re.sub(r"\W+", "-", f"{row.name} {row.conditions}".lower()).strip("-")[:80].strip("-")
         _samples(row, folder / f"{name}-{slug}.png")

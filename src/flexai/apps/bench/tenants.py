@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shlex
 import struct
 import sys
 import time
@@ -64,7 +65,12 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one tenant does and asks for."""
+    """What one tenant does and asks for.
+
+    Attributes:
+        bare: it strips the preload from its own environment, as a tenant may.
+        n_processes: so many of the same program, each with its own control file.
+    """
 
     share_milli: int
     kernel_us: float
@@ -74,14 +80,27 @@ class Load:
     more: tuple[str, ...] = ()
     memory_bytes: int = _GIB
     bare: bool = False
+    n_processes: int = 1
 
     @property
     def is_torch(self) -> bool:
         """Whether it is one of ``torch_workloads``: kinds that begin with ``torch-``."""
         return self.kind.startswith("torch-")
 
+    @property
+    def program(self) -> tuple[object, ...]:
+        """What it runs, whatever it asks for."""
+        return self.kind, self.kernel_us, self.more, self.n_processes
+
+    def job(self, controls: Sequence[Path]) -> list[str]:
+        """What the job runs: the program, or several of it that begin and end together."""
+        if len(controls) == 1:
+            return self.command(controls[0])
+        lines = [shlex.join(self.command(control)) + " &" for control in controls]
+        return ["/bin/sh", "-c", "\n".join([*lines, "wait"])]
+
     def command(self, control: Path) -> list[str]:
-        """What the job runs; ``bare`` strips the preload from its own environment, as a tenant may."""
+        """One process of it."""
         if self.is_torch:
             module = "flexai.apps.bench.torch_workloads"
             words = [sys.executable, "-m", module, self.kind.removeprefix("torch-"), "--control", str(control)]
@@ -95,11 +114,43 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """One job of the pool that runs a workload."""
+    """One job of the pool that runs a workload; ``job_id`` is empty where it runs outside of the pool."""
 
     job_id: str
     load: Load
-    control: Control
+    controls: tuple[Control, ...]
+
+    @property
+    def control(self) -> Control:
+        """Of its first process."""
+        return self.controls[0]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all its processes wait for the order."""
+        return all(control.is_ready for control in self.controls)
+
+    def order(self, order: int) -> None:
+        """IDLE, RUN or END, to all its processes."""
+        for control in self.controls:
+            control.order(order)
+
+    def counted(self) -> tuple[int, int]:
+        """Iterations of all its processes, and when the last one ended (CLOCK_MONOTONIC, ns)."""
+        counts = [control.counted() for control in self.controls]
+        return sum(n for n, _ in counts), max(last_ns for _, last_ns in counts)
+
+    def close(self) -> None:
+        """Forget its control files."""
+        for control in self.controls:
+            control.close()
+            control.path.unlink()
+
+
+def controls_in(folder: Path, load: Load) -> tuple[Control, ...]:
+    """A control file for each process of a load."""
+    at_ns = time.monotonic_ns()
+    return tuple(Control(folder / f"control-{at_ns}-{number}") for number in range(load.n_processes))
 
 
 @contextmanager
@@ -112,11 +163,11 @@ def tenants(pool: PoolClient, folder: Path, loads: Sequence[Load]) -> Iterator[l
     started: list[Tenant] = []
     try:
         for number, load in enumerate(loads):
-            control = Control(folder / f"control-{time.monotonic_ns()}-{number}")
+            controls = controls_in(folder, load)
             body = {
                 "kind": "submit",
                 "name": f"{load.kind}-{number}",
-                "command": load.command(control.path),
+                "command": load.job([control.path for control in controls]),
                 "cwd": "/",
                 "env": {name: os.environ[name] for name in _KEPT if name in os.environ},
                 "compute_milli": load.share_milli,
@@ -124,9 +175,9 @@ def tenants(pool: PoolClient, folder: Path, loads: Sequence[Load]) -> Iterator[l
                 "memory_bytes": 0 if load.share_milli == 1000 else load.memory_bytes,
                 "tenant_class": load.tenant_class,
             }  # fmt: skip
-            started.append(Tenant(str(pool.post("/v1/jobs", body)["ids"][0]), load, control))
+            started.append(Tenant(str(pool.post("/v1/jobs", body)["ids"][0]), load, controls))
         until = time.monotonic() + _READY_S
-        while waiting := [tenant for tenant in started if not tenant.control.is_ready]:
+        while waiting := [tenant for tenant in started if not tenant.is_ready]:
             if time.monotonic() > until:
                 job = pool.get(f"/v1/jobs/{waiting[0].job_id}")
                 raise TimeoutError(f"job {job['id']} is {job['state']}: {job.get('reason') or job.get('cause')}")
@@ -134,24 +185,23 @@ def tenants(pool: PoolClient, folder: Path, loads: Sequence[Load]) -> Iterator[l
         yield started
     finally:
         for tenant in started:
-            tenant.control.order(END)
+            tenant.order(END)
         for tenant in started:
             pool.get(f"/v1/jobs/{tenant.job_id}/wait", timeout_s=40.0, timeout_ms=10_000)
             pool.post(f"/v1/jobs/{tenant.job_id}/cancel")
-            tenant.control.close()
-            tenant.control.path.unlink()
+            tenant.close()
 
 
 def rates_per_s(running: Sequence[Tenant], seconds: float, settle_s: float = 1.0) -> list[float]:
     """Let all run together; iterations per second of each over ``seconds``, after ``settle_s``."""
     for tenant in running:
-        tenant.control.order(RUN)
+        tenant.order(RUN)
     time.sleep(settle_s)
-    before = [tenant.control.counted() for tenant in running]
+    before = [tenant.counted() for tenant in running]
     time.sleep(seconds)
-    after = [tenant.control.counted() for tenant in running]
+    after = [tenant.counted() for tenant in running]
     for tenant in running:
-        tenant.control.order(IDLE)
+        tenant.order(IDLE)
     return [
         (n_after - n_before) / ((at_after - at_before) / 1e9) if at_after > at_before else 0.0
         for (n_before, at_before), (n_after, at_after) in zip(before, after, strict=True)

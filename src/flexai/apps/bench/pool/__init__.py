@@ -2,10 +2,15 @@
 
 from flexai.apps.bench.frame import Case
 from flexai.apps.bench.pool import api, idle, memory, run_command, shares, shim
+from flexai.apps.bench.pool.cards import REAL
 
 CASES: tuple[Case, ...] = (*shares.CASES, *memory.CASES, *shim.CASES, *run_command.CASES, *api.CASES, *idle.CASES)
 
 
 def hardware() -> tuple[str, str]:
-    """Cards and driver of the header: simulated unless a case says otherwise."""
+    """Cards and driver of the header: simulated unless a case says otherwise, or the real card was asked for."""
+    if REAL:
+        from flexai.apps.bench.hardware import cards_here  # noqa: PLC0415  asks NVML
+
+        return cards_here()
     return "simulated", "simulated card of this repository"

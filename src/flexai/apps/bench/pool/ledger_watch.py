@@ -1,12 +1,16 @@
-"""Outside every slice: the most memory that the driver itself says is used on card 0, until standard input closes.
+"""Outside every slice: the memory that the driver itself says is used on card 0, until standard input closes.
 
-``python -m flexai.apps.bench.pool.ledger_watch``; prints ``watching``, then the number of bytes and of looks.
+``python -m flexai.apps.bench.pool.ledger_watch [changes]``; prints ``watching``, then the most bytes above those at the
+start, the number of looks and the longest time between two in ms; with ``changes`` also one line of JSON, of each
+change: when (CLOCK_MONOTONIC, ns) and how many bytes above those at the start.
 """
 
 from __future__ import annotations
 
+import json
 import select
 import sys
+import time
 from typing import Any
 
 
@@ -19,11 +23,17 @@ def main() -> int:
     card = nvml.nvmlDeviceGetHandleByIndex(0)
     base = nvml.nvmlDeviceGetMemoryInfo(card).used
     print("watching", flush=True)
-    most, n_looks = 0, 0
+    most, n_looks, longest_ns, last_ns = 0, 0, 0, time.monotonic_ns()
+    changes = [(last_ns, 0)]
     while not select.select([sys.stdin], [], [], 0.0005)[0]:
-        most = max(most, nvml.nvmlDeviceGetMemoryInfo(card).used - base)
-        n_looks += 1
-    print(most, n_looks)
+        above = nvml.nvmlDeviceGetMemoryInfo(card).used - base
+        now_ns = time.monotonic_ns()
+        most, n_looks, longest_ns, last_ns = max(most, above), n_looks + 1, max(longest_ns, now_ns - last_ns), now_ns
+        if "changes" in sys.argv and above != changes[-1][1]:
+            changes.append((now_ns, above))
+    print(most, n_looks, f"{longest_ns / 1e6:.3f}")
+    if "changes" in sys.argv:
+        print(json.dumps(changes))
     return 0
 
 

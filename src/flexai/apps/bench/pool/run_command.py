@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flexai.adapters.own_pool import own_pool
 from flexai.apps.bench.frame import Case, Row, at_most, quantile
+from flexai.apps.bench.pool.cards import CARD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ def overhead(run: Run) -> Iterator[Row]:
     """From the start of ``flexai run`` to the start of the command, beside the command alone."""
     n_runs = 5 if run.quick else 30
 
-    with own_pool("h200:1") as stand:
+    with own_pool(CARD) as stand:
         times_ms = _times_ms(stand.environment, n_runs)
     yield Row(
         "run overhead before the command", "idle pool, median", at_most(150.0), quantile(times_ms, 0.5), "ms",

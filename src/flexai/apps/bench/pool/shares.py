@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flexai.adapters.own_pool import own_pool
 from flexai.adapters.pool_client import PoolClient
 from flexai.apps.bench.frame import Case, Row, at_least, at_most, quantile
+from flexai.apps.bench.pool.cards import CARD, WORDS
 from flexai.apps.bench.tenants import IDLE, RUN, Load, rates_per_s, tenants
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def accuracy(run: Run) -> Iterator[Row]:
     splits = _SPLITS[:2] if run.quick else _SPLITS
     seconds = 3.0 if run.quick else 10.0
     for backend in BACKENDS:
-        with own_pool("h200:1", {"FLEXAI_BACKEND": backend}) as stand:
+        with own_pool(CARD, {"FLEXAI_BACKEND": backend}) as stand:
             pool = PoolClient(stand.run_dir)
             in_use = pool.pages("/v1/devices")[0].get("backend")
             errors, sums = [], []
@@ -45,7 +46,7 @@ def accuracy(run: Run) -> Iterator[Row]:
                 told = ", ".join(f"{asked / 10:g}->{got / 10:.1f}" for asked, got in zip(split, shares, strict=True))
                 run.say(f"  {backend}: {told}; kernels of {', '.join(f'{kernel:g}' for kernel in kernels)} us")
             note = "" if in_use == backend else f"asked for {backend}, the arbiter used {in_use}"
-            conditions = f"{in_use or backend}, 2 to {len(splits[-1])} busy tenants, {seconds:g} s"
+            conditions = f"{in_use or backend}, 2 to {len(splits[-1])} busy tenants, {seconds:g} s, {WORDS}"
             mean = sum(errors) / len(errors)
             yield Row("share error, mean", conditions, at_most(1.0), mean, "points", note, tuple(errors))
             yield Row("share error, worst", conditions, at_most(2.0), max(errors), "points", note)
@@ -55,21 +56,21 @@ def accuracy(run: Run) -> Iterator[Row]:
 def hard_limit(run: Run) -> Iterator[Row]:
     """A lone tenant with a limit of 30 % on an idle card."""
     for backend in BACKENDS:
-        with own_pool("h200:1", {"FLEXAI_BACKEND": backend}) as stand:
+        with own_pool(CARD, {"FLEXAI_BACKEND": backend}) as stand:
             pool = PoolClient(stand.run_dir)
             (alone,) = _rates(pool, run, [Load(1000, 1000.0)], 2.0)
             (limited,) = _rates(pool, run, [Load(300, 1000.0, limit_milli=300)], 3.0 if run.quick else 10.0)
             got = 100 * limited / alone
             in_use = pool.pages("/v1/devices")[0].get("backend")
             note = f"it got {got:.2f}%" + ("" if in_use == backend else f"; asked for {backend}")
-            yield Row("hard limit of 30%, error", f"{in_use}, lone tenant, kernels of 1 ms", at_most(1.0),
+            yield Row("hard limit of 30%, error", f"{in_use}, lone tenant, kernels of 1 ms, {WORDS}", at_most(1.0),
                       abs(got - 30.0), "points", note)  # fmt: skip
 
 
 def lending(run: Run) -> Iterator[Row]:
     """How soon an idle share goes to a busy neighbour, and comes back."""
     n_turns = 10 if run.quick else 40
-    with own_pool("h200:1", {"FLEXAI_BACKEND": "hwslice"}) as stand:
+    with own_pool(CARD, {"FLEXAI_BACKEND": "hwslice"}) as stand:
         pool = PoolClient(stand.run_dir)
         loads = [Load(500, 200.0), Load(500, 200.0)]
         with tenants(pool, run.folder, loads) as (owner, neighbour):
@@ -86,7 +87,7 @@ def lending(run: Run) -> Iterator[Row]:
                 owner.control.order(RUN)
                 back_ms.append(max(0.0, (_share_from_ns(owner, 0.42) - asked_ns) / 1e6))
                 time.sleep(0.1)
-    conditions = f"hwslice, 50% each, kernels of 0.2 ms, {n_turns} turns, p90"
+    conditions = f"hwslice, 50% each, kernels of 0.2 ms, {n_turns} turns, p90, {WORDS}"
     yield Row("idle share lent", conditions, at_most(10.0), quantile(lent_ms, 0.9), "ms", samples=tuple(lent_ms))
     yield Row("share taken back", conditions, at_most(10.0), quantile(back_ms, 0.9), "ms", samples=tuple(back_ms))
 

@@ -1,48 +1,57 @@
-"""A pool on the cards that are measured, its tenants, and the arbiter's counters."""
+"""A pool on the cards that are measured, its tenants, the arbiter's accounts and the card's clock."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
+import math
 import os
+import subprocess
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
+
+from flexai_native import library
 
 from flexai.adapters.own_pool import own_pool
 from flexai.adapters.pool_client import PoolClient
-from flexai.adapters.shm.usage import UsageFile
-from flexai.apps.bench.tenants import IDLE, RUN, Load, Tenant
+from flexai.adapters.shm import TimelineFile, UsageFile
+from flexai.apps.bench.hardware import is_real
+from flexai.apps.bench.tenants import END, IDLE, RUN, Load, Tenant, controls_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from flexai.wire.timeline import Record
 
 SIMULATED = "h200:1"
-
-
-def cards_here() -> tuple[str, str]:
-    """(cards, driver) of the machine; simulated where it has none."""
-    try:
-        pynvml: Any = importlib.import_module("pynvml")
-        pynvml.nvmlInit()
-        names = [
-            str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(index)))
-            for index in range(pynvml.nvmlDeviceGetCount())
-        ]
-        return "real: " + ", ".join(names), str(pynvml.nvmlSystemGetDriverVersion())
-    except Exception:  # no NVML library, no driver, no card: all mean the same here
-        return "simulated: h200", "simulated"
-
-
-def is_real() -> bool:
-    """Whether cases run on a real card."""
-    return not os.environ.get("FLEXAI_BENCH_SIMULATE") and cards_here()[0].startswith("real")
+_READY_S = 90.0
 
 
 def has_torch() -> bool:
     """Whether PyTorch tenants can run: it is installed, and the card computes."""
     return is_real() and importlib.util.find_spec("torch") is not None
+
+
+def clock_mhz() -> float:
+    """SM clock of the first card now; NaN where there is none, as on a simulated card."""
+    if not is_real():
+        return math.nan
+    pynvml: Any = importlib.import_module("pynvml")
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        return float(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))
+    except pynvml.NVMLError:
+        return math.nan
+
+
+def clock_text(mhz: float) -> str:
+    """For people; a simulated card has no clock."""
+    return "clock n/a" if math.isnan(mhz) else f"{mhz:.0f} MHz"
 
 
 @dataclass(slots=True)
@@ -51,13 +60,16 @@ class Stand:
 
     pool: PoolClient
     usage: UsageFile
-    run_dir: str
+    ring: TimelineFile
+    run_dir: Path
+    state_dir: Path
+    told: list[Record] = field(default_factory=list)
 
     def held_ns(self, tenants: Sequence[Tenant]) -> list[int]:
         """Card time that each tenant has had so far."""
         usage = self.usage.read()
         held = {entry.tenant: entry.held_ns for entry in usage.tenants} if usage else {}
-        return [held.get(f"{tenant.job_id}.0", 0) for tenant in tenants]
+        return [held.get(name_of(tenant), 0) for tenant in tenants]
 
     def control(self) -> tuple[int, int, str]:
         """(ns spent in control calls, calls, backend) of the card so far."""
@@ -72,38 +84,98 @@ class Stand:
         usage = self.usage.read()
         return usage.arbiter_pid if usage else 0
 
+    def pid_of(self, part: str) -> int:
+        """Process of a part of the pool, as ``agent``; 0 when it is not known."""
+        try:
+            return int(json.loads((self.state_dir / "up.json").read_text())[part]["pid"])
+        except (OSError, ValueError, KeyError):
+            return 0
+
+    def listen(self) -> list[Record]:
+        """All that the timeline has told so far."""
+        self.told += self.ring.read()
+        return self.told
+
+    def outside(self) -> dict[str, str]:
+        """Environment of a program beside the pool, on the same card."""
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("FLEXAI_")}
+        if is_real():
+            return plain
+        folder = str(library("simcard/libcuda.so.1").parent)
+        return plain | {"FLEXAI_SIMCARD": str(self.run_dir / "simcard.sock"), "LD_LIBRARY_PATH": folder}
+
+
+def name_of(tenant: Tenant) -> str:
+    """As the arbiter calls it."""
+    return f"{tenant.job_id}.0"
+
 
 @contextmanager
 def stand(backend: str = "hwslice") -> Iterator[Stand]:
     """A fresh pool on the machine's cards, or on one simulated card."""
     simulate = "" if is_real() else SIMULATED
     with own_pool(simulate, {"FLEXAI_BACKEND": backend}) as own:
-        yield Stand(PoolClient(own.run_dir), UsageFile(own.run_dir / "usage"), str(own.run_dir))
+        folder = own.run_dir
+        yield Stand(
+            PoolClient(folder), UsageFile(folder / "usage"), TimelineFile(folder / "timeline"), folder, own.state_dir
+        )
+
+
+@contextmanager
+def outside(on: Stand, folder: Path, loads: Sequence[Load]) -> Iterator[list[Tenant]]:
+    """The same programs with nobody who controls them: no pool, no shim.
+
+    Raises:
+        RuntimeError: one of them did not start.
+    """
+    started: list[tuple[Tenant, subprocess.Popen[bytes]]] = []
+    try:
+        for load in loads:
+            tenant = Tenant("", load, controls_in(folder, load))
+            words = load.job([control.path for control in tenant.controls])
+            program = subprocess.Popen(words, env=on.outside(), stdout=subprocess.DEVNULL)
+            started.append((tenant, program))
+        until = time.monotonic() + _READY_S
+        while not all(tenant.is_ready for tenant, _ in started):
+            if time.monotonic() > until or any(program.poll() is not None for _, program in started):
+                raise RuntimeError("a program outside of the pool did not start")
+            time.sleep(0.02)
+        yield [tenant for tenant, _ in started]
+    finally:
+        for tenant, program in started:
+            tenant.order(END)
+            try:
+                program.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                program.kill()
+                program.wait()
+            tenant.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What tenants did over a time: rates (iterations/s) and parts of the card's time."""
+    """What tenants did over a time: rates (iterations/s), parts of the card's time, the card's clock."""
 
     seconds: float
     rates: tuple[float, ...]
     parts: tuple[float, ...]
+    mhz: float
 
 
 def measure(on: Stand, running: Sequence[Tenant], seconds: float, settle_s: float = 1.0) -> list[Window]:
     """Let all run together; one window per second, after ``settle_s``."""
     for tenant in running:
-        tenant.control.order(RUN)
+        tenant.order(RUN)
     time.sleep(settle_s)
     windows = []
     before = _state(on, running)
     for _ in range(max(1, round(seconds))):
-        time.sleep(1.0)
+        time.sleep(min(1.0, seconds))
         after = _state(on, running)
         windows.append(_window(before, after))
         before = after
     for tenant in running:
-        tenant.control.order(IDLE)
+        tenant.order(IDLE)
     time.sleep(0.2)
     return windows
 
@@ -116,22 +188,23 @@ def over(windows: Sequence[Window]) -> Window:
         seconds,
         tuple(sum(window.rates[i] * window.seconds for window in windows) / seconds for i in range(n)),
         tuple(sum(window.parts[i] * window.seconds for window in windows) / seconds for i in range(n)),
+        fmean(window.mhz for window in windows),
     )
 
 
-def solo(on: Stand, tenant: Tenant, seconds: float) -> float:
-    """Iterations per second of a tenant that has the card to itself."""
-    return over(measure(on, [tenant], seconds, settle_s=0.5)).rates[0]
+_State = tuple[int, list[tuple[int, int]], list[int], float]
 
 
-def _state(on: Stand, running: Sequence[Tenant]) -> tuple[int, list[tuple[int, int]], list[int]]:
-    return time.monotonic_ns(), [tenant.control.counted() for tenant in running], on.held_ns(running)
+def _state(on: Stand, running: Sequence[Tenant]) -> _State:
+    # The accounts are published every 100 ms: they are dated by their own heartbeat, not by when they were read.
+    usage = on.usage.read()
+    held = {entry.tenant: entry.held_ns for entry in usage.tenants} if usage else {}
+    at_ns = usage.heartbeat_ns if usage else time.monotonic_ns()
+    return at_ns, [tenant.counted() for tenant in running], [held.get(name_of(t), 0) for t in running], clock_mhz()
 
 
-def _window(
-    before: tuple[int, list[tuple[int, int]], list[int]], after: tuple[int, list[tuple[int, int]], list[int]]
-) -> Window:
-    took_s = (after[0] - before[0]) / 1e9
+def _window(before: _State, after: _State) -> Window:
+    took_s = max(after[0] - before[0], 1) / 1e9
     rates = tuple(
         (n_after - n_before) / ((at_after - at_before) / 1e9)
         if at_after > at_before > 0
@@ -139,13 +212,23 @@ def _window(
         for (n_before, at_before), (n_after, at_after) in zip(before[1], after[1], strict=True)
     )
     parts = tuple((held - was) / 1e9 / took_s for was, held in zip(before[2], after[2], strict=True))
-    return Window(took_s, rates, parts)
+    return Window(took_s, rates, parts, after[3])
 
 
-def flood(milli: int, kernel_us: float, limit_milli: int = 1000, *, bare: bool = False) -> Load:
+def flood(milli: int, kernel_us: float, limit_milli: int = 1000, *, bare: bool = False, n_processes: int = 1) -> Load:
     """Kernels back to back, enough of them queued for 20 ms."""
     depth = max(4, min(256, round(20_000 / kernel_us)))
-    return Load(milli, kernel_us, limit_milli, more=("--depth", str(depth)), bare=bare)
+    return Load(milli, kernel_us, limit_milli, more=("--depth", str(depth)), bare=bare, n_processes=n_processes)
+
+
+def graph(milli: int, kernel_us: float, *, bare: bool = False) -> Load:
+    """Replays of a graph of 20 kernels."""
+    return Load(milli, kernel_us, kind="graph", bare=bare)
+
+
+def step(milli: int, kernel_us: float, host_us: float, limit_milli: int = 1000, *, bare: bool = False) -> Load:
+    """A kernel, a wait for it, and so long on the host."""
+    return Load(milli, kernel_us, limit_milli, kind="step", more=("--host-us", str(host_us)), bare=bare)
 
 
 def torch(milli: int, kind: str, limit_milli: int = 1000, *, bare: bool = False) -> Load:
