@@ -1,10 +1,18 @@
 """``flexai bench pool``: the figures of a pool on one machine."""
 
 from flexai.apps.bench.frame import Case
-from flexai.apps.bench.pool import api, idle, memory, run_command, shares, shim
+from flexai.apps.bench.pool import api, idle, make, memory, run_command, shares, shim
 from flexai.apps.bench.pool.cards import REAL
 
-CASES: tuple[Case, ...] = (*shares.CASES, *memory.CASES, *shim.CASES, *run_command.CASES, *api.CASES, *idle.CASES)
+CASES: tuple[Case, ...] = (
+    *shares.CASES,
+    *memory.CASES,
+    *shim.CASES,
+    *run_command.CASES,
+    *api.CASES,
+    *idle.CASES,
+    *make.CASES,
+)
 
 
 def hardware() -> tuple[str, str]:
