@@ -31,12 +31,18 @@ def devices_table(cards: list[dict[str, Any]]) -> Listing:
             (
                 card["index"], card["model"], card["uuid"], health(card), card.get("backend"),
                 share(card.get("compute_granted_milli", 0)), size(card.get("memory_granted_bytes", 0)),
-                size(card["memory_bytes"]), size(card.get("foreign_memory_bytes") or None),
+                size(card["memory_bytes"]), outside(card),
                 len(card.get("slices") or ()), note(card),
             )
             for card in cards
         ),
     )  # fmt: skip
+
+
+def outside(card: dict[str, Any]) -> str:
+    """What processes that the pool did not start hold and use of a card: ``30 GiB, 76%``."""
+    held, used = card.get("foreign_memory_bytes") or 0, card.get("foreign_compute_milli") or 0
+    return ", ".join([size(held)] * bool(held) + [share(used)] * bool(used))
 
 
 def health(card: dict[str, Any]) -> str:

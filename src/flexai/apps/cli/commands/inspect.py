@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from flexai.apps.cli import exits
 from flexai.apps.cli.commands.cards import devices_table
-from flexai.apps.cli.commands.jobs import Id  # noqa: TC001  typer reads it
+from flexai.apps.cli.commands.jobs import FINAL, Id
 from flexai.apps.cli.commands.listing import table_of
 from flexai.apps.cli.commands.shown import (
     AsJson,
@@ -19,6 +19,7 @@ from flexai.apps.cli.commands.shown import (
     moment,
     pool_from,
     print_json,
+    reason_text,
     share,
     show,
     size,
@@ -68,7 +69,7 @@ def explain(job_id: Id, as_json: AsJson = False, run_dir: RunDir = None) -> None
     reason, position = answer.get("reason") or {}, answer.get("position")
     shown = console()
     place = f", number {position} in its line" if position is not None else ""
-    shown.print(f"job {job_id} is {styled_state(answer['state'])}{place}")
+    shown.print(f"job {job_id}: {styled_state(answer['state'])}{place}")
     if reason:
         shown.print(escape(f"{reason['code']}: {reason['message']}"), soft_wrap=True)
     for over in answer.get("over_cap") or ():
@@ -79,6 +80,10 @@ def explain(job_id: Id, as_json: AsJson = False, run_dir: RunDir = None) -> None
         )
     if answer.get("waits_for"):
         shown.print(f"it waits for jobs {', '.join(answer['waits_for'])}")
+    if answer["state"] in FINAL:
+        if why := reason_text(answer.get("job") or {}):
+            shown.print(escape(why), soft_wrap=True)
+        return
     rows = [(card["index"], share(card["free_milli"]) or "0%", size(card["free_bytes"]), escape(card["says"]))
             for card in answer.get("cards") or ()]  # fmt: skip
     shown.print(table_of(("CARD", "FREE>", "FREE MEMORY>", "FOR THIS JOB~"), rows))

@@ -100,8 +100,9 @@ def _headline(answer: Mapping[str, Any], cards: list[dict[str, Any]]) -> str:
 
 
 def bar_milli(card: Mapping[str, Any]) -> int:
-    """What the slices of a card got of it in the last second, in thousandths."""
-    return min(1000, sum(entry.get("got_milli_1s") or 0 for entry in card.get("slices") or ()))
+    """What the slices of a card got of it in the last second, and others outside of the pool, in thousandths."""
+    got = sum(entry.get("got_milli_1s") or 0 for entry in card.get("slices") or ())
+    return min(1000, got + (card.get("foreign_compute_milli") or 0))
 
 
 def bar(milli: float, columns: int) -> str:
