@@ -25,8 +25,8 @@ def resource_of(state: State, device_class: str) -> str:
     return device_class if device_class in state.queues.managed else ALL_CARDS
 
 
-def shares_of(state: State) -> Shares:
-    """Fair share of every queue in every resource now."""
+def shares_of(state: State, k_milli: int) -> Shares:
+    """Fair share of every queue in every resource now, with past use weighed by ``k_milli`` (0: the classic rule)."""
     out: Shares = {}
     for resource in (ALL_CARDS, *state.queues.managed):
         wanted: dict[str, int] = {}
@@ -34,37 +34,57 @@ def shares_of(state: State) -> Shares:
             waiting = state.waiting_milli.get((name, resource), 0)
             for each in state.queues.path(name):
                 wanted[each.queue.name] = wanted.get(each.queue.name, 0) + waiting
-        _share_below(state, "", resource, 1000 * state.books.n_open(resource), wanted, out)
+        _share_below(state, "", resource, 1000 * state.books.n_open(resource), wanted, out, k_milli)
     return out
 
 
 def _share_below(
-    state: State, parent: str, resource: str, capacity_milli: int, wanted: dict[str, int], out: Shares
+    state: State, parent: str, resource: str, capacity_milli: int, wanted: dict[str, int], out: Shares, k_milli: int
 ) -> None:
     children = state.queues.children(parent)
     claims = []
     for child in children:
         terms = child.queue.terms(resource)
-        past_milli = state.queues.past(child, resource, state.now_ms) if state.settings.fair_k_milli else 0
+        past_milli = state.queues.past(child, resource, state.now_ms) if k_milli else 0
         claims.append(
             Claim(
                 child.quota_of(resource), child.used_of(resource) + wanted[child.queue.name], terms.limit_milli,
                 terms.weight, terms.priority, past_milli,
             )
         )  # fmt: skip
-    for child, share in zip(children, fair_shares(capacity_milli, claims, state.settings.fair_k_milli), strict=True):
+    for child, share in zip(children, fair_shares(capacity_milli, claims, k_milli), strict=True):
         out[child.queue.name, resource] = share
-        _share_below(state, child.queue.name, resource, share, wanted, out)
+        _share_below(state, child.queue.name, resource, share, wanted, out, k_milli)
 
 
 def need_rank(state: State, shares: Shares, key: LineKey) -> tuple[float, ...]:
-    """Order of queues: those below their quota first, then by use over fair share, then in the order they came."""
+    """Order of queues: those below their quota first, then by use over fair share, then in the order they came.
+
+    With past use u, the rule of ``policy.fair_share`` wants a queue to hold w + k (w - u), so it is used + k u that is
+    held against (1 + k) w: that says who is owed even of queues that hold nothing now. The job itself counts with half
+    of what it will add to u, else queues whose jobs are large against their share would always come out above it. For
+    that ``shares`` are those of the classic rule.
+    """
     if key.queue not in state.queues:
         return (2.0, 0.0)
     queue, resource = state.queues[key.queue], resource_of(state, state.class_of(key.shape))
     below_quota = any(queue.used_of(each) < queue.quota_of(each) for each in {ALL_CARDS, resource})
-    used, share = queue.used_of(resource), shares.get((key.queue, resource), 0)
-    return (0.0 if below_quota else 1.0, used / max(share, 1))
+    used: float = queue.used_of(resource)
+    share: float = max(shares.get((key.queue, resource), 0), 1)
+    if state.settings.fair_k_milli:
+        k = state.settings.fair_k_milli / 1000
+        past = state.queues.past(queue, resource, state.now_ms) + _adds(state, key) / 2
+        used, share = used + k * past, share * (1 + k)
+    return (0.0 if below_quota else 1.0, used / share)
+
+
+def _adds(state: State, key: LineKey) -> float:
+    """What a job of the line would add to its queue's decayed use by the time that it is likely over."""
+    half_life_ms = state.queues.half_life_ms
+    if not half_life_ms:
+        return 0.0
+    lasts_ms = state.run_times.expected_ms(key.burst, state.now_ms)
+    return float(key.asked_milli * (1 - 2 ** (-lasts_ms / half_life_ms)))
 
 
 def entitled_milli(state: State, queue: str, resource: str, shares: Shares) -> int:

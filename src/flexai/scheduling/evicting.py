@@ -45,7 +45,8 @@ def run(state: State, lines: list[Line], steps: int) -> int:
     if not state.settings.preempt or not lines or not state.running:
         return steps
     lines = [line for line in lines if line.key.shape.n_devices and not line.head.is_placed]
-    shares = entitlement.shares_of(state) if state.settings.reclaim == "fair_share" and lines else {}
+    fair = state.settings.reclaim == "fair_share" and lines
+    shares = entitlement.shares_of(state, state.settings.fair_k_milli) if fair else {}
     lines = [line for line in lines if _may_claim(state, line, shares)]
     lines.sort(key=lambda line: (entitlement.need_rank(state, {}, line.key)[0], -line.key.priority, line.head.job.seq))
     for line in lines:

@@ -47,7 +47,7 @@ def run_round(state: State) -> None:
     state.ready.clear()
     for heap in heaps.values():
         heap.sort(key=lambda entry: entry[0])
-    shares = entitlement.shares_of(state) if len(heaps) > 1 else {}
+    shares = entitlement.shares_of(state, 0) if len(heaps) > 1 else {}
     while heaps:
         queue = next(iter(heaps))
         if len(heaps) > 1:
