@@ -15,7 +15,8 @@ import numpy as np
 from flexai.cluster import Plan
 from flexai.model import JobState
 from flexai.policy.victims import Victim, cheapest_set
-from flexai.scheduling.evicting import evict_for, is_claiming
+from flexai.scheduling.entitlement import is_claiming
+from flexai.scheduling.evicting import evict_for
 from flexai.scheduling.placing import place_members
 
 if TYPE_CHECKING:

@@ -7,12 +7,15 @@ may use one such class alone is judged by what its queue holds of that class, an
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flexai.cluster import ALL_CARDS
 from flexai.policy.fair_share import Claim, fair_shares
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flexai.scheduling.records import JobRecord, LineKey
     from flexai.scheduling.state import State
 
@@ -87,12 +90,57 @@ def _adds(state: State, key: LineKey) -> float:
     return float(key.asked_milli * (1 - 2 ** (-lasts_ms / half_life_ms)))
 
 
-def entitled_milli(state: State, queue: str, resource: str, shares: Shares) -> int:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How queues stand, by queue and resource: what they are entitled to, and what will be theirs.
+
+    Attributes:
+        shares: fair shares, where they entitle; else empty.
+        leaving: compute of members that are being stopped: held still, but as good as gone.
+        coming: compute of jobs for which others are being stopped: not held yet, but as good as there.
+    """
+
+    shares: Shares
+    leaving: Shares
+    coming: Shares
+
+
+def standing_of(state: State) -> Standing:
+    """How queues stand now."""
+    fair = state.settings.reclaim == "fair_share"
+    leaving: Shares = {}
+    for job_id, member in state.stopping:
+        record = state.jobs[job_id]
+        _add(state, leaving, record.job.queue, record.members[member].by_class)
+    coming: Shares = {}
+    for job_id in state.claims:
+        claimant = state.jobs.get(job_id)
+        if claimant is not None and not claimant.is_placed and is_claiming(state, claimant):
+            by_class = {state.class_of(claimant.shape): claimant.needed_milli}
+            _add(state, coming, claimant.job.queue, by_class)
+    return Standing(shares_of(state, state.settings.fair_k_milli) if fair else {}, leaving, coming)
+
+
+def is_claiming(state: State, record: JobRecord) -> bool:
+    """Whether something is being stopped for the job and is not over yet."""
+    return any(at in state.stopping for at in state.claims.get(record.job.id, ()))
+
+
+def _add(state: State, sums: Shares, queue: str, by_class: Mapping[str, int]) -> None:
+    """Book compute by class to a queue and those above it."""
+    for each in state.queues.path(queue):
+        for device_class, milli in by_class.items():
+            for resource in {ALL_CARDS, resource_of(state, device_class)}:
+                at = each.queue.name, resource
+                sums[at] = sums.get(at, 0) + milli
+
+
+def entitled_milli(state: State, queue: str, resource: str, standing: Standing) -> int:
     """What a queue may hold without giving it back: its quota, or its fair share where that is larger."""
-    return max(state.queues[queue].quota_of(resource), shares.get((queue, resource), 0))
+    return max(state.queues[queue].quota_of(resource), standing.shares.get((queue, resource), 0))
 
 
-def entitled_up_to(state: State, record: JobRecord, shares: Shares) -> set[str]:
+def entitled_up_to(state: State, record: JobRecord, standing: Standing) -> set[str]:
     """Queues of the job's path, from its own up, that with the job would still be within what they are entitled to.
 
     It may take from the queues that leave such a path: from brothers of the last one named, and their children.
@@ -100,7 +148,9 @@ def entitled_up_to(state: State, record: JobRecord, shares: Shares) -> set[str]:
     resource = resource_of(state, state.class_of(record.shape))
     within: set[str] = set()
     for each in state.queues.path(record.job.queue):
-        if each.used_of(resource) + record.needed_milli > entitled_milli(state, each.queue.name, resource, shares):
+        at = each.queue.name, resource
+        will_hold = each.used_of(resource) - standing.leaving.get(at, 0) + standing.coming.get(at, 0)
+        if will_hold + record.needed_milli > entitled_milli(state, each.queue.name, resource, standing):
             break
         within.add(each.queue.name)
     return within
@@ -117,22 +167,18 @@ def may_take_from(state: State, record: JobRecord, within: set[str], victim_queu
     return True
 
 
-def leaves_enough(
-    state: State, claimant: JobRecord, taken: dict[tuple[str, str], int], shares: Shares
-) -> bool:  # fmt: skip
+def leaves_enough(state: State, claimant: JobRecord, taken: Shares, standing: Standing) -> bool:
     """Whether the queues that lose ``taken`` (by queue and class), and their parents, keep what they are entitled to.
 
     Queues above the claimant too lose nothing by it, and are left out.
     """
     own = {each.queue.name for each in state.queues.path(claimant.job.queue)}
-    losses: dict[tuple[str, str], int] = {}
+    losses: Shares = {}
     for (queue, device_class), milli in taken.items():
-        for each in state.queues.path(queue):
-            if each.queue.name not in own:
-                for resource in {ALL_CARDS, resource_of(state, device_class)}:
-                    at = each.queue.name, resource
-                    losses[at] = losses.get(at, 0) + milli
+        _add(state, losses, queue, {device_class: milli})
     return all(
-        state.queues[queue].used_of(resource) - milli >= entitled_milli(state, queue, resource, shares)
+        state.queues[queue].used_of(resource) - standing.leaving.get((queue, resource), 0) - milli
+        >= entitled_milli(state, queue, resource, standing)
         for (queue, resource), milli in losses.items()
+        if queue not in own
     )

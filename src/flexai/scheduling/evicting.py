@@ -18,14 +18,13 @@ from flexai.cluster import group_sums
 from flexai.model import JobState, TenantClass
 from flexai.policy.victims import Victim, cheapest_set
 from flexai.scheduling import entitlement
-from flexai.scheduling.commands import Evict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from flexai.scheduling.entitlement import Shares
+    from flexai.scheduling.entitlement import Standing
     from flexai.scheduling.records import JobRecord, Line
     from flexai.scheduling.state import State
 
@@ -45,29 +44,23 @@ def run(state: State, lines: list[Line], steps: int) -> int:
     if not state.settings.preempt or not lines or not state.running:
         return steps
     lines = [line for line in lines if line.key.shape.n_devices and not line.head.is_placed]
-    fair = state.settings.reclaim == "fair_share" and lines
-    shares = entitlement.shares_of(state, state.settings.fair_k_milli) if fair else {}
-    lines = [line for line in lines if _may_claim(state, line, shares)]
+    if not lines:
+        return steps
+    standing = entitlement.standing_of(state)
+    lines = [line for line in lines if _may_claim(state, line, standing)]
     lines.sort(key=lambda line: (entitlement.need_rank(state, {}, line.key)[0], -line.key.priority, line.head.job.seq))
     for line in lines:
         record = line.head
-        if is_claiming(state, record):
+        if entitlement.is_claiming(state, record):
             continue
-        chosen, looked_at = choose(state, record, shares, steps)
+        chosen, looked_at = choose(state, record, standing, steps)
         steps -= looked_at
         if chosen:
             evict_for(state, record, chosen, _verb(state, record, chosen))
+            standing = entitlement.standing_of(state)
         if steps <= 0:
             break
     return max(0, steps)
-
-
-def is_claiming(state: State, record: JobRecord) -> bool:
-    """Whether something is being evicted for the job and is not over yet."""
-    return any(
-        job_id in state.jobs and state.jobs[job_id].members[member].evicting
-        for job_id, member in state.claims.get(record.job.id, ())
-    )
 
 
 def evict_for(state: State, record: JobRecord, chosen: Sequence[Victim], verb: str) -> None:
@@ -115,8 +108,7 @@ def _stop(state: State, record: JobRecord, cause: str, *, requeue: bool) -> None
 def _stop_member(state: State, record: JobRecord, index: int, cause: str, *, requeue: bool) -> None:
     member = record.members[index]
     if member.hold is not None and not member.evicting:
-        member.evicting, member.requeue, member.stopped_at_ms = True, requeue, state.now_ms
-        state.out.append(Evict(record.job.id, index, state.grace_ms(record.job), requeue=requeue, cause=cause))
+        state.stop(record, index, cause, requeue=requeue)
 
 
 def _verb(state: State, record: JobRecord, chosen: Sequence[Victim]) -> str:
@@ -129,7 +121,7 @@ def _is_own(state: State, record: JobRecord, victim: Victim) -> bool:
     return state.jobs[victim.job_id].job.queue == record.job.queue
 
 
-def _may_claim(state: State, line: Line, shares: Shares) -> bool:
+def _may_claim(state: State, line: Line, standing: Standing) -> bool:
     record = line.head
     if state.now_ms - record.job.submitted_at_ms < state.settings.preempt_delay_ms:
         return False
@@ -137,7 +129,7 @@ def _may_claim(state: State, line: Line, shares: Shares) -> bool:
         return False
     least = min(state.evictable.get(line.key.queue, ()), default=2**31)
     may_take_back = bool(state.lent) and record.job.request.tenant_class is not TenantClass.BEST_EFFORT
-    return may_take_back or line.key.priority > least or bool(entitlement.entitled_up_to(state, record, shares))
+    return may_take_back or line.key.priority > least or bool(entitlement.entitled_up_to(state, record, standing))
 
 
 def is_lent(record: JobRecord) -> bool:
@@ -146,7 +138,7 @@ def is_lent(record: JobRecord) -> bool:
 
 
 def choose(
-    state: State, record: JobRecord, shares: Shares, steps: int
+    state: State, record: JobRecord, standing: Standing, steps: int
 ) -> tuple[list[Victim] | None, int]:  # fmt: skip
     """The victims for a job, and how many nodes were looked at. First the bound: would it fit with everybody gone?"""
     books, shape, needed = state.books, state.shape_now(record), record.n_needed
@@ -155,21 +147,21 @@ def choose(
     if int(most.sum()) < needed:
         return None, 1
     now = books.n_fit(shape)[:n]
-    within = entitlement.entitled_up_to(state, record, shares)
+    within = entitlement.entitled_up_to(state, record, standing)
     looked_at = 1
     for rows, missing in _regions(state, record, most, now):
         nodes = rows[most[rows] > now[rows]].tolist()
         on: dict[int, list[Victim]] = {}
         parts: dict[str, list[Victim]] = {}
         for row in nodes:
-            victims = _victims_on(state, record, row, within, shares, parts, set(nodes))
+            victims = _victims_on(state, record, row, within, standing, parts, set(nodes))
             looked_at += 1
             if victims:
                 on[row] = victims
             if looked_at >= steps:
                 break
         chosen = cheapest_set(
-            books, shape, missing, on, lambda some: _leaves_enough(state, record, some, shares)
+            books, shape, missing, on, lambda some: _leaves_enough(state, record, some, standing)
         )  # fmt: skip
         if chosen is not None or looked_at >= steps:
             return chosen, looked_at
@@ -203,7 +195,7 @@ def _victims_on(
     record: JobRecord,
     row: int,
     within: set[str],
-    shares: Shares,
+    standing: Standing,
     parts: dict[str, list[Victim]],
     wanted: set[int],
 ) -> list[Victim]:
@@ -216,7 +208,7 @@ def _victims_on(
             parts[job_id] = [
                 victim
                 for victim in (_parts_of(state, other, wanted) if may else ())
-                if is_lent(other) or _leaves_enough(state, record, [victim], shares)
+                if is_lent(other) or _leaves_enough(state, record, [victim], standing)
             ]
         out += [victim for victim in parts[job_id] if any(hold.row == row for hold in victim.holds)]
     return out
@@ -261,7 +253,7 @@ def _parts_of(state: State, other: JobRecord, wanted: set[int]) -> list[Victim]:
     return out
 
 
-def _leaves_enough(state: State, record: JobRecord, some: Iterable[Victim], shares: Shares) -> bool:
+def _leaves_enough(state: State, record: JobRecord, some: Iterable[Victim], standing: Standing) -> bool:
     """Whether these victims together leave every victim's queue, and its parents, what they are entitled to."""
     going = {
         (victim.job_id, index)
@@ -276,4 +268,4 @@ def _leaves_enough(state: State, record: JobRecord, some: Iterable[Victim], shar
             if milli:
                 at = other.job.queue, device_class
                 taken[at] = taken.get(at, 0) + milli
-    return entitlement.leaves_enough(state, record, taken, shares)
+    return entitlement.leaves_enough(state, record, taken, standing)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flexai.model import JobState
 from flexai.scheduling import members
-from flexai.scheduling.commands import Evict, Resize
+from flexai.scheduling.commands import Resize
 from flexai.scheduling.records import JobRecord, MemberRecord
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ def cancel(state: State, job_id: str) -> None:
     record.cancelled = True
     if job_id in state.found:  # its processes may live on a node that is not back yet
         for index in sorted({grant.member for grant in state.found[job_id]}):
-            record.members[index].evicting, record.members[index].requeue = True, False
-            state.out.append(Evict(job_id, index, state.grace_ms(record.job), requeue=False, cause="cancelled"))
+            state.stop(record, index, "cancelled", requeue=False)
         state.set_state(record, JobState.STOPPING, "cancelled")
         return
     if not record.is_placed:
@@ -77,8 +76,7 @@ def cancel(state: State, job_id: str) -> None:
     state.leave(record)
     for index, member in enumerate(record.members):
         if member.hold is not None:
-            member.evicting, member.requeue = True, False
-            state.out.append(Evict(job_id, index, state.grace_ms(record.job), requeue=False, cause="cancelled"))
+            state.stop(record, index, "cancelled", requeue=False)
     state.set_state(record, JobState.STOPPING, "cancelled")
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flexai.cluster import Shape
+    from flexai.policy.reservation import Reservation
     from flexai.scheduling.records import JobRecord, Line, LineKey
     from flexai.scheduling.state import State
 
@@ -246,12 +247,32 @@ def _start_big(state: State) -> bool:
             return True
         if state.settling and len(state.running) > MANY_RUNNING:
             return False
-        state.reservation = reserve(
+        state.reservation = _claimed(state, record) or reserve(
             record.job.id, record.shape, record.n_needed, state.books, state.now_ms, _ends_for(state, record),
             record.job.required_level,
         )  # fmt: skip
         return True
     return True
+
+
+def _claimed(state: State, record: JobRecord) -> Reservation | None:
+    """What is being vacated for a claimant is held for it and for nobody else, whatever else may likely end by then.
+
+    Else what was evicted could come back on the strength of a prediction, and be evicted again.
+    """
+    vacated = [
+        (state.now_ms, member.hold)
+        for job_id, index in state.claims.get(record.job.id, ())
+        if (job_id, index) in state.stopping
+        for member in [state.jobs[job_id].members[index]]
+        if member.hold is not None
+    ]
+    if not vacated:
+        return None
+    held = reserve(
+        record.job.id, record.shape, record.n_needed, state.books, state.now_ms, vacated, record.job.required_level
+    )
+    return held if held.shadow_ms <= state.now_ms else None
 
 
 def _ends_for(state: State, claimant: JobRecord) -> Iterator[tuple[int, Hold]]:
@@ -275,7 +296,8 @@ def _ends_for(state: State, claimant: JobRecord) -> Iterator[tuple[int, Hold]]:
         end_ms = ends_at(state, record)
         for member in record.members:
             if member.hold is not None:
-                yield end_ms, member.hold
+                stops_ms = max(state.now_ms, member.stopped_at_ms + state.grace_ms(record.job))
+                yield stops_ms if member.evicting else end_ms, member.hold
 
 
 def hold_of(

@@ -56,4 +56,6 @@ def take_found(state: State, record: JobRecord, grants: list[Grant]) -> None:
             state.lent[record.job.id, index] = None
         state.hold(record, member, hold)
         member.state, member.grants = MemberState.RUNNING, tuple(held)
+        if member.evicting:
+            state.stopping[record.job.id, index] = None
     state.run_times.started(record.burst, record.job.id, state.now_ms)

@@ -11,7 +11,7 @@ from flexai.policy.fragmentation import Mix
 from flexai.policy.placement import Placement
 from flexai.policy.run_time import RunTimes
 from flexai.policy.scores import SCORERS
-from flexai.scheduling.commands import SetJobState, Start
+from flexai.scheduling.commands import Evict, SetJobState, Start
 from flexai.scheduling.records import JobRecord, Line, LineKey, MemberRecord, Need, line_key
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class State:
     settling: bool = False
     measured_milli: dict[tuple[str, int, str], int] = field(default_factory=dict)
     lent: dict[tuple[str, int], None] = field(default_factory=dict)
+    stopping: dict[tuple[str, int], None] = field(default_factory=dict)
     claims: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     now_ms: int = 0
     out: list[Command] = field(default_factory=list)
@@ -195,6 +196,14 @@ class State:
             for at, (column, memory) in enumerate(zip(hold.columns, hold.memory_bytes, strict=True))
         )  # fmt: skip
 
+    def stop(self, record: JobRecord, index: int, cause: str, *, requeue: bool) -> None:
+        """Command the end of a member, to be queued again or for good."""
+        member = record.members[index]
+        member.evicting, member.requeue, member.stopped_at_ms = True, requeue, self.now_ms
+        if member.hold is not None:
+            self.stopping[record.job.id, index] = None
+        self.out.append(Evict(record.job.id, index, self.grace_ms(record.job), requeue=requeue, cause=cause))
+
     def free(self, record: JobRecord, member: MemberRecord) -> None:
         """Take back what a member held."""
         hold = self.unhold(record, member)
@@ -203,8 +212,9 @@ class State:
         self.books.give(hold)
         if self.reservation is not None:
             self.reservation.ended(hold)
+        index = next(at for at, one in enumerate(record.members) if one is member)
+        self.stopping.pop((record.job.id, index), None)
         if member.lent:
-            index = next(at for at, one in enumerate(record.members) if one is member)
             self.lent.pop((record.job.id, index), None)
         member.grants, member.lent, member.parked = (), False, False
 
