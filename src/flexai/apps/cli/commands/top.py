@@ -131,13 +131,13 @@ def _cards_table(cards: list[dict[str, Any]], width: int) -> RenderableType:
         ("CARD", 0, lambda card: card["index"]),
         ("MODEL", 0, lambda card: card["model"]),
         ("HEALTH", 100, health),
-        ("BACKEND", 100, lambda card: card.get("backend")),
+        ("BACKEND", 120, lambda card: card.get("backend")),
         ("COMPUTE", 0, lambda card: f"{bar(bar_milli(card), n_bar)} {bar_milli(card) / 10:3.0f}%"),
         ("GRANTED>", 0, lambda card: share(card.get("compute_granted_milli", 0)) or "0%"),
         ("MEMORY USED", 0, lambda card: f"{bar(1000 * used(card) / max(1, card['memory_bytes']), n_bar)} "
                                         f"{size(used(card))} / {size(card['memory_bytes'])}"),
-        ("GRANTED>", 100, lambda card: size(card.get("memory_granted_bytes", 0))),
-        ("NOTE<", 130, lambda card: escape(note(card))),
+        ("MEMORY GRANTED>", 140, lambda card: size(card.get("memory_granted_bytes", 0))),
+        ("NOTE<", 160, lambda card: escape(note(card))),
     ]  # fmt: skip
     return _table(columns, cards, width)
 
@@ -148,18 +148,40 @@ def _slices_table(slices: list[tuple[dict[str, Any], dict[str, Any]]], width: in
         ("CARD", 0, lambda one: one[0]["index"]),
         ("JOB", 0, lambda one: one[1]["job_id"] or "other"),
         ("NAME", 0, lambda one: escape(str(one[1].get("name") or ""))),
-        ("USER", 100, lambda one: one[1].get("user")),
-        ("CLASS", 130, lambda one: one[1].get("tenant_class")),
+        ("USER", 170, lambda one: one[1].get("user")),
+        ("CLASS", 160, lambda one: one[1].get("tenant_class")),
         ("ASKED>", 0, lambda one: share(one[1].get("asked_milli"))),
-        ("LIMIT>", 100, lambda one: share(one[1].get("limit_milli"))),
-        ("GOT (10 s)", 0, lambda one: f"{bar(_got(one[1]), n_bar)} {share(_got(one[1])) or '0%'}"),
-        ("BORROWED>", 130, lambda one: share(one[1].get("borrowed_milli") or None)),
-        ("MEMORY>", 0, lambda one: size(one[1].get("used_bytes") or 0)),
-        ("CAP>", 0, lambda one: size(one[1].get("memory_bytes") or one[0]["memory_bytes"])),
+        ("LIMIT>", 125, lambda one: share(one[1].get("limit_milli"))),
+        ("GOT 1 s>", 0, lambda one: share(int(one[1].get("got_milli_1s") or 0)) or "0%"),
+        ("GOT 10 s", 0, lambda one: f"{bar(_got(one[1]), n_bar)} {share(_got(one[1])) or '0%'}"),
+        ("BORROWED>", 110, lambda one: share(one[1].get("borrowed_milli") or None)),
+        ("LENT>", 110, lambda one: share(lent_milli(*one) or None)),
+        ("STOPPED>", 110, lambda one: share(one[1].get("stopped_milli") or None)),
+        ("MEMORY", 0, lambda one: _of_cap(one[1].get("used_bytes") or 0, _cap_bytes(*one), n_bar)),
         ("", 100, lambda one: "stopped" if one[1].get("stopped") else ""),
         ("", 80, lambda one: f"[red]over cap: {one[1]['leak']}[/red]" if one[1].get("over_cap_bytes") else ""),
     ]
     return _table(columns, slices, width)
+
+
+def lent_milli(card: Mapping[str, Any], entry: Mapping[str, Any]) -> int:
+    """What a slice left of its own share in the last second, for want of work, and others of its card borrowed."""
+    wanted, asked = entry.get("wanted_milli"), entry.get("asked_milli")
+    if wanted is None or not asked:
+        return 0
+    borrowed = sum(other.get("borrowed_milli") or 0 for other in card.get("slices") or () if other is not entry)
+    return min(int(borrowed), int(asked) * max(0, 1000 - int(wanted)) // 1000)
+
+
+def _cap_bytes(card: Mapping[str, Any], entry: Mapping[str, Any]) -> int:
+    return int(entry.get("memory_bytes") or card["memory_bytes"])
+
+
+def _of_cap(used_bytes: int, cap_bytes: int, n_bar: int) -> str:
+    """A tenant near its cap is the one that fails next: that is what the bar is for."""
+    part = 1000 * used_bytes / max(1, cap_bytes)
+    text = f"{bar(part, n_bar // 2 if n_bar > 5 else 0)} {size(used_bytes)} / {size(cap_bytes)}".strip()
+    return f"[red]{text}[/red]" if part > 1000 else f"[yellow]{text}[/yellow]" if part >= 950 else text
 
 
 def _got(entry: Mapping[str, Any]) -> int:
@@ -188,7 +210,7 @@ def _waiting_table(waiting: list[dict[str, Any]], n_hidden: int, width: int) -> 
 
 
 def _bar_columns(width: int) -> int:
-    return 20 if width >= 130 else 10 if width >= 100 else 5
+    return 20 if width >= 180 else 10 if width >= 130 else 5
 
 
 @contextmanager
