@@ -68,7 +68,7 @@ class Shell:
 
     def run(self, command):
         mark = "--- flexai page exit"
-        self.process.stdin.write(f"{{ {command}\n}} </dev/null\necho; echo '{mark}' $?\n")
+        self.process.stdin.write(f"{{ {command}\n}} </dev/null\npage_exit=$?; echo; echo '{mark}' $page_exit\n")
         self.process.stdin.flush()
         lines = []
         for line in self.process.stdout:
@@ -88,6 +88,7 @@ class Shell:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_page_does_what_it_says(page, tmp_path):
+    (tmp_path / "flexai").symlink_to(ROOT)  # what a reader has after `git clone`
     shell = Shell(tmp_path, page.parent)
     try:
         for exits, commands in blocks(page):
@@ -106,6 +107,14 @@ def test_a_page_is_read_as_commands_and_their_output(tmp_path):
         "x\n```console\n$ echo a\na\n$ echo b; echo c\n...\nc\n```\n<!-- exits 3 -->\n```console\n$ exit 3\n```\n"
     )
     assert list(blocks(page)) == [(0, [("echo a", ["a"]), ("echo b; echo c", ["...", "c"])]), (3, [("exit 3", [])])]
+
+
+def test_a_command_s_exit_code_is_its_own(tmp_path):
+    shell = Shell(tmp_path, tmp_path)
+    try:
+        assert [shell.run(command)[0] for command in ("true", "false", "(exit 7)", "true")] == [0, 1, 7, 0]
+    finally:
+        shell.close()
 
 
 def test_expected_lines_are_found_in_order_with_gaps():

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from flexai.model import DeviceHealth
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from flexai.ports import DeviceBackend
 
 YES = "yes"
+NOT_RUN = "not yet run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +111,14 @@ def run(backend: DeviceBackend, holder: Holder | None) -> dict[str, str]:
     return {name: check(backend, holder) for name, check in CHECKS.items()}
 
 
-def matrix(results: dict[str, dict[str, str]]) -> str:
-    """The support matrix as a Markdown table, one column for each backend."""
-    names = list(results)
-    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+def matrix(results: Mapping[str, Mapping[str, str] | None]) -> str:
+    """The support matrix as a Markdown table, one column for each backend; None is a backend that was not run."""
+    lines = ["| | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
     for check in CHECKS:
-        cells = (YES if results[name][check] == YES else results[name][check].split(":")[0] for name in names)
+        cells = (NOT_RUN if found is None else _cell(found[check]) for found in results.values())
         lines.append(f"| {check} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _cell(result: str) -> str:
+    return YES if result == YES else result.partition(":")[0]
