@@ -10,12 +10,13 @@ from flexai.apps.cli.job_options import options_of
 from flexai.apps.cli.reference import pages
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference"
+MADE = pages()
 
 
-@pytest.mark.parametrize("name", sorted(pages()))
+@pytest.mark.parametrize("name", sorted(MADE))
 def test_the_page_is_the_one_the_commands_make(name):
     remedy = "run: python -m flexai.apps.cli.reference docs/reference"
-    assert (REFERENCE / name).read_text() == pages()[name], remedy
+    assert (REFERENCE / name).read_text() == MADE[name], remedy
 
 
 def every_command(group):

@@ -117,7 +117,9 @@ def conflict(record: JobRecord, code: str, what: str, remedy: str) -> Refusal:
 
 def _actions(pool: Pool) -> dict[str, tuple[Callable[[JobRecord], Any], str]]:
     """What can be asked of a job without saying more: the event it is, or None where nothing is left to do."""
-    now = pool.core.clock
+
+    def now() -> int:
+        return pool.core.clock()
 
     def queued(record: JobRecord, then: JobState, event: Any) -> Any:
         if record.state is then:
