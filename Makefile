@@ -6,9 +6,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE_SOURCES := $(shell find native api -type f -not -path 'native/build/*' 2>/dev/null)
 
+<<<<<<< HEAD
 .PHONY: help install demo test lint native slow clean card-wheels card-install card-slicing card-rest card-pool
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
+=======
+.PHONY: help install demo test slow lint docs pictures bench fuzz clean
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## *(.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name about; do \
+		printf '%-16s %s\n' "$$name" "$$about"; done
+>>>>>>> f92482a (README with pictures of real runs and a matrix that its test holds; make pictures, docs, bench and fuzz)
 
 $(BIN)/uv:
 	@$(PYTHON) -m venv $(VENV)
@@ -32,12 +39,39 @@ test: $(STAMP)  ## the tests, with linters and import contracts
 	@$(BIN)/mypy
 	@$(BIN)/pytest -m 'not slow and not gpu' -n 2
 
+slow: $(STAMP)  ## the slower checks: tutorial, how-tos and examples executed, crashes, wheels
+	@$(BIN)/pytest -m 'slow and not gpu'
+
 lint: $(STAMP)  ## format and lint
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-slow: $(STAMP)  ## the slower checks: tutorial and examples executed, longer fuzzing
-	@$(BIN)/pytest -m 'slow and not gpu'
+docs: $(STAMP)  ## make the generated pages of docs/reference again, and check every page
+	@$(BIN)/python -m flexai.apps.cli.reference docs/reference
+	@$(BIN)/python -m flexai.apps.pool.reference docs/reference
+	@$(BIN)/pytest -q tests/docs tests/contract -m 'not gpu'
+
+pictures: demo  ## take the README's pictures anew, from a real run on simulated cards
+	@cp .demo/demo.png docs/images/demo.png
+	@$(BIN)/python docs/images/make.py
+
+bench: $(STAMP)  ## a short look at every benchmark on this machine's cards; `flexai bench NAME` is the long form
+	@for name in pool slicing scheduling; do $(BIN)/flexai bench $$name --quick; done
+
+# One round is what `make test` does with other random choices; a failure names its seed.
+FOR ?= 600
+FUZZED := tests/property/test_manifest_laws.py tests/property/test_wire_api_laws.py tests/unit/test_trace.py \
+	tests/unit/test_wire_arbiter.py tests/unit/test_wire_timeline.py tests/native/shim/test_layout.py \
+	tests/integration/pool/test_pool_fuzz.py tests/native/test_simcard_daemon.py \
+	tests/native/arbiter/test_arbiter_process.py
+fuzz: $(STAMP)  ## every decoder (socket, YAML, shared memory, arbiter, simulated card) with new seeds for FOR=600 seconds
+	@end=$$(( $$(date +%s) + $(FOR) )); n_rounds=0; \
+	while [ $$(date +%s) -lt $$end ]; do \
+		seed=$$RANDOM; echo "seed $$seed (again: FLEXAI_FUZZ_SEED=$$seed pytest --hypothesis-seed=$$seed ...)"; \
+		FLEXAI_FUZZ_SEED=$$seed $(BIN)/pytest -q -x --hypothesis-seed=$$seed -m 'not slow and not gpu' \
+			-k 'any or bytes or nonsense or message or scribbled or malformed or fuzz' $(FUZZED) || exit 1; \
+		n_rounds=$$(( n_rounds + 1 )); \
+	done; echo "$$n_rounds rounds, nothing found"
 
 # Measuring on a machine with a card, which may have no package registry: docs/how-to/measure-on-a-card.md
 WHEELS ?= wheels

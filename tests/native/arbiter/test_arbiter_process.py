@@ -1,5 +1,6 @@
 """The arbiter as a process: real programs on the simulated card, over its real socket."""
 
+import os
 import random
 import signal
 import time
@@ -173,7 +174,7 @@ def test_no_message_stops_the_arbiter(make_node):
     node = make_node()
     one = node.run("one", "flood")
     node.put("one", one, 300, 300)
-    chance = random.Random(7)
+    chance = random.Random(int(os.environ.get("FLEXAI_FUZZ_SEED", "7")))
     for _ in range(400):
         message = bytearray(node.put_message("one", one, 300))
         for _ in range(chance.randint(1, 6)):
