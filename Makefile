@@ -6,16 +6,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE_SOURCES := $(shell find native api -type f -not -path 'native/build/*' 2>/dev/null)
 
-<<<<<<< HEAD
-.PHONY: help install demo test lint native slow clean card-wheels card-install card-slicing card-rest card-pool
+.PHONY: help install demo test slow lint docs pictures bench fuzz clean \
+	card-wheels card-install card-slicing card-rest card-pool
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -ts $$'\t'
-=======
-.PHONY: help install demo test slow lint docs pictures bench fuzz clean
-help:  ## this list
-	@sed -nE 's/^([a-z]+):.*## *(.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name about; do \
-		printf '%-16s %s\n' "$$name" "$$about"; done
->>>>>>> f92482a (README with pictures of real runs and a matrix that its test holds; make pictures, docs, bench and fuzz)
+	@sed -nE 's/^([a-z-]+):.*## *(.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name about; do \
+		printf '%-20s %s\n' "$$name" "$$about"; done
 
 $(BIN)/uv:
 	@$(PYTHON) -m venv $(VENV)
