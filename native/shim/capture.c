@@ -15,6 +15,13 @@ FX_EXPORT CUresult cuStreamBeginCaptureToGraph(CUstream stream, CUgraph graph, c
                                                size_t n, int mode);
 FX_EXPORT CUresult cuStreamBeginCaptureToGraph_ptsz(CUstream stream, CUgraph graph, const void *dependencies,
                                                     const void *data, size_t n, int mode);
+typedef CUresult (*again)(CUstream, int, CUgraph, void *, void *);
+FX_EXPORT CUresult cuStreamBeginRecaptureToGraph(CUstream stream, int mode, CUgraph graph, void *call, void *data);
+FX_EXPORT CUresult cuStreamBeginRecaptureToGraph_ptsz(CUstream stream, int mode, CUgraph graph, void *call, void *data);
+FX_EXPORT CUresult cuStreamBeginCaptureToCig(CUstream stream, void *params);
+FX_EXPORT CUresult cuStreamBeginCaptureToCig_ptsz(CUstream stream, void *params);
+FX_EXPORT CUresult cuStreamEndCaptureToCig(CUstream stream);
+FX_EXPORT CUresult cuStreamEndCaptureToCig_ptsz(CUstream stream);
 FX_EXPORT CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph);
 FX_EXPORT CUresult cuStreamEndCapture_ptsz(CUstream stream, CUgraph *graph);
 
@@ -69,6 +76,26 @@ CUresult cuStreamBeginCaptureToGraph_ptsz(CUstream stream, CUgraph graph, const 
     BEGIN(FX_REAL(cuStreamBeginCaptureToGraph_ptsz, to_graph)(stream, graph, dependencies, data, n, mode));
 }
 
+CUresult cuStreamBeginRecaptureToGraph(CUstream stream, int mode, CUgraph graph, void *call, void *data)
+{
+    BEGIN(FX_REAL(cuStreamBeginRecaptureToGraph, again)(stream, mode, graph, call, data));
+}
+
+CUresult cuStreamBeginRecaptureToGraph_ptsz(CUstream stream, int mode, CUgraph graph, void *call, void *data)
+{
+    BEGIN(FX_REAL(cuStreamBeginRecaptureToGraph_ptsz, again)(stream, mode, graph, call, data));
+}
+
+CUresult cuStreamBeginCaptureToCig(CUstream stream, void *params)
+{
+    BEGIN(FX_REAL(cuStreamBeginCaptureToCig, CUresult (*)(CUstream, void *))(stream, params));
+}
+
+CUresult cuStreamBeginCaptureToCig_ptsz(CUstream stream, void *params)
+{
+    BEGIN(FX_REAL(cuStreamBeginCaptureToCig_ptsz, CUresult (*)(CUstream, void *))(stream, params));
+}
+
 /* A capture that was spoilt has ended, too; one that is another stream's goes on. */
 static CUresult ended(CUresult rc)
 {
@@ -87,4 +114,14 @@ CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph)
 CUresult cuStreamEndCapture_ptsz(CUstream stream, CUgraph *graph)
 {
     return ended(FX_REAL(cuStreamEndCapture_ptsz, CUresult (*)(CUstream, CUgraph *))(stream, graph));
+}
+
+CUresult cuStreamEndCaptureToCig(CUstream stream)
+{
+    return ended(FX_REAL(cuStreamEndCaptureToCig, CUresult (*)(CUstream))(stream));
+}
+
+CUresult cuStreamEndCaptureToCig_ptsz(CUstream stream)
+{
+    return ended(FX_REAL(cuStreamEndCaptureToCig_ptsz, CUresult (*)(CUstream))(stream));
 }

@@ -6,6 +6,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,6 +45,30 @@ struct process_v1 {
     unsigned pid;
     unsigned long long used;
 };
+struct process_detail {
+    unsigned pid;
+    unsigned long long used;
+    unsigned gpu_instance, compute_instance;
+    unsigned long long protected_used;
+};
+struct process_details {
+    unsigned version, mode, n;
+    struct process_detail *list;
+};
+struct process_use {
+    unsigned pid;
+    unsigned long long at_us;
+    unsigned sm, memory, encoder, decoder;
+};
+struct process_use_v1 {
+    unsigned long long at_us;
+    unsigned pid, sm, memory, encoder, decoder, jpeg, flow;
+};
+struct process_uses {
+    unsigned version, n;
+    unsigned long long since_us;
+    struct process_use_v1 *list;
+};
 
 FX_EXPORT extern const char flexai_shim_build[];
 const char flexai_shim_build[] = "flexai-shim " FX_BUILD;
@@ -64,6 +89,14 @@ FX_EXPORT nvmlReturn nvmlDeviceGetMemoryInfo_v2(nvmlDevice device, struct memory
     {                                                                                                                  \
         return processes(FX_REAL(name, list_processes), device, n, found, sizeof *found);                              \
     }
+FX_EXPORT nvmlReturn nvmlDeviceGetHandleByUUIDV(const void *uuid, nvmlDevice *device);
+FX_EXPORT nvmlReturn nvmlDeviceGetRunningProcessDetailList(nvmlDevice device, struct process_details *found);
+FX_EXPORT nvmlReturn nvmlDeviceGetProcessUtilization(nvmlDevice device, struct process_use *found, unsigned *n,
+                                                     unsigned long long since_us);
+FX_EXPORT nvmlReturn nvmlDeviceGetProcessesUtilizationInfo(nvmlDevice device, struct process_uses *found);
+FX_EXPORT nvmlReturn nvmlDeviceGetAccountingPids(nvmlDevice device, unsigned *n, unsigned *pids);
+FX_EXPORT nvmlReturn nvmlDeviceGetAccountingStats(nvmlDevice device, unsigned pid, void *stats);
+FX_EXPORT nvmlReturn nvmlDeviceGetAccountingStats_v2(nvmlDevice device, unsigned pid, void *stats);
 void *nvml_resolve(uint64_t index) __attribute__((visibility("hidden")));
 
 static pthread_once_t opened = PTHREAD_ONCE_INIT;
@@ -180,6 +213,12 @@ nvmlReturn nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice *device)
     return by_name(FX_REAL(nvmlDeviceGetHandleByUUID, nvmlReturn (*)(const char *, nvmlDevice *)), uuid, device);
 }
 
+nvmlReturn nvmlDeviceGetHandleByUUIDV(const void *uuid, nvmlDevice *device)
+{
+    nvmlReturn rc = FX_REAL(nvmlDeviceGetHandleByUUIDV, nvmlReturn (*)(const void *, nvmlDevice *))(uuid, device);
+    return rc == NVML_SUCCESS && tenant() && card_of(*device) < 0 ? NVML_ERROR_NOT_FOUND : rc;
+}
+
 nvmlReturn nvmlDeviceGetHandleByPciBusId(const char *bus, nvmlDevice *device)
 {
     return by_name(FX_REAL(nvmlDeviceGetHandleByPciBusId, nvmlReturn (*)(const char *, nvmlDevice *)), bus, device);
@@ -248,23 +287,79 @@ static bool is_ours(unsigned pid)
 
 typedef nvmlReturn (*list_processes)(nvmlDevice, unsigned *, void *);
 
+/* Rows of the tenant's own processes, moved to the front; how many. `at`: where the pid is in a row. */
+static unsigned keep_ours(void *rows, unsigned n, size_t size, size_t at)
+{
+    unsigned kept = 0;
+    char *list = rows;
+    for (unsigned i = 0; i < n; i++) {
+        unsigned pid;
+        memcpy(&pid, list + i * size + at, sizeof pid);
+        if (is_ours(pid))
+            memmove(list + kept++ * size, list + i * size, size);
+    }
+    return kept;
+}
+
 /* The vendor's answer without the others' processes. Asked for the count alone (no room given), the vendor's count is
  * enough room. */
 static nvmlReturn processes(list_processes real, nvmlDevice device, unsigned *n, void *found, size_t size)
 {
     nvmlReturn rc = real(device, n, found);
-    if (rc != NVML_SUCCESS || !tenant() || !found || !n)
-        return rc;
-    unsigned kept = 0;
-    char *list = found;
-    for (unsigned i = 0; i < *n; i++) {
-        unsigned pid;
-        memcpy(&pid, list + i * size, sizeof pid);
-        if (is_ours(pid))
-            memmove(list + kept++ * size, list + i * size, size);
-    }
-    *n = kept;
+    if (rc == NVML_SUCCESS && tenant() && found && n)
+        *n = keep_ours(found, *n, size, 0);
     return rc;
+}
+
+nvmlReturn nvmlDeviceGetRunningProcessDetailList(nvmlDevice device, struct process_details *found)
+{
+    nvmlReturn rc = FX_REAL(nvmlDeviceGetRunningProcessDetailList,
+                            nvmlReturn (*)(nvmlDevice, struct process_details *))(device, found);
+    if (rc == NVML_SUCCESS && tenant() && found->list)
+        found->n = keep_ours(found->list, found->n, sizeof *found->list, offsetof(struct process_detail, pid));
+    return rc;
+}
+
+nvmlReturn nvmlDeviceGetProcessUtilization(nvmlDevice device, struct process_use *found, unsigned *n,
+                                           unsigned long long since_us)
+{
+    nvmlReturn rc = FX_REAL(nvmlDeviceGetProcessUtilization,
+                            nvmlReturn (*)(nvmlDevice, struct process_use *, unsigned *, unsigned long long))(
+        device, found, n, since_us);
+    if (rc == NVML_SUCCESS && tenant() && found)
+        *n = keep_ours(found, *n, sizeof *found, offsetof(struct process_use, pid));
+    return rc;
+}
+
+nvmlReturn nvmlDeviceGetProcessesUtilizationInfo(nvmlDevice device, struct process_uses *found)
+{
+    nvmlReturn rc = FX_REAL(nvmlDeviceGetProcessesUtilizationInfo,
+                            nvmlReturn (*)(nvmlDevice, struct process_uses *))(device, found);
+    if (rc == NVML_SUCCESS && tenant() && found->list)
+        found->n = keep_ours(found->list, found->n, sizeof *found->list, offsetof(struct process_use_v1, pid));
+    return rc;
+}
+
+nvmlReturn nvmlDeviceGetAccountingPids(nvmlDevice device, unsigned *n, unsigned *pids)
+{
+    nvmlReturn rc = FX_REAL(nvmlDeviceGetAccountingPids, nvmlReturn (*)(nvmlDevice, unsigned *, unsigned *))(device, n, pids);
+    if (rc == NVML_SUCCESS && tenant() && pids)
+        *n = keep_ours(pids, *n, sizeof *pids, 0);
+    return rc;
+}
+
+typedef nvmlReturn (*accounting)(nvmlDevice, unsigned, void *);
+
+nvmlReturn nvmlDeviceGetAccountingStats(nvmlDevice device, unsigned pid, void *stats)
+{
+    return tenant() && !is_ours(pid) ? NVML_ERROR_NOT_FOUND
+                                     : FX_REAL(nvmlDeviceGetAccountingStats, accounting)(device, pid, stats);
+}
+
+nvmlReturn nvmlDeviceGetAccountingStats_v2(nvmlDevice device, unsigned pid, void *stats)
+{
+    return tenant() && !is_ours(pid) ? NVML_ERROR_NOT_FOUND
+                                     : FX_REAL(nvmlDeviceGetAccountingStats_v2, accounting)(device, pid, stats);
 }
 
 PROCESSES(nvmlDeviceGetComputeRunningProcesses, struct process_v1)

@@ -3,6 +3,7 @@
 import json
 import mmap
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from flexai.wire.region import Ledger, Limits, Slot
 
 HERE = Path(__file__).parent
 UUID = "GPU-00112233-4455-6677-8899-aabbccddeeff"  # what stub_cuda.c says
+NATIVE = HERE.parents[2] / "native"
+GEN = NATIVE / "gen"
 GIB = 1 << 30
 CAP = 2 * GIB
 SIMCARD = program("flexai-simcard")
@@ -31,6 +34,26 @@ def stub(tmp_path_factory) -> Path:
         ["gcc", "-O1", "-shared", "-fPIC", "-o", path, HERE / "stub_cuda.c"], check=True, capture_output=True
     )
     return path
+
+
+def compile_shim(library_name: str, soname: str, folder: Path, compiler: list[object], *flags: str) -> Path:
+    """A shim built from its sources with another compiler or other flags than the installed one."""
+    prefix = library_name.removeprefix("shim_")
+    emit = [sys.executable, GEN / "shim.py", "emit", GEN / f"{prefix}_symbols.txt", prefix, folder]
+    subprocess.run([*emit, *([GEN / "cuda_versions.txt"] if prefix == "cuda" else [])], check=True)
+    cmake = (NATIVE / "shim/CMakeLists.txt").read_text()
+    listed = re.search(rf"add_library\({library_name} SHARED \S+ ([^)]+)\)", cmake)[1].split()
+    folders = [folder, NATIVE / "shim", NATIVE.parent / "api", NATIVE / "include"]
+    done = subprocess.run(
+        [*compiler, "-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden", "-D_GNU_SOURCE",
+         '-DFX_BUILD="test"', *flags,
+         *(f"-I{each}" for each in folders), f"-Wl,-soname,{soname}", "-o", folder / soname,
+         folder / f"{prefix}_trampolines.S", folder / f"{prefix}_names.c", *(NATIVE / "shim" / name for name in listed),
+         "-ldl", "-lpthread"],
+        capture_output=True, text=True, timeout=280, check=False, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / soname
 
 
 class Tenant:
@@ -122,12 +145,12 @@ def until(condition, timeout_s: float = 15.0) -> None:
 
 
 class Card:
-    """A simulated card and one tenant on the second of two."""
+    """Three simulated cards and one tenant: on the second, and with two caps on the first as well, in this order."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, caps: tuple[int, ...] = (CAP,)) -> None:
         self.socket, self.dir = folder / "s", folder / "t"
         self.daemon = subprocess.Popen(
-            [SIMCARD, "--socket", self.socket, "--cards", "h200:2"], stdout=subprocess.PIPE, text=True
+            [SIMCARD, "--socket", self.socket, "--cards", "h200:3"], stdout=subprocess.PIPE, text=True
         )
         self.started: list[subprocess.Popen[str]] = []
         self.daemon.stdout.readline()
@@ -136,7 +159,8 @@ class Card:
         (self.dir / "policy").write_bytes(region.policy_image("t1"))
         (self.dir / "ledger").write_bytes(region.ledger_image())
         with (self.dir / "policy").open("r+b") as file, mmap.mmap(file.fileno(), 0) as policy:
-            region.write_limits(policy, [region.Limits(self.uuid, CAP, 500, 500)])
+            uuids = [self.uuid, self.look(0)["uuid"]][: len(caps)]
+            region.write_limits(policy, [region.Limits(*pair, 500, 500) for pair in zip(uuids, caps, strict=True)])
         shims = [library(f"shim/{name}") for name in ("libcuda.so.1", "libnvidia-ml.so.1")]
         self.env = {
             **os.environ,
@@ -145,7 +169,7 @@ class Card:
             "FLEXAI_SIMCARD": str(self.socket),
             "FLEXAI_REAL_CUDA": str(library("simcard/libcuda.so.1")),
             "FLEXAI_REAL_NVML": str(library("simcard/libnvidia-ml.so.1")),
-            "CUDA_VISIBLE_DEVICES": self.uuid,
+            "CUDA_VISIBLE_DEVICES": ",".join(uuids),
             "PYTHONPATH": str(Path(__file__).parent),
         }
 

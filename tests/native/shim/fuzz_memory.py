@@ -246,7 +246,7 @@ class Program:
         while self.held:
             self.held.pop()()
         for what, default in ((0, 1024), (1, MIB), (2, 8 * MIB)):
-            check(cuda.cuCtxSetLimit(what, c_size_t(default)))
+            took(cuda.cuCtxSetLimit(what, c_size_t(default)))  # raised again, it may be refused
         self.wait()
         self.trim()
 

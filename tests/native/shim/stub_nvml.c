@@ -52,3 +52,46 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *d, unsigned *n, struct process
 }
 int nvmlDeviceSetPowerManagementLimit(void *d, unsigned mw) { (void)d; return mw == 1 ? 0 : 2; }
 int nvmlDeviceGetName(void *d, char *name, unsigned n) { (void)d; snprintf(name, n, "Stub"); return 0; }
+/* Lists with what a process did: the same two. */
+static unsigned second(void) { return getenv("STUB_PID") ? (unsigned)atoi(getenv("STUB_PID")) : 0; }
+struct use { unsigned pid; unsigned long long at; unsigned sm, memory, encoder, decoder; };
+int nvmlDeviceGetProcessUtilization(void *d, struct use *u, unsigned *n, unsigned long long since)
+{
+    (void)d; (void)since;
+    if (!u || *n < 2) { *n = 2; return 7; }
+    u[0] = (struct use){1, 5, 90, 1, 0, 0};
+    u[1] = (struct use){second(), 5, 10, 1, 0, 0};
+    *n = 2;
+    return 0;
+}
+struct use_v1 { unsigned long long at; unsigned pid, sm, memory, encoder, decoder, jpeg, flow; };
+struct uses { unsigned version, n; unsigned long long since; struct use_v1 *list; };
+int nvmlDeviceGetProcessesUtilizationInfo(void *d, struct uses *u)
+{
+    (void)d;
+    if (!u->list || u->n < 2) { u->n = 2; return 7; }
+    u->list[0] = (struct use_v1){5, 1, 90, 1, 0, 0, 0, 0};
+    u->list[1] = (struct use_v1){5, second(), 10, 1, 0, 0, 0, 0};
+    u->n = 2;
+    return 0;
+}
+struct detail { unsigned pid; unsigned long long used; unsigned gi, ci; unsigned long long protected_used; };
+struct details { unsigned version, mode, n; struct detail *list; };
+int nvmlDeviceGetRunningProcessDetailList(void *d, struct details *p)
+{
+    (void)d;
+    if (!p->list || p->n < 2) { p->n = 2; return 7; }
+    p->list[0] = (struct detail){1, 1000, 0, 0, 0};
+    p->list[1] = (struct detail){second(), 2000, 0, 0, 0};
+    p->n = 2;
+    return 0;
+}
+int nvmlDeviceGetAccountingPids(void *d, unsigned *n, unsigned *pids)
+{
+    (void)d;
+    if (*n < 2 || !pids) { *n = 2; return 7; }
+    pids[0] = 1; pids[1] = second(); *n = 2;
+    return 0;
+}
+int nvmlDeviceGetAccountingStats(void *d, unsigned pid, void *s) { (void)d; (void)s; return pid == 1 || pid == second() ? 0 : 6; }
+int nvmlDeviceGetAccountingBufferSize(void *d, unsigned *n) { (void)d; *n = 8; return 0; }

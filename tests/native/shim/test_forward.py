@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from flexai_native import library
 
 ROOT = Path(__file__).parents[3]
@@ -17,16 +18,18 @@ def out(*command: object) -> str:
     return subprocess.check_output([str(part) for part in command], text=True)
 
 
-def test_it_loads_into_a_container_with_glibc_2_17():
-    versions = {tuple(map(int, v.split("."))) for v in re.findall(r"GLIBC_([\d.]+)", out("objdump", "-T", SHIM))}
+@pytest.mark.parametrize("shim", [SHIM, library("shim/libnvidia-ml.so.1")], ids=lambda path: path.name)
+def test_it_loads_into_a_container_with_glibc_2_17(shim):
+    versions = {tuple(map(int, v.split("."))) for v in re.findall(r"GLIBC_([\d.]+)", out("objdump", "-T", shim))}
     assert max(versions) <= (2, 17)
 
 
-def test_it_needs_libc_alone_and_is_named_as_the_driver():
-    dynamic = out("readelf", "-d", SHIM)
+@pytest.mark.parametrize("shim", [SHIM, library("shim/libnvidia-ml.so.1")], ids=lambda path: path.name)
+def test_it_needs_libc_alone_and_is_named_as_the_vendors_library(shim):
+    dynamic = out("readelf", "-d", shim)
     # libdl and libpthread are parts of glibc: empty since 2.34.
     assert set(re.findall(r"NEEDED.*\[(.+)]", dynamic)) == {"libc.so.6", "libdl.so.2", "libpthread.so.0"}
-    assert re.findall(r"SONAME.*\[(.+)]", dynamic) == ["libcuda.so.1"]
+    assert re.findall(r"SONAME.*\[(.+)]", dynamic) == [shim.name]
 
 
 def test_every_listed_symbol_and_nothing_else_is_exported():

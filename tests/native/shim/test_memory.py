@@ -2,8 +2,11 @@
 
 import selectors
 import signal
+import subprocess
 import time
 from pathlib import Path
+
+import pytest
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -191,6 +194,40 @@ def test_a_new_cap_counts_at_once(tenant):
     one.stdout.readline()
     tenant.limit(800 * MIB)
     assert one.communicate("\n", timeout=10)[0] == f"None (0, {800 * MIB})\n"
+
+
+@pytest.mark.slow
+def test_ten_thousand_short_processes_leave_no_charge_and_take_no_slot(tenant):
+    """Each takes memory and ends without giving it back, one in three by a kill; eight at a time."""
+    program = tenant.dir / "short"
+    source = (
+        "#include <dlfcn.h>\n#include <stdint.h>\n#include <stdlib.h>\n#include <signal.h>\n#include <unistd.h>\n"
+        'int main(int n, char **v) { void *d = dlopen("libcuda.so.1", RTLD_NOW); uint64_t at;\n'
+        'int (*init)(unsigned) = (int (*)(unsigned))dlsym(d, "cuInit");\n'
+        'int (*get)(uint64_t *, size_t) = (int (*)(uint64_t *, size_t))dlsym(d, "cuMemAlloc_v2");\n'
+        "if (init(0) || get(&at, 64 << 20)) return 1; if (n > 1) kill(getpid(), SIGKILL); return 0; (void)v; }\n"
+    )
+    subprocess.run(["gcc", "-O1", "-x", "c", "-", "-o", program], input=source, text=True, check=True)
+    script = f"""
+one() {{ {program} $1; rc=$?; [ $rc = 0 ] || [ $rc = 137 ] || echo $rc >> {tenant.dir}/bad; }}
+for i in $(seq 1250); do
+    for k in 1 2 3 4 5 6 7 8; do
+        if [ $(((i + k) % 3)) = 0 ]; then one kill & else one & fi
+    done
+    wait
+done
+"""
+    env = {**tenant.env, "LD_PRELOAD": ""}
+    done = subprocess.run(
+        ["bash", "-c", script.replace(f"{{ {program}", f"{{ LD_PRELOAD={tenant.env['LD_PRELOAD']} {program}")],
+        env=env, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert not (tenant.dir / "bad").exists(), (tenant.dir / "bad").read_text()[:200]
+    tenant.reap(tenant.ledger().slots)
+    assert tenant.ledger().slots == ()
+    assert tenant.ledger().charged_bytes[0] == 0
+    assert tenant.python("check(cuda.cuInit(0)); print(alloc(GIB) is not None)").stdout == "True\n"
 
 
 def test_slots_of_many_short_processes_are_used_again(tenant):

@@ -66,6 +66,28 @@ def test_processes_of_others_are_not_shown(managed):
     assert managed.python(code, FLEXAI_TENANT_DIR="").stdout == "[False, True]\n"
 
 
+def test_no_list_shows_what_processes_of_others_did(managed):
+    code = ASK + (
+        "me = os.getpid(); os.environ['STUB_PID'] = str(me); check(cuda.cuInit(0)); c = cards[len(cards) // 2]\n"
+        "print([p.pid == me for p in n.nvmlDeviceGetProcessUtilization(c, 0)])\n"
+        "use = n.c_nvmlProcessesUtilizationInfo_v1_t(version=n.ProcessesUtilizationInfo_v1, processSamplesCount=2)\n"
+        "use.procUtilArray = (n.c_nvmlProcessUtilizationInfo_v1_t * 2)()\n"
+        "n._nvmlGetFunctionPointer('nvmlDeviceGetProcessesUtilizationInfo')(c, byref(use))\n"
+        "print([use.procUtilArray[i].pid == me for i in range(use.processSamplesCount)])\n"
+        "found = n.c_nvmlProcessDetailList_v1_t(version=n.nvmlProcessDetailList_v1, numProcArrayEntries=2)\n"
+        "found.procArray = (n.c_nvmlProcessDetail_v1_t * 2)()\n"
+        "n._nvmlGetFunctionPointer('nvmlDeviceGetRunningProcessDetailList')(c, byref(found))\n"
+        "print([found.procArray[i].pid == me for i in range(found.numProcArrayEntries)])\n"
+        "print([pid == me for pid in n.nvmlDeviceGetAccountingPids(c)])\n"
+        "try: n.nvmlDeviceGetAccountingStats(c, 1); print('shown')\n"
+        "except n.NVMLError as e: print(e.value)"
+    )
+    inside = managed.python(code)
+    assert inside.stdout.splitlines() == ["[True]"] * 4 + ["6"], inside.stderr
+    outside = managed.python(code, FLEXAI_TENANT_DIR="")
+    assert outside.stdout.splitlines() == ["[False, True]"] * 4 + ["shown"], outside.stderr
+
+
 def test_what_the_driver_holds_beyond_the_allocations_is_charged(managed):
     code = (
         "import os, time; os.environ['STUB_PID'] = str(os.getpid()); os.environ['STUB_USED'] = str(600 * MIB)\n"

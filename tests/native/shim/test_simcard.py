@@ -11,7 +11,7 @@ import pytest
 
 from flexai.wire import region
 
-from .conftest import CAP, HERE, Card, until
+from .conftest import CAP, HERE, Card, compile_shim, until
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -28,15 +28,16 @@ def test_a_context_is_charged_as_the_card_counts_it_and_the_second_before_it_is_
     assert card.used() == card.charged() == (1950 + 64) * MIB
 
 
-def run_fuzz(card: Card, seeds, steps: int, kills: int = 0) -> Counter:
+def run_fuzz(card: Card, seeds, steps: int, kills: int = 0, preload: str = "") -> Counter:
     """Processes of the tenant that take and give by every path; how often each path was taken."""
     folder = card.dir.parent / "shared"
     folder.mkdir()
 
     def begin(seed: int, steps: int) -> subprocess.Popen[str]:
         argv = [sys.executable, HERE / "fuzz_memory.py", str(seed), str(steps), folder]
+        env = card.env | ({"LD_PRELOAD": preload} if preload else {})
         process = subprocess.Popen(
-            argv, env=card.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=card.dir
+            argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=card.dir
         )
         card.started.append(process)
         return process
@@ -78,6 +79,21 @@ def test_every_path_is_held_to_the_cap_while_processes_are_killed(card, seed):
     assert CAP * 0.75 < card.look(1)["most_used_bytes"] <= CAP
     assert card.used() == 4 * 64 * MIB
     until(lambda: card.charged() == 4 * 64 * MIB)
+
+
+@pytest.mark.slow
+def test_every_path_under_the_sanitizers(card, tmp_path):
+    # Without the binding to old glibc names: the sanitizers wrap the current ones.
+    flags = ["-g", "-O1", "-DFLEXAI_GLIBC_H", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    shim = compile_shim("shim_cuda", "libcuda.so.1", tmp_path, ["gcc"], *flags)
+    runtimes = [
+        subprocess.check_output(["gcc", f"-print-file-name={name}"], text=True).strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    card.env["ASAN_OPTIONS"] = "detect_leaks=0"
+    taken = run_fuzz(card, range(4), 1500, preload=":".join([*runtimes, str(shim)]))
+    assert len(taken) >= 17
+    assert card.look(1)["most_used_bytes"] <= CAP
 
 
 def test_nearly_all_of_the_cap_can_be_had_and_a_kill_gives_it_back(card):
