@@ -230,15 +230,18 @@ def test_the_size_of_the_terminal_is_the_commands_and_a_change_reaches_it(pool, 
 def test_the_line_that_says_why_is_rewritten_in_place_and_gone_when_the_command_starts(pool, environment):
     pool.grants = [
         [{"state": "queued", "reason": {"message": "first"}},
-         {"state": "queued", "reason": {"message": "second " * 40}}, {"state": "granted"}]
+         {"state": "queued", "reason": {"message": "second " * 60}}, {"state": "granted"}]
     ]  # fmt: skip
     terminal = Terminal(["/bin/sh", "-c", 'stty rows 24 cols 80; exec "$@"', "sh", FLEXAI, "run", "--", "echo",
                          "output"], environment)  # fmt: skip
     assert terminal.wait() == 0
-    before, _, after = terminal.screen.rpartition(b"\r\x1b[K")
+    # The second takes four rows of the screen at most: three up, to where it began, and all below is gone.
+    before, _, after = terminal.screen.rpartition(b"\r\x1b[3A\x1b[J")
     assert after == b"output\r\n"
     assert b"\n" not in before
-    assert all(len(line) < 80 for line in before.split(b"\r\x1b[K"))
+    first, _, second = before.partition(b"\r\x1b[J")
+    assert first.endswith(b"waits: first")
+    assert (second.count(b"second"), len(second)) == (42, 4 * 80 - 1)
 
 
 def test_ctrl_c_while_it_waits_takes_the_job_back(pool, environment):

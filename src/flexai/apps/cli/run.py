@@ -22,6 +22,7 @@ from flexai.wire.errors import BadInput
 RECONNECT_FOR_S = 300.0
 FINISH_FOR_S = 10.0
 _PAUSE_S = 0.25
+_PROGRESS_ROWS = 4
 _WAITING = frozenset({"queued", "held", "starting"})
 T = TypeVar("T")
 
@@ -87,27 +88,32 @@ def run(words: Sequence[str]) -> int:
 
 
 class _Progress:
-    """One line on standard error that says what is waited for; rewritten in place on a terminal."""
+    """One line on standard error that says what is waited for; rewritten in place on a terminal, where it may wrap."""
 
     def __init__(self, *, silent: bool) -> None:
         self._silent = silent
         self._terminal = sys.stderr.isatty()
         self._shown = ""
+        self._rows = 0
 
     def show(self, text: str) -> None:
         if self._silent or text == self._shown:
             return
+        self.clear()
         self._shown = text
         if self._terminal:
             width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-            sys.stderr.write(f"\r\x1b[K{text[: width - 1]}")
+            text = text[: _PROGRESS_ROWS * width - 1]
+            self._rows = (len(text) + width - 1) // width
+            sys.stderr.write(text)
         else:
             sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
     def clear(self) -> None:
         if self._terminal and self._shown:
-            sys.stderr.write("\r\x1b[K")
+            up = f"\x1b[{self._rows - 1}A" if self._rows > 1 else ""
+            sys.stderr.write(f"\r{up}\x1b[J")
             sys.stderr.flush()
         self._shown = ""
 
