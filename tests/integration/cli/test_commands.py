@@ -217,3 +217,15 @@ def test_completion_offers_commands_and_options(flexai, environment):
     assert flexai().stdout.split() == ["queue"]
     environment |= {"COMP_WORDS": "flexai run --sh", "COMP_CWORD": "2"}
     assert flexai().stdout.split() == ["--share"]
+
+
+def test_of_several_jobs_one_that_is_refused_does_not_keep_the_others_from_it(pool, command):
+    result = command("cancel", "99", "7")
+    assert result.returncode == 1
+    assert result.stdout.startswith("7: ")
+    assert "99" in result.stderr
+    asked = command("cancel", "--json", "99", "7")
+    assert (asked.returncode, asked.stderr) == (1, "")
+    document = json.loads(asked.stdout)
+    assert [error["name"] for error in document["errors"]] == ["99"]
+    assert len(document["items"]) == 1

@@ -30,6 +30,7 @@ class Settings:
         reclaim: see there.
         consolidate_moves: see there.
         move_cost_ms: see there.
+        keep_days: jobs that ended, their output and history are kept so long.
     """
 
     run_dir: Path
@@ -45,6 +46,7 @@ class Settings:
     reclaim: str = "quota"
     consolidate_moves: int = 0
     move_cost_ms: int = 60_000
+    keep_days: int = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,12 @@ def _moves(text: str) -> int:
     return int(text)
 
 
+def _days(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 36_500:
+        raise ValueError("is not a whole number of days from 1 to 36500. Write for example 30")
+    return int(text)
+
+
 def _reclaim(text: str) -> str:
     if text not in {"quota", "fair_share"}:
         raise ValueError("is not a choice. Write quota or fair_share")
@@ -142,6 +150,8 @@ SETTINGS = (
             " cards for one that waits; `0` for none", "`0`", "consolidate_moves"),
     Setting("move_cost", _duration, "of the pool: what a move costs a job beside its grace; a job is moved only for one"
             " that has waited for as much card time", "`60s`", "move_cost_ms"),
+    Setting("keep_days", _days, "of the pool: so many days jobs that ended, their output and their history are kept",
+            "`30`"),
 )  # fmt: skip
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
 

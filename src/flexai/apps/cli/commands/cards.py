@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flexai.apps.cli.commands.listing import table_of
-from flexai.apps.cli.commands.shown import AsJson, RunDir, pool_from, print_json, share, show, size
+from flexai.apps.cli.commands.shown import AsJson, RunDir, pool_from, post_each, share, show, size
 
 if TYPE_CHECKING:
     from flexai.apps.cli.commands.listing import Listing
@@ -56,29 +56,25 @@ def note(card: dict[str, Any]) -> str:
     return "; ".join(text for text in texts if text)
 
 
-def cordon(cards: Cards, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+def cordon(cards: Cards, as_json: AsJson = False, run_dir: RunDir = None) -> int:
     """Start nothing new on a card."""
-    _each(cards, "cordon", as_json, run_dir)
+    return _each(cards, "cordon", as_json, run_dir)
 
 
-def uncordon(cards: Cards, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+def uncordon(cards: Cards, as_json: AsJson = False, run_dir: RunDir = None) -> int:
     """Put a card back into service."""
-    _each(cards, "uncordon", as_json, run_dir)
+    return _each(cards, "uncordon", as_json, run_dir)
 
 
-def drain(cards: Cards, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+def drain(cards: Cards, as_json: AsJson = False, run_dir: RunDir = None) -> int:
     """Start nothing new on a card and move or end what runs there."""
-    _each(cards, "drain", as_json, run_dir)
+    return _each(cards, "drain", as_json, run_dir)
 
 
-def _each(cards: list[str], action: str, as_json: bool, run_dir: str | None) -> None:
-    pool = pool_from(run_dir)
-    answers = [pool.post(f"/v1/devices/{card}/{action}") for card in cards]
-    if as_json:
-        print_json({"items": answers})
-        return
-    for card in cards:
-        print(f"card {card}: {action}ed" if action != "drain" else f"card {card}: draining")
+def _each(cards: list[str], action: str, as_json: bool, run_dir: str | None) -> int:
+    done = "draining" if action == "drain" else f"{action}ed"
+    paths = {card: f"/v1/devices/{card}/{action}" for card in cards}
+    return post_each(pool_from(run_dir), paths, as_json, lambda card, _: f"card {card}: {done}")
 
 
 COMMANDS = (devices, cordon, uncordon, drain)

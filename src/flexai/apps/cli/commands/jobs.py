@@ -17,6 +17,7 @@ from flexai.apps.cli.commands.shown import (
     RunDir,
     duration,
     pool_from,
+    post_each,
     print_json,
     reason_text,
     share,
@@ -37,6 +38,7 @@ Ids = Annotated[list[str], typer.Argument(metavar="JOB...", help="Job ids, as 17
 Id = Annotated[str, typer.Argument(metavar="JOB", help="Job id, as 17 or 17_3.", show_default=False)]
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 _AWAY_PAUSE_S = 0.5
+_DONE = {"pause": "paused", "unpause": "goes on", "park": "is parked", "wake": "is woken"}  # no states of their own
 _AWAY_FOR_S = 300.0
 
 
@@ -154,39 +156,39 @@ def _exit_code(job: Mapping[str, Any]) -> int:
     return exits.OK if job.get("state") == "succeeded" else exits.NOT_STARTED
 
 
-def cancel(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+def cancel(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> int:
     """End jobs, or take them out of the queue."""
-    _each(job_ids, "cancel", as_json, run_dir)
+    return _each(job_ids, "cancel", as_json, run_dir)
 
 
-def hold(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+def hold(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> int:
     """Keep pending jobs from starting."""
-    _each(job_ids, "hold", as_json, run_dir)
+    return _each(job_ids, "hold", as_json, run_dir)
 
 
-def release(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+def release(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> int:
     """Let held jobs start."""
-    _each(job_ids, "release", as_json, run_dir)
+    return _each(job_ids, "release", as_json, run_dir)
 
 
-def pause(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+def pause(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> int:
     """Stop running jobs where they are; they keep their memory."""
-    _each(job_ids, "pause", as_json, run_dir)
+    return _each(job_ids, "pause", as_json, run_dir)
 
 
-def unpause(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+def unpause(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> int:
     """Let paused jobs go on."""
-    _each(job_ids, "unpause", as_json, run_dir)
+    return _each(job_ids, "unpause", as_json, run_dir)
 
 
-def park(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+def park(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> int:
     """Move idle jobs off their cards into main memory."""
-    _each(job_ids, "park", as_json, run_dir)
+    return _each(job_ids, "park", as_json, run_dir)
 
 
-def wake(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> None:
+def wake(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> int:
     """Bring parked jobs back to a card."""
-    _each(job_ids, "wake", as_json, run_dir)
+    return _each(job_ids, "wake", as_json, run_dir)
 
 
 def resize(
@@ -206,17 +208,13 @@ def resize(
     show(answer, as_json, f"{job_id}: {share_text}")
 
 
-def _each(job_ids: list[str], action: str, as_json: bool, run_dir: str | None) -> None:
-    pool = pool_from(run_dir)
+def _each(job_ids: list[str], action: str, as_json: bool, run_dir: str | None) -> int:
     for job_id in job_ids:
         check_job_id(job_id)
-    answers = [pool.post(f"/v1/jobs/{job_id}/{action}") for job_id in job_ids]
-    if as_json:
-        print_json({"items": answers})
-        return
-    for job_id, answer in zip(job_ids, answers, strict=True):
-        state = answer.get("state") if isinstance(answer, dict) else None
-        print(f"{job_id}: {state or action}")
+    paths = {job_id: f"/v1/jobs/{job_id}/{action}" for job_id in job_ids}
+    return post_each(
+        pool_from(run_dir), paths, as_json, lambda job_id, answer: f"{job_id}: {_DONE.get(action) or answer['state']}"
+    )
 
 
 def _ran_ms(job: Mapping[str, Any], now_ms: float) -> float | None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from flexai.adapters.pool_client import PoolClient
+from flexai.adapters.pool_client import PoolClient, PoolRefused
 from flexai.adapters.settings import load_settings
+from flexai.apps.cli import exits
 from flexai.wire.quantity import format_duration, format_share, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flexai.adapters.settings import Settings
     from flexai.apps.cli.commands.listing import Listing
@@ -51,6 +52,31 @@ def console() -> Console:
 def print_json(answer: Any) -> None:
     """One JSON document, two spaces deep."""
     sys.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+
+
+def post_each(
+    pool: PoolClient, paths: Mapping[str, str], as_json: bool, told: Callable[[str, dict[str, Any]], str]
+) -> int:
+    """Ask the same of several things: one that is refused is said and does not keep the others from it.
+
+    Returns:
+        The exit code: ``REFUSED`` when any was refused.
+    """
+    items, errors = [], []
+    for name, path in paths.items():
+        try:
+            answer = pool.post(path)
+        except PoolRefused as error:
+            errors.append({"name": name, "code": error.code, "message": str(error)})
+            if not as_json:
+                print(f"flexai: {error}", file=sys.stderr)
+            continue
+        items.append(answer)
+        if not as_json:
+            print(told(name, answer))
+    if as_json:
+        print_json({"items": items} | ({"errors": errors} if errors else {}))
+    return exits.REFUSED if errors else exits.OK
 
 
 def show(answer: Any, as_json: bool, table: Listing | str) -> None:
