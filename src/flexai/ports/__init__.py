@@ -6,7 +6,7 @@ them. No code lives here but the values that cross.
 
 from flexai.ports.channel_policy import ChannelPolicy, TenantPolicy
 from flexai.ports.containment import Containment, Place
-from flexai.ports.device_backend import DeviceBackend, DeviceProcess, DeviceReading
+from flexai.ports.device_backend import DeviceBackend, DeviceMode, DeviceProcess, DeviceReading
 from flexai.ports.regions import LedgerSlot, Regions
 from flexai.ports.usage import DeviceUsage, TenantUsage, Usage, UsageReader
 
@@ -14,6 +14,7 @@ __all__ = [
     "ChannelPolicy",
     "Containment",
     "DeviceBackend",
+    "DeviceMode",
     "DeviceProcess",
     "DeviceReading",
     "DeviceUsage",

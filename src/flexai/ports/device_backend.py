@@ -38,6 +38,21 @@ class DeviceReading:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceMode:
+    """A setting of driver or cards on which it depends how well they can be shared.
+
+    Attributes:
+        name: as ``MIG``.
+        detail: how it is set.
+        remedy: what to do; empty where it is as it should be.
+    """
+
+    name: str
+    detail: str
+    remedy: str = ""
+
+
 class DeviceBackend(Protocol):
     """One vendor's cards. No call raises for what a card does: a card that fails reads as unhealthy."""
 
@@ -74,6 +89,9 @@ class DeviceBackend(Protocol):
         Raises:
             OSError: it was not moved; the process stays parked.
         """
+
+    def modes(self) -> Sequence[DeviceMode]:
+        """Settings that decide how well the cards can be shared; empty for cards without any."""
 
     def notes(self) -> Sequence[str]:
         """What is missing or odd about the driver here, a sentence each."""

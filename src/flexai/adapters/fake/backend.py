@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from flexai.model import Device, DeviceHealth
-from flexai.ports import DeviceProcess, DeviceReading
+from flexai.ports import DeviceMode, DeviceProcess, DeviceReading
 from flexai.wire.errors import BadInput
 
 _GIB = 1 << 30
@@ -76,6 +76,10 @@ class FakeBackend:
         if pid not in self.parked:
             raise OSError(f"{pid} is not parked")
         self.parked.discard(pid)
+
+    def modes(self) -> Sequence[DeviceMode]:
+        """See ``ports.DeviceBackend``."""
+        return ()
 
     def notes(self) -> Sequence[str]:
         """See ``ports.DeviceBackend``."""

@@ -11,8 +11,9 @@ from typing import Any
 
 import pynvml
 
+from flexai.adapters.nvidia.modes import modes
 from flexai.model import Device, DeviceHealth
-from flexai.ports import DeviceProcess, DeviceReading
+from flexai.ports import DeviceMode, DeviceProcess, DeviceReading
 
 _PARK_WITHIN_S = 120.0
 _FIRST_PARKING_DRIVER = 570
@@ -154,6 +155,10 @@ class NvidiaBackend:
             raise OSError(f"the driver did not {what} process {pid} within {_PARK_WITHIN_S:.0f} s") from None
         if done.returncode:
             raise OSError(done.stderr.strip().rpartition("\n")[2] or f"the driver did not {what} process {pid}")
+
+    def modes(self) -> Sequence[DeviceMode]:
+        """See ``ports.DeviceBackend``."""
+        return modes(self._handles.values(), simulated=self._simcard is not None)
 
     def notes(self) -> Sequence[str]:
         """See ``ports.DeviceBackend``."""

@@ -1,20 +1,15 @@
 """Checks of this machine: what works, what does not, and what to do."""
 
-import json
 import os
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-import flexai_native
-
 from flexai.apps.agent.audit import Audit
+from flexai.apps.agent.doctor_controls import check_capabilities, check_controls
 from flexai.apps.agent.node import Node
 
-_HMM = Path("/sys/module/nvidia_uvm/parameters/uvm_disable_hmm")
 _CONTROL_DEVICE = Path("/dev/nvidiactl")
-_PROBE_TIMEOUT_S = 5.0
 _STALE_NS = 1_000_000_000
 _LEAST_FREE_BYTES = 64 << 20
 
@@ -45,10 +40,13 @@ def checks(node: Node, audit: Audit, run_dir: Path, state_dir: Path, missing: st
     _check_arbiter(node, audit, check)
     if _CONTROL_DEVICE.exists():
         check_controls(check)
+        if audit.last is not None:
+            check_capabilities(check, audit.last.arbiter_pid)
     _, why_not = parts.backend.can_park()
     # What a card cannot do is no fault of this machine: it is said, and all is well.
     check("parking", True, why_not or "device memory can be moved to the host", "")
-    _check_hmm(check)
+    for mode in parts.backend.modes():
+        check(mode.name, not mode.remedy, mode.detail, mode.remedy)
     for name, directory in (("run directory", run_dir), ("state directory", state_dir)):
         free_bytes = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
         detail = f"{directory}: {free_bytes >> 20} MiB free"
@@ -76,33 +74,3 @@ def _card(node: Node, uuid: str) -> str:
     """``card 0``, as commands take it; the uuid of one that is no longer there."""
     index = next((device.index for device in node.parts.backend.devices() if device.uuid == uuid), uuid)
     return f"card {index}"
-
-
-def _check_hmm(check: Any) -> None:
-    try:
-        is_off = _HMM.read_text().strip() in {"1", "Y"}
-    except OSError:
-        return
-    detail = "off" if is_off else "on: host memory can land on a card uncounted"
-    check("HMM", is_off, detail, "options nvidia_uvm uvm_disable_hmm=1 in /etc/modprobe.d, and a restart")
-
-
-def check_controls(check: Any) -> None:
-    """What of NVIDIA's controls works here, tried by ``flexai-nvprobe`` on objects of its own."""
-    remedy = "Shares of this card are held by gates in its programs; see docs/explanation/nvidia-controls.md"
-    try:
-        done = subprocess.run(
-            [flexai_native.program("flexai-nvprobe"), "check"],
-            check=False, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S,
-        )  # fmt: skip
-        results = [json.loads(line) for line in done.stdout.splitlines()]
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        check("controls", ok=False, detail=f"flexai-nvprobe: {error}", remedy=remedy)
-        return
-    for uuid in dict.fromkeys(result["card"] for result in results):
-        tried = [result for result in results if result["card"] == uuid and result["check"] != "capabilities"]
-        failed = [f"{result['check']}: {result['note']}" for result in tried if not result["ok"]]
-        works = ", ".join(result["check"] for result in tried if result["ok"])
-        check(f"controls of {uuid}", ok=not failed, detail="; ".join(failed) or f"work: {works}", remedy=remedy)
-    if not results:
-        check("controls", ok=False, detail=done.stderr.strip() or "flexai-nvprobe said nothing", remedy=remedy)
