@@ -26,6 +26,8 @@
 #define SM_GROUP_CHANNELS 8
 #define SM_GROUPS_A_CALL (64 / SM_GROUP_CHANNELS)
 
+enum sm_control_kind { SM_SET_TIMESLICE, SM_STOP, SM_RESUME, SM_PREEMPT, SM_FLUSH, SM_PARK, SM_UNPARK, SM_N_CONTROL };
+
 struct sm_card_spec {
     const char *name;       /* "h200" */
     const char *full_name;  /* "NVIDIA H200 (simulated)" */
@@ -40,8 +42,7 @@ struct sm_card_spec {
     uint64_t copy_latency_ns;
     uint64_t timeslice_ns;  /* default */
     uint64_t switch_gap_ns, warmup_ns;
-    uint64_t control_ns;    /* a control call; its effect is half way */
-    uint64_t flush_ns;      /* of the log */
+    uint64_t control_ns[SM_N_CONTROL]; /* a control call, by kind; its effect is half way */
     uint32_t n_log_records; /* ring of a log reader */
 };
 /* NULL when there is no such model of card. */
@@ -121,8 +122,7 @@ uint64_t sm_memory_used(const struct sm_model *m, int card);
 uint64_t sm_memory_of(const struct sm_process *p, int card);
 
 /* Control calls: queued behind the locks that the real driver takes (time slice, stop and flush: the machine's; preempt:
- * the card's), in effect half way, done after control_ns. The result comes by control_done. */
-enum sm_control_kind { SM_SET_TIMESLICE, SM_STOP, SM_RESUME, SM_PREEMPT, SM_FLUSH, SM_PARK, SM_UNPARK, SM_N_CONTROL };
+ * the card's), in effect half way, done after control_ns of its kind. The result comes by control_done. */
 int sm_control(struct sm_model *m, enum sm_control_kind kind, int card, const uint32_t *contexts, int n, uint64_t value,
                uint64_t cookie);
 /* What was asked (default: the card's own), without asking the card. */

@@ -45,6 +45,7 @@ void ac_accrue(struct ac_card *c, uint64_t now)
     uint64_t past = now > c->accrued_at ? now - c->accrued_at : 0;
     bool window_over = now - c->window_at >= WINDOW_NS;
     c->accrued_at = now;
+    c->lock_tokens_ns = least(c->lock_tokens_ns + (int64_t)(past * c->budget_ppm / 1000000), (int64_t)c->budget_ppm * 500);
     for (int i = 0; i < c->n_tenants; i++) {
         struct tenant *t = &c->tenant[i];
         if (!t->used)
@@ -89,6 +90,7 @@ void ac_wakes(struct ac_card *c, struct tenant *t)
     c->reconsider = true;
     if (c->accrued_at < t->idle_since + PAUSE_NS)
         return;
+    t->woken = true;
     int64_t lowest = INT64_MAX;
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *o = &c->tenant[i];
@@ -158,11 +160,23 @@ static void close_interval(struct ac_card *c, uint64_t ts)
     c->resident = false;
 }
 
+/* Records are missing. Whoever was on the card had no more than its time slice; the rest was `next`'s, or nobody knows. */
+static void close_after_loss(struct ac_card *c, const struct group *next, uint64_t ts)
+{
+    const struct group *g = find_group(c, c->resident_pid, c->resident_context);
+    uint64_t end = g && c->rotate ? c->started_ts + g->slice_on_us * US : ts;
+    end = end < c->open_at ? c->open_at : end < ts ? end : ts;
+    close_interval(c, end);
+    if (ts > end)
+        ac_charge(c, next ? next->tenant : AC_OUTSIDE, ts - end);
+}
+
 static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t ts, uint64_t at)
 {
     struct group *g = find_group(c, r->pid, r->context);
     const struct process *p = g ? NULL : find_process(c, r->pid);
-    close_interval(c, ts); /* the END was lost */
+    if (c->resident)
+        close_after_loss(c, NULL, ts); /* its END is missing */
     c->resident = true;
     c->resident_tenant = g ? g->tenant : p ? p->tenant : AC_OUTSIDE;
     if (c->resident_tenant != c->last_tenant)
@@ -170,9 +184,11 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
     c->last_tenant = c->resident_tenant;
     c->resident_pid = r->pid;
     c->resident_context = r->context;
-    c->open_at = ts;
+    c->open_at = c->started_ts = ts;
     c->lost = false;
     if (g) {
+        uint32_t us = at < g->slice_at ? g->slice_was_us : g->slice_us;
+        g->slice_on_us = us ? us : DEFAULT_SLICE_US;
         if (!g->ran) {
             g->ran = true;
             g->slice_us = 0; /* a time slice set before the first run was ignored */
@@ -188,7 +204,9 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
     if (c->resident_tenant < 0)
         return;
     struct tenant *t = &c->tenant[c->resident_tenant];
+    ac_came_back(c, c->resident_tenant, at);
     ac_wakes(c, t);
+    t->usage.n_turns += c->rotate;
     t->last_run = at;
     t->proved = ts;
     t->lone_test = false; /* it came back: it works */
@@ -205,9 +223,18 @@ static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts,
         return;
     }
     int tenant = c->resident_tenant;
+    if (c->lost && r->context && r->context != c->resident_context) {
+        close_after_loss(c, find_group(c, r->pid, r->context), ts);
+        return;
+    }
+    const struct group *g = find_group(c, c->resident_pid, c->resident_context);
     close_interval(c, ts);
+    if (tenant < 0 || c->tenant[tenant].class == FX_CLASS_LATENCY)
+        c->last_first_end = at;
     if (tenant < 0)
         return;
+    if (g && ts > c->started_ts)
+        ac_gave_up(c, g, ts - c->started_ts, at);
     struct tenant *t = &c->tenant[tenant];
     t->last_run = at;
     if (tenant == c->primary)
@@ -261,4 +288,5 @@ void ac_log(struct ac_card *c, const struct cc_log_record *records, int n, uint6
     }
     correct_idle(c, now);
     c->log_fresh = true;
+    c->log_at = now;
 }

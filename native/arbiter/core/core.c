@@ -9,14 +9,15 @@ const struct ac_settings ac_default_settings = {
     .turn_ns = 20 * MS,
     .min_turn_ns = 4 * MS,
     .max_turn_ns = 60 * MS,
-    .period_ns = 30 * MS,
+    .period_ns = 50 * MS,
     .quantum_ns = 15 * MS,
     .look_ns = 5 * MS,
     .slice_us = 1000,
     .slice_beside_latency_us = 300,
     .slice_latency_us = 20000,
-    .slice_fill_long_us = 50000,
+    .slice_fill_long_us = 100000,
     .slice_fill_short_us = 100,
+    .budget_ppm = 19500,
 };
 
 struct ac_card *ac_new(const struct ac_settings *settings, enum fx_backend backend, uint64_t now)
@@ -26,8 +27,9 @@ struct ac_card *ac_new(const struct ac_settings *settings, enum fx_backend backe
         return NULL;
     c->set = settings ? *settings : ac_default_settings;
     c->backend = backend;
-    c->stretch_milli = 1000;
-    c->primary = -1;
+    c->budget_ppm = c->set.budget_ppm;
+    c->lock_tokens_ns = (int64_t)c->budget_ppm * 500;
+    c->primary = c->last_primary = -1;
     c->accrued_at = c->window_at = now;
     c->next_look = now;
     c->next_lone_test = now + 50 * MS;
@@ -56,7 +58,7 @@ bool ac_tenant_put(struct ac_card *c, int tenant, uint32_t request_milli, uint32
     limit_milli = limit_milli < request_milli ? request_milli : limit_milli;
     ac_accrue(c, now);
     if (!t->used) {
-        *t = (struct tenant){.used = true, .runnable_since = now, .lone_test_ns = 50 * MS};
+        *t = (struct tenant){.used = true, .runnable_since = now, .lone_test_ns = 50 * MS, .yielded_at = AC_NEVER};
         /* It starts level with the others. */
         bool any = false;
         for (int i = 0; i < c->n_tenants; i++)
@@ -199,6 +201,7 @@ void ac_lease_seen(struct ac_card *c, int tenant, const struct ac_lease_seen *se
 bool ac_step(struct ac_card *c, uint64_t now, struct ac_action *a)
 {
     ac_accrue(c, now);
+    c->action_at = now;
     return c->backend == FX_BACKEND_HWSLICE ? ac_hwslice_step(c, now, a)
            : c->backend == FX_BACKEND_LEASE ? ac_lease_step(c, now, a)
                                             : false;
@@ -207,8 +210,10 @@ bool ac_step(struct ac_card *c, uint64_t now, struct ac_action *a)
 void ac_done(struct ac_card *c, const struct ac_action *a, int result, uint64_t now)
 {
     ac_accrue(c, now);
-    if (c->backend == FX_BACKEND_HWSLICE)
-        ac_hwslice_done(c, a, result, now);
+    if (c->backend != FX_BACKEND_HWSLICE)
+        return;
+    ac_spent(c, a->kind, now);
+    ac_hwslice_done(c, a, result, now);
 }
 
 uint64_t ac_next_wake(const struct ac_card *c, uint64_t now)
@@ -216,17 +221,6 @@ uint64_t ac_next_wake(const struct ac_card *c, uint64_t now)
     return c->backend == FX_BACKEND_HWSLICE ? ac_hwslice_wake(c, now)
            : c->backend == FX_BACKEND_LEASE ? ac_lease_wake(c, now)
                                             : AC_NEVER;
-}
-
-void ac_timeslice_seen(struct ac_card *c, uint32_t handle, uint32_t us)
-{
-    for (int i = 0; i < c->n_groups; i++) {
-        struct group *g = &c->group[i];
-        if (!g->used || g->id.handle != handle || !g->slice_us || g->slice_us == us)
-            continue;
-        c->tenant[g->tenant].usage.hostile++;
-        g->slice_us = 0;
-    }
 }
 
 void ac_all_resumed(struct ac_card *c, uint64_t now)
@@ -245,6 +239,12 @@ int ac_turn_of(const struct ac_card *c)
     return c->primary;
 }
 
+void ac_look(struct ac_card *c)
+{
+    if (c->rotate || (c->primary >= 0 && ac_waiting(c)))
+        c->next_look = 0;
+}
+
 bool ac_contended(const struct ac_card *c)
 {
     int n = 0;
@@ -253,9 +253,9 @@ bool ac_contended(const struct ac_card *c)
     return n > 1;
 }
 
-void ac_stretch(struct ac_card *c, uint32_t milli)
+void ac_budget(struct ac_card *c, uint32_t ppm)
 {
-    c->stretch_milli = milli < 1000 ? 1000 : milli;
+    c->budget_ppm = ppm ? ppm : 1;
 }
 
 int ac_stopped(const struct ac_card *c, uint32_t *handles, int max)
@@ -285,4 +285,5 @@ void ac_usage(const struct ac_card *c, int tenant, struct ac_usage *usage)
 void ac_card_usage(const struct ac_card *c, struct ac_card_usage *usage)
 {
     *usage = c->usage;
+    usage->round_ns = c->rotate || (c->primary >= 0 && ac_waiting(c)) ? c->round_ns : 0;
 }

@@ -28,16 +28,17 @@
 #define AC_OUTSIDE (-1)
 
 struct ac_settings {
-    uint64_t turn_ns;       /* mean turn while several tenants want the card */
+    uint64_t turn_ns;       /* mean turn while several tenants want the card, if the budget allows it */
     uint64_t min_turn_ns;
-    uint64_t max_turn_ns;
+    uint64_t max_turn_ns;   /* what a tenant may be put behind by one turn of another */
     uint64_t period_ns;     /* of a hard limit */
     uint64_t quantum_ns;    /* lease: mean turn */
-    uint64_t look_ns;       /* between two readings of the log while the card is contended */
-    uint32_t slice_us;      /* time slice of a tenant that has the card to itself */
+    uint64_t look_ns;       /* between two readings of the log while somebody may wake */
+    uint32_t slice_us;      /* most of a time slice while somebody may wake */
     uint32_t slice_beside_latency_us;
     uint32_t slice_latency_us;
     uint32_t slice_fill_long_us, slice_fill_short_us;
+    uint32_t budget_ppm;    /* of the time, for control calls: they hold locks of the whole machine */
 };
 extern const struct ac_settings ac_default_settings;
 
@@ -50,6 +51,8 @@ enum ac_kind {
     AC_DISCOVER = 6,  /* value = pid: it runs groups that we do not know, or is not known itself */
     AC_GATE = 7,      /* tenant, value = 1 open, 0 closed */
     AC_WINDOW = 8,    /* tenant, value = microseconds of work that may be queued; 0 = no bound */
+    AC_CHECK = 9,     /* handles[0]: what the card says its time slice is; ac_timeslice_seen, then ac_done */
+    AC_N_KINDS
 };
 struct ac_action {
     enum ac_kind kind;
@@ -66,7 +69,8 @@ struct ac_usage {
     int n_groups;
 };
 struct ac_card_usage {
-    uint64_t busy_ns, outside_ns, log_dropped, n_failed;
+    uint64_t busy_ns, outside_ns, log_dropped, n_failed, lock_ns;
+    uint64_t round_ns; /* in which everybody has a turn; 0 = nobody takes turns */
 };
 
 /* What a tenant's regions show, lease only. */
@@ -103,10 +107,12 @@ uint64_t ac_next_wake(const struct ac_card *card, uint64_t now);
 
 /* Whose turn it is, or AC_OUTSIDE. */
 int ac_turn_of(const struct ac_card *card);
+/* The log is read at the next step: what is published shall be of now. */
+void ac_look(struct ac_card *card);
 /* Several tenants want the card now. */
 bool ac_contended(const struct ac_card *card);
-/* Turns are this many thousandths of what the settings say: longer where many cards share one controller. */
-void ac_stretch(struct ac_card *card, uint32_t milli);
+/* Control calls may take this many millionths of the time: less where many cards share one controller. */
+void ac_budget(struct ac_card *card, uint32_t ppm);
 /* What the card says that a group's time slice is. Other than we set: somebody changed it; counted, and set again. */
 void ac_timeslice_seen(struct ac_card *card, uint32_t handle, uint32_t us);
 /* Somebody else resumed everything: look again. */

@@ -11,11 +11,6 @@
 #define POLL_NS (2 * MS)
 #define WINDOW_US 2000u
 
-static uint64_t soonest(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 static void charge_holder(struct ac_card *c, uint64_t now)
 {
     uint64_t past = now > c->charged_at ? now - c->charged_at : 0;

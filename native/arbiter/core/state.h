@@ -21,7 +21,7 @@ struct tenant {
     bool throttled, spent;
     /* Decided: */
     bool prior, candidate, stop_want;
-    uint32_t slice_want_us;
+    struct slice_range { uint32_t least_us, us, most_us; } slice; /* us is set when what is set is out of the range */
     uint64_t retry_at;      /* a resume failed: not before */
     uint64_t retry_ns;
     /* hwslice: what the log shows */
@@ -30,8 +30,13 @@ struct tenant {
     uint64_t proved;        /* card time at which it was last known to work */
     bool lone_test;         /* a preempt test is under way that can correct its books */
     uint64_t lone_test_ns;  /* time between such tests */
+    bool yields;            /* it gives the card up early and soon wants it back: no tenant for the hardware's rotation */
+    uint32_t n_hops;        /* such short pauses in a row */
+    uint64_t yielded_at;    /* our time at which it gave the card up; AC_NEVER: it did not */
     bool gappy;             /* others fill its turns */
     uint32_t turns_to_trial;
+    bool woken;             /* it was idle for long: its turn is the next */
+    int64_t slice_ns, over_ns; /* rotation: its time slice, and what its groups have beyond theirs each time */
     /* lease */
     struct ac_lease_seen seen;
     bool open;
@@ -47,6 +52,9 @@ struct group {
     int tenant;
     struct cc_group id;
     uint32_t slice_us;      /* as set; 0 = not known */
+    uint32_t slice_was_us;  /* before it was set last, */
+    uint64_t slice_at;      /* at this time */
+    uint32_t slice_on_us;   /* as it was when the group came on the card: a new one counts from the next time */
     uint64_t retry_at, retry_ns;
     uint64_t stopped_at;
 };
@@ -56,7 +64,6 @@ enum phase { PHASE_NONE, PHASE_OPEN, PHASE_CLOSING };
 struct ac_card {
     struct ac_settings set;
     enum fx_backend backend;
-    uint64_t stretch_milli; /* of turns, so that control calls keep to their budget */
     struct tenant tenant[AC_MAX_TENANTS];
     struct group group[AC_MAX_GROUPS];
     struct process { uint32_t pid; int tenant; } process[AC_MAX_PROCESSES];
@@ -66,20 +73,38 @@ struct ac_card {
     bool resident;          /* someone has, */
     int resident_tenant;    /* AC_OUTSIDE: none of ours */
     uint32_t resident_pid, resident_context;
+    uint64_t started_ts;    /* card time at which it came */
     uint64_t open_at;       /* card time up to which it is charged */
     uint64_t last_ts;
     bool lost;              /* records were lost: the next END may close what we did not see begin */
     uint64_t alone_since;   /* our time at which another tenant than the one before came on the card */
     int last_tenant;
     uint64_t last_latency_end; /* our time */
+    uint64_t last_first_end;   /* the same of a program that goes before the one whose turn it is: latency, or outside */
+    uint64_t log_at;        /* our time of the last reading */
     bool log_fresh;         /* a reading ended since the last decision */
+    uint64_t forced_at;     /* our time at which we last took somebody off the card */
+    /* Driver locks */
+    uint64_t budget_ppm;    /* of the time, for control calls */
+    int64_t lock_tokens_ns;
+    uint64_t action_at, cost_ns[AC_N_KINDS]; /* a call of each kind, lately */
+    uint64_t round_spent_ns;
     /* Turns */
-    int primary;            /* -1 = none */
-    bool fill, reconsider;
+    bool rotate;            /* all candidates are runnable, by time slices; no turns */
+    uint64_t round_ns, trim_at;
+    int64_t round_vt;       /* the virtual time that everybody reaches in this round */
+    int primary;            /* whose turn it is; -1 = nobody's */
+    int last_primary;
+    bool fill;              /* others are runnable with the shortest time slice, */
+    bool trial;             /* for a moment, to find out whether they should be */
+    bool guard;             /* or may be, since the one whose turn it is does not give up the card */
+    bool reconsider;
     uint64_t turn_began, turn_end, settled_at, next_look, test_at;
     bool judging;
     uint64_t judged_from, turn_held, turn_ends; /* what the one whose turn it is had, and how often it left the card */
     uint64_t next_lone_test;
+    uint64_t check_at;      /* when time slices are compared with what was set; */
+    int check_next;         /* the group that comes next in this */
     uint32_t discover[16];  /* pids whose groups we do not know */
     int n_discover;
     /* lease */
@@ -88,6 +113,19 @@ struct ac_card {
     struct ac_card_usage usage;
 };
 
+#define GRACE_NS (1500 * US)     /* off the card although it could be on it: no work */
+#define SETTLE_NS (1500 * US)    /* after a change of turns, before it is judged */
+#define DEFER_NS (500 * US)      /* between looks for the end of a request */
+#define TRIAL_NS (12 * MS)
+#define TRIAL_TURNS 80           /* between trials whether others should fill a tenant's turns */
+#define DEFAULT_SLICE_US 2000u   /* the driver's, until another is set */
+#define US_MAX UINT32_MAX
+
+uint64_t ac_period(const struct ac_card *c); /* budget.c: of limits */
+static inline uint64_t soonest(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
 static inline int64_t weight_of(const struct tenant *t)
 {
     return t->request_milli ? t->request_milli : 1;
@@ -95,7 +133,7 @@ static inline int64_t weight_of(const struct tenant *t)
 /* Tokens at which a throttled tenant goes on: with it the on and off times add up to the period. */
 static inline int64_t tokens_high(const struct ac_card *c, const struct tenant *t)
 {
-    int64_t l = t->limit_milli, high = (int64_t)c->set.period_ns / 1000 * l / 1000 * (1000 - l);
+    int64_t l = t->limit_milli, high = (int64_t)ac_period(c) / 1000 * l / 1000 * (1000 - l);
     int64_t least = (int64_t)(2 * MS) / 1000 * (1000 - l);
     return high > least ? high : least;
 }
@@ -111,6 +149,34 @@ uint64_t ac_turn_length(const struct ac_card *c, int tenant, uint64_t mean, uint
 /* Who may have the card now; returns how many candidates there are. */
 int ac_classify(struct ac_card *c, uint64_t now);
 void ac_hold_back(struct ac_card *c);
+/* budget.c */
+void ac_spent(struct ac_card *c, enum ac_kind kind, uint64_t now);
+uint64_t ac_rarer(const struct ac_card *c);
+uint64_t ac_cost(const struct ac_card *c, enum ac_kind kind);
+/* rounds.c: turns by stop and resume */
+bool ac_waiting(const struct ac_card *c); /* a candidate beside the one whose turn it is */
+bool ac_latency_beside(const struct ac_card *c);
+bool ac_may_wake(const struct ac_card *c); /* somebody without work may come back at any moment */
+bool ac_between_requests(const struct ac_card *c, uint64_t now);
+int ac_next_turn(struct ac_card *c);
+void ac_judge_turn(struct ac_card *c, uint64_t now);
+void ac_begin_turn(struct ac_card *c, int tenant, uint64_t now);
+uint64_t ac_second_part(uint64_t least_ns); /* the shortest part of a second that is not shorter */
+/* rotation.c: the hardware's own turns */
+bool ac_can_rotate(const struct ac_card *c, int n_candidates);
+void ac_rotate(struct ac_card *c, uint64_t now);
+uint64_t ac_slices_of_others(const struct ac_card *c, int than);
+void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint64_t at);
+void ac_came_back(struct ac_card *c, int tenant, uint64_t at);
+/* idle.c */
+void ac_find_idle(struct ac_card *c, uint64_t now);
+bool ac_test_idle(struct ac_card *c, uint64_t now, struct ac_action *a);
+bool ac_others_want(const struct ac_card *c, int than);
+/* watch.c: tenants that act against control */
+bool ac_check(struct ac_card *c, uint64_t now, struct ac_action *a);
+bool ac_checks(const struct ac_card *c);
+/* look.c: when the log must be read again, and when there is something to do */
+void ac_plan_look(struct ac_card *c, uint64_t now);
 /* hwslice.c */
 bool ac_hwslice_step(struct ac_card *c, uint64_t now, struct ac_action *a);
 void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, uint64_t now);

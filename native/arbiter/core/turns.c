@@ -3,6 +3,8 @@
  */
 #include "state.h"
 
+#define SAVED_NS (150 * MS) /* of card time, or a round's if that is longer */
+
 static bool may_run(const struct tenant *t, uint64_t now)
 {
     return t->used && !t->suspended && !t->throttled && now >= t->retry_at;
@@ -71,7 +73,9 @@ void ac_hold_back(struct ac_card *c)
         }
         if (!lowest)
             continue;
-        int64_t bound = (int64_t)(150 * MS) * 1000 / weight_of(t) + (int64_t)c->set.max_turn_ns * 1000 / weight_of(lowest);
+        uint64_t own = c->round_ns > SAVED_NS ? c->round_ns : SAVED_NS;
+        uint64_t turn = c->round_ns > c->set.max_turn_ns ? c->round_ns : c->set.max_turn_ns;
+        int64_t bound = (int64_t)own * 1000 / weight_of(t) + (int64_t)turn * 1000 / weight_of(lowest);
         if (t->vt < lowest->vt - bound)
             t->vt = lowest->vt - bound;
     }

@@ -57,7 +57,7 @@ struct io_card {
     struct ac_card *core;
     int tenant[AC_MAX_TENANTS]; /* -1 = free */
     struct cc_group known[MAX_HANDLES];
-    int n_known, watched;
+    int n_known;
     int turn_of; /* tenant whose turn was last told, -1 = nobody */
     char note[128];
     uint64_t control_ns, n_control;
@@ -93,7 +93,7 @@ void cards_step(struct arbiter *a);
 uint64_t cards_wake(struct arbiter *a, uint64_t now);
 void card_discover(struct arbiter *a, int card, int tenant, uint32_t pid);
 void card_process_gone(struct arbiter *a, int card, uint32_t pid);
-void cards_watch(struct arbiter *a); /* has a tenant changed its time slice? One group of each card a call */
+void cards_look(struct arbiter *a); /* what is published next shall be of now */
 void cards_rescued(struct arbiter *a);
 void cards_close(struct arbiter *a);
 /* tenants.c */

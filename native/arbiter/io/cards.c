@@ -116,17 +116,13 @@ void card_let_go(struct arbiter *a, int at, const char *reason)
     say("card %s: let go: %s", card->uuid, reason);
 }
 
-void cards_watch(struct arbiter *a)
+static int check(struct io_card *card, uint32_t handle)
 {
-    for (int i = 0; i < FX_MAX_DEVICES; i++) {
-        struct io_card *card = &a->card[i];
-        if (!card->ops || !card->core || !card->n_known)
-            continue;
-        card->watched = (card->watched + 1) % card->n_known;
-        uint32_t us = 0, handle = card->known[card->watched].handle;
-        if (card->ops->get_timeslice(card->cc, handle, &us) >= 0)
-            ac_timeslice_seen(card->core, handle, us);
-    }
+    uint32_t us = 0;
+    int result = card->ops->get_timeslice(card->cc, handle, &us);
+    if (result >= 0)
+        ac_timeslice_seen(card->core, handle, us);
+    return result;
 }
 
 void cards_close(struct arbiter *a)
@@ -254,6 +250,8 @@ static int carry_out(struct arbiter *a, int at, const struct ac_action *action)
         return card->ops->set_timeslice(card->cc, action->handles[0], action->value);
     case AC_PREEMPT:
         return card->ops->preempt(card->cc, action->handles[0]);
+    case AC_CHECK:
+        return check(card, action->handles[0]);
     case AC_DISCOVER:
         discover(a, at, action->value);
         return 0;
@@ -264,6 +262,8 @@ static int carry_out(struct arbiter *a, int at, const struct ac_action *action)
     case AC_WINDOW:
         gate_window(a, card, action->tenant, action->value);
         return 0;
+    case AC_N_KINDS:
+        break;
     }
     return 0;
 }
@@ -285,7 +285,7 @@ static void card_step(struct arbiter *a, int at)
         uint64_t began = now_ns();
         int result = carry_out(a, at, &action);
         uint64_t ended = now_ns();
-        if (action.kind < AC_DISCOVER) {
+        if (action.kind < AC_DISCOVER || action.kind == AC_CHECK) {
             card->control_ns += ended - began;
             card->n_control++;
             card->n_failed = result < 0 ? card->n_failed + 1 : 0;
@@ -304,8 +304,17 @@ static void card_step(struct arbiter *a, int at)
     }
 }
 
-/* Control calls take locks of the whole machine, and all cards take theirs through us: two cards may change turns at the
- * full rate, more of them share what is left. */
+/* What is published shall be of now. */
+void cards_look(struct arbiter *a)
+{
+    for (int i = 0; i < FX_MAX_DEVICES; i++)
+        if (a->card[i].core && a->card[i].backend == FX_BACKEND_HWSLICE) {
+            ac_look(a->card[i].core);
+            card_step(a, i);
+        }
+}
+
+/* Control calls take locks of the whole machine, and all cards take theirs through us: they share one budget. */
 static void share_the_lock(struct arbiter *a)
 {
     uint32_t n = 0;
@@ -313,7 +322,7 @@ static void share_the_lock(struct arbiter *a)
         n += a->card[i].core && a->card[i].backend == FX_BACKEND_HWSLICE && ac_contended(a->card[i].core);
     for (int i = 0; i < FX_MAX_DEVICES; i++)
         if (a->card[i].core)
-            ac_stretch(a->card[i].core, n * 500);
+            ac_budget(a->card[i].core, ac_default_settings.budget_ppm / (n ? n : 1));
 }
 
 void cards_step(struct arbiter *a)

@@ -75,7 +75,7 @@ static void round_of_work(struct arbiter *a)
     if (now >= a->beat_at) {
         a->beat_at = now + BEAT_NS;
         tenants_beat(a, now);
-        cards_watch(a);
+        cards_look(a);
         usage_publish(a, now);
     }
 }

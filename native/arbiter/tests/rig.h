@@ -12,6 +12,9 @@
 
 #define MS 1000000ull
 #define RIG_TENANTS 16
+#define RIG_SAMPLES 4096
+#define RIG_SAMPLE_NS (20 * MS)
+#define RIG_PID(r, tenant) (100u * (uint32_t)((r)->index + 1) + (uint32_t)(tenant))
 
 struct rig {
     struct sv_world *world;
@@ -20,35 +23,42 @@ struct rig {
     void *cc;
     struct sv_program *program[RIG_TENANTS];
     bool idle[RIG_TENANTS], gate[RIG_TENANTS], dead[RIG_TENANTS], frozen[RIG_TENANTS];
-    uint64_t control_ns, n_control;
+    int index;                    /* of the card */
+    uint64_t n_calls_of[AC_N_KINDS], call_ns[AC_N_KINDS];
+    uint64_t beat_at;             /* as the daemon: figures every 100 ms */
+    uint64_t sampled_at;          /* samples of held time, for the worst second */
+    int n_samples;
+    struct rig_sample { uint64_t at, held[RIG_TENANTS]; } sample[RIG_SAMPLES];
     uint32_t fail_every, n_calls; /* every n-th control call is refused */
     uint64_t records_lost;
     bool shuffle;                 /* neighbouring records change places */
 };
 
-static inline void rig_begin(struct rig *r, enum fx_backend backend)
+/* One card of a world and its core. */
+static inline void rig_begin(struct rig *r, struct sv_world *world, int index, enum fx_backend backend)
 {
     char why[128];
     memset(r, 0, sizeof *r);
     r->backend = backend;
-    r->world = sv_world_new("h200:1");
+    r->world = world;
+    r->index = index;
     cc_virtual_use(r->world);
-    if (cc_virtual.open(&r->cc, sm_card_uuid(sv_model(r->world), 0), why, sizeof why))
+    if (cc_virtual.open(&r->cc, sm_card_uuid(sv_model(r->world), index), why, sizeof why))
         abort();
     r->card = ac_new(NULL, backend, sv_now(r->world));
+    r->sampled_at = sv_now(world);
 }
 
 static inline void rig_end(struct rig *r)
 {
     ac_free(r->card);
     cc_virtual.close(r->cc);
-    sv_world_free(r->world);
 }
 
 static inline void rig_discover(struct rig *r, int tenant)
 {
     struct cc_group groups[16];
-    uint32_t pid = 100 + (uint32_t)tenant;
+    uint32_t pid = RIG_PID(r, tenant);
     int n = cc_virtual.discover(r->cc, pid, groups, 16);
     ac_process_put(r->card, tenant, pid);
     for (int i = 0; i < n; i++)
@@ -80,7 +90,7 @@ static inline int rig_read_log(struct rig *r)
 static inline void rig_do(struct rig *r, const struct ac_action *a)
 {
     uint64_t before = sv_now(r->world);
-    bool refused = r->fail_every && a->kind < AC_DISCOVER && ++r->n_calls % r->fail_every == 0;
+    bool refused = r->fail_every && (a->kind < AC_DISCOVER || a->kind == AC_CHECK) && ++r->n_calls % r->fail_every == 0;
     int result = refused ? -5 : 0;
     switch (refused ? AC_GATE : a->kind) {
     case AC_READ_LOG:
@@ -96,9 +106,16 @@ static inline void rig_do(struct rig *r, const struct ac_action *a)
     case AC_PREEMPT:
         result = cc_virtual.preempt(r->cc, a->handles[0]);
         break;
+    case AC_CHECK: {
+        uint32_t us = 0;
+        result = cc_virtual.get_timeslice(r->cc, a->handles[0], &us);
+        if (result >= 0)
+            ac_timeslice_seen(r->card, a->handles[0], us);
+        break;
+    }
     case AC_DISCOVER:
-        if (a->value >= 100 && a->value < 100 + RIG_TENANTS)
-            rig_discover(r, (int)a->value - 100);
+        if (a->value >= RIG_PID(r, 0) && a->value < RIG_PID(r, RIG_TENANTS))
+            rig_discover(r, (int)(a->value - RIG_PID(r, 0)));
         else
             ac_process_put(r->card, AC_OUTSIDE, a->value);
         break;
@@ -109,10 +126,11 @@ static inline void rig_do(struct rig *r, const struct ac_action *a)
         }
         break;
     case AC_WINDOW:
+    case AC_N_KINDS:
         break;
     }
-    r->control_ns += sv_now(r->world) - before;
-    r->n_control++;
+    r->n_calls_of[a->kind]++;
+    r->call_ns[a->kind] += sv_now(r->world) - before;
     if (getenv("RIG_TRACE"))
         printf("%10.3f kind %d tenant %d value %u n %d -> %d\n", (double)before / 1e6, (int)a->kind, a->tenant, a->value,
                a->n, result);
@@ -135,25 +153,62 @@ static inline bool rig_look(struct rig *r)
     return closing;
 }
 
-static inline void rig_run(struct rig *r, uint64_t ns)
+static inline void rig_sample(struct rig *r, uint64_t now)
 {
-    uint64_t end = sv_now(r->world) + ns;
+    struct rig_sample *s = &r->sample[r->n_samples++ % RIG_SAMPLES];
+    s->at = now;
+    r->sampled_at = now - now % RIG_SAMPLE_NS;
+    for (int i = 0; i < RIG_TENANTS; i++) {
+        struct sv_figures f = {0};
+        if (r->program[i])
+            sv_figures(r->program[i], &f);
+        s->held[i] = f.held_ns;
+    }
+}
+
+static inline void rig_run(struct rig *rigs, int n, uint64_t ns)
+{
+    struct sv_world *world = rigs[0].world;
+    uint64_t end = sv_now(world) + ns;
     struct ac_action action;
-    while (sv_now(r->world) < end) {
-        bool closing = rig_look(r);
-        for (int i = 0; ac_step(r->card, sv_now(r->world), &action); i++) {
-            if (i > 1000) {
-                fprintf(stderr, "the core does not come to rest: kind %d tenant %d\n", (int)action.kind, action.tenant);
-                abort();
+    while (sv_now(world) < end) {
+        uint64_t wake = AC_NEVER;
+        uint32_t contended = 0;
+        for (int k = 0; k < n; k++)
+            contended += ac_contended(rigs[k].card);
+        for (int k = 0; k < n; k++) {
+            struct rig *r = &rigs[k];
+            ac_budget(r->card, ac_default_settings.budget_ppm / (contended ? contended : 1));
+            bool closing = rig_look(r);
+            if (sv_now(world) >= r->beat_at) {
+                r->beat_at = sv_now(world) + 100 * MS;
+                ac_look(r->card);
             }
-            rig_do(r, &action);
+            for (int i = 0; ac_step(r->card, sv_now(world), &action); i++) {
+                if (i > 1000) {
+                    fprintf(stderr, "the core does not come to rest: kind %d tenant %d\n", (int)action.kind, action.tenant);
+                    abort();
+                }
+                rig_do(r, &action);
+            }
+            uint64_t now = sv_now(world), at = ac_next_wake(r->card, now);
+            uint64_t poll = r->backend == FX_BACKEND_LEASE ? now + (closing ? MS / 10 : MS) : AC_NEVER;
+            at = poll < at ? poll : at;
+            at = r->beat_at < at ? r->beat_at : at;
+            wake = at < wake ? at : wake;
         }
-        uint64_t now = sv_now(r->world), wake = ac_next_wake(r->card, now);
-        uint64_t poll = r->backend == FX_BACKEND_LEASE ? now + (closing ? MS / 10 : MS) : AC_NEVER;
-        wake = poll < wake ? poll : wake;
+        uint64_t now = sv_now(world);
         wake = wake < now + 50000 ? now + 50000 : wake; /* as a timer is */
-        if (now < end)
-            sv_run(r->world, (wake < end ? wake : end) - now);
+        wake = wake < end ? wake : end;
+        while ((now = sv_now(world)) < wake) {
+            uint64_t sample = rigs[0].sampled_at + RIG_SAMPLE_NS;
+            if (sample <= now) {
+                for (int k = 0; k < n; k++)
+                    rig_sample(&rigs[k], now);
+                continue;
+            }
+            sv_run(world, (sample < wake ? sample : wake) - now);
+        }
     }
 }
 #endif

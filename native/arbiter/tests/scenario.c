@@ -1,20 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0
  * One card, its tenants and the core under a virtual clock, by a script of words:
  *
- *   backend:hwslice|lease  (first)
+ *   backend:hwslice|lease|none  (first)   cards:N (second; 1 if it is not there)   card:K (what follows is of this card)
  *   flood:I:KERNEL_US:DEPTH  step:I:KERNEL_US:HOST_US  burst:I:KERNEL_US:N:HOST_US  latency:I:KERNEL_US:PERIOD_US
  *   beside:I:KERNEL_US (a second context of tenant I's process)  outside:KERNEL_US (a program that is nobody's)
  *   put:I:REQUEST:LIMIT:CLASS  gone:I  suspend:I  resume:I  pause:I  go:I  kill:I  freeze:I (lease: drains never)
  *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)
  *   widen:I:US (sets its own time slice)  watch:I (the card is asked for it)
- *   run:MS  mark  report (what happened since the mark, a line a tenant)
+ *   run:MS  mark  report (what happened since the mark: a line a tenant of this card; calls of all cards)
  */
 #include "rig.h"
 
-static struct rig rig;
+static const char *const kinds[AC_N_KINDS] = {[AC_READ_LOG] = "read", [AC_STOP] = "stop", [AC_RESUME] = "resume",
+                                              [AC_TIMESLICE] = "set", [AC_PREEMPT] = "preempt", [AC_CHECK] = "check"};
+static struct rig rigs[SM_MAX_CARDS];
+static int n_rigs, here;
+#define rig rigs[here]
 static struct sv_figures was[RIG_TENANTS];
 static struct ac_usage usage_was[RIG_TENANTS];
-static uint64_t marked, control_was;
+static uint64_t marked, calls_was[AC_N_KINDS], ns_was[AC_N_KINDS];
+static int sample_was;
+
+static void calls_of_all(uint64_t n_calls[AC_N_KINDS], uint64_t ns[AC_N_KINDS])
+{
+    for (int k = 0; k < AC_N_KINDS; k++) {
+        n_calls[k] = ns[k] = 0;
+        for (int i = 0; i < n_rigs; i++) {
+            n_calls[k] += rigs[i].n_calls_of[k];
+            ns[k] += rigs[i].call_ns[k];
+        }
+    }
+}
 
 static void mark(void)
 {
@@ -25,7 +41,30 @@ static void mark(void)
             sv_forget_latencies(rig.program[i]);
         }
     marked = sv_now(rig.world);
-    control_was = rig.control_ns;
+    sample_was = rig.n_samples;
+    calls_of_all(calls_was, ns_was);
+}
+
+/* The farthest, in any second since the mark, of a tenant's part of the used time from its part of all of it. */
+static double worst_second(int tenant)
+{
+    double worst = 0;
+    int first = rig.n_samples - sample_was > RIG_SAMPLES ? rig.n_samples - RIG_SAMPLES : sample_was;
+    const struct rig_sample *begin = &rig.sample[first % RIG_SAMPLES], *end = &rig.sample[(rig.n_samples - 1) % RIG_SAMPLES];
+    double part[2] = {0};
+    for (int i = first; i + 50 < rig.n_samples; i++) {
+        for (int whole = 0; whole < 2; whole++) {
+            const struct rig_sample *a = whole ? begin : &rig.sample[i % RIG_SAMPLES];
+            const struct rig_sample *b = whole ? end : &rig.sample[(i + 50) % RIG_SAMPLES];
+            uint64_t sum = 0;
+            for (int k = 0; k < RIG_TENANTS; k++)
+                sum += b->held[k] - a->held[k];
+            part[whole] = sum ? 100 * (double)(b->held[tenant] - a->held[tenant]) / (double)sum : 0;
+        }
+        double off = part[0] > part[1] ? part[0] - part[1] : part[1] - part[0];
+        worst = off > worst ? off : worst;
+    }
+    return worst;
 }
 
 static void report(void)
@@ -39,23 +78,32 @@ static void report(void)
             continue;
         sv_figures(rig.program[i], &is);
         ac_usage(rig.card, i, &u);
-        printf("tenant %d held %.4f work %.4f counted %.4f p50_ms %.3f p99_ms %.3f turns %llu stops %llu hostile %llu\n", i,
+        printf("tenant %d held %.4f work %.4f counted %.4f worst %.4f p50_ms %.3f p99_ms %.3f turns %llu stops %llu "
+               "hostile %llu\n", i,
                100 * (double)(is.held_ns - was[i].held_ns) / wall, 100 * (double)(is.work_ns - was[i].work_ns) / wall,
-               100 * (double)(u.held_ns - usage_was[i].held_ns) / wall, (double)is.p50_ns / 1e6, (double)is.p99_ns / 1e6,
+               100 * (double)(u.held_ns - usage_was[i].held_ns) / wall, worst_second(i), (double)is.p50_ns / 1e6, (double)is.p99_ns / 1e6,
                (unsigned long long)(u.n_turns - usage_was[i].n_turns), (unsigned long long)(u.n_stops - usage_was[i].n_stops),
                (unsigned long long)u.hostile);
     }
     ac_card_usage(rig.card, &card);
-    printf("card control %.4f outside_ms %.3f lost %llu failed %llu\n",
-           100 * (double)(rig.control_ns - control_was) / wall, (double)card.outside_ns / 1e6,
-           (unsigned long long)card.log_dropped, (unsigned long long)card.n_failed);
+    uint64_t n_calls[AC_N_KINDS], ns[AC_N_KINDS], all = 0;
+    calls_of_all(n_calls, ns);
+    for (int k = 0; k < AC_N_KINDS; k++)
+        all += ns[k] - ns_was[k];
+    printf("card control %.4f outside_ms %.3f lost %llu failed %llu", 100 * (double)all / wall,
+           (double)card.outside_ns / 1e6, (unsigned long long)card.log_dropped, (unsigned long long)card.n_failed);
+    for (int k = 0; k < AC_N_KINDS; k++)
+        if (kinds[k])
+            printf(" %s %.2f %s_pct %.4f", kinds[k], 1e9 * (double)(n_calls[k] - calls_was[k]) / wall, kinds[k],
+                   100 * (double)(ns[k] - ns_was[k]) / wall);
+    printf("\n");
 }
 
 static void begin(int i, struct sv_program *program)
 {
     rig.program[i] = program;
     rig.dead[i] = false;
-    ac_process_put(rig.card, i, 100 + (uint32_t)i); /* its groups are found by the log */
+    ac_process_put(rig.card, i, RIG_PID(&rig, i)); /* its groups are found by the log */
     rig_obey(&rig, i);
 }
 
@@ -63,7 +111,7 @@ static void kill_program(int i)
 {
     sv_kill(rig.program[i]);
     rig.dead[i] = true;
-    ac_process_gone(rig.card, 100 + (uint32_t)i);
+    ac_process_gone(rig.card, RIG_PID(&rig, i));
 }
 
 static bool carry_out(const char *word)
@@ -72,23 +120,26 @@ static bool carry_out(const char *word)
     char name[16];
     if (sscanf(word, "%15[a-z]:%u:%u:%u:%u", name, &i, &a, &b, &c) < 1)
         return false;
-    bool numbered = strcmp(name, "run") && strcmp(name, "outside") && strcmp(name, "fail") && strcmp(name, "lose");
+    bool numbered = strcmp(name, "run") && strcmp(name, "outside") && strcmp(name, "fail") && strcmp(name, "lose") &&
+                    strcmp(name, "card");
     if (numbered && i >= RIG_TENANTS)
         return false;
     int t = (int)i;
-    uint32_t pid = 100 + i, contexts[1] = {numbered && rig.program[t] ? sv_context(rig.program[t]) : 0};
-    if (!strcmp(name, "flood"))
-        begin(t, sv_flood(rig.world, 0, pid, a * 1000ull, b ? b : 64));
+    uint32_t pid = RIG_PID(&rig, i), contexts[1] = {numbered && rig.program[t] ? sv_context(rig.program[t]) : 0};
+    if (!strcmp(name, "card") && (int)i < n_rigs)
+        here = t;
+    else if (!strcmp(name, "flood"))
+        begin(t, sv_flood(rig.world, here, pid, a * 1000ull, b ? b : 64));
     else if (!strcmp(name, "step"))
-        begin(t, sv_step(rig.world, 0, pid, a * 1000ull, b * 1000ull));
+        begin(t, sv_step(rig.world, here, pid, a * 1000ull, b * 1000ull));
     else if (!strcmp(name, "burst"))
-        begin(t, sv_burst(rig.world, 0, pid, a * 1000ull, b, c * 1000ull));
+        begin(t, sv_burst(rig.world, here, pid, a * 1000ull, b, c * 1000ull));
     else if (!strcmp(name, "latency"))
-        begin(t, sv_latency(rig.world, 0, pid, a * 1000ull, b * 1000ull));
+        begin(t, sv_latency(rig.world, here, pid, a * 1000ull, b * 1000ull));
     else if (!strcmp(name, "beside"))
         sv_flood_beside(rig.program[t], a * 1000ull, 64);
     else if (!strcmp(name, "outside"))
-        sv_flood(rig.world, 0, 999, i * 1000ull, 64);
+        sv_flood(rig.world, here, 9999, i * 1000ull, 64);
     else if (!strcmp(name, "put"))
         ac_tenant_put(rig.card, t, a, b, (enum fx_class)c, sv_now(rig.world));
     else if (!strcmp(name, "gone"))
@@ -105,7 +156,7 @@ static bool carry_out(const char *word)
     else if (!strcmp(name, "fail"))
         rig.fail_every = i;
     else if (!strcmp(name, "lose"))
-        sm_inject_log_loss(sv_model(rig.world), 0, i);
+        sm_inject_log_loss(sv_model(rig.world), here, i);
     else if (!strcmp(name, "shuffle"))
         rig.shuffle = true;
     else if (!strcmp(name, "undo"))
@@ -117,7 +168,7 @@ static bool carry_out(const char *word)
         if (!cc_virtual.get_timeslice(rig.cc, contexts[0], &us))
             ac_timeslice_seen(rig.card, contexts[0], us);
     } else if (!strcmp(name, "run"))
-        rig_run(&rig, i * MS);
+        rig_run(rigs, n_rigs, i * MS);
     else if (!strcmp(name, "mark"))
         mark();
     else if (!strcmp(name, "report"))
@@ -129,14 +180,28 @@ static bool carry_out(const char *word)
 
 int main(int argc, char **argv)
 {
-    bool lease = argc > 1 && !strcmp(argv[1], "backend:lease");
-    rig_begin(&rig, lease ? FX_BACKEND_LEASE : FX_BACKEND_HWSLICE);
+    enum fx_backend backend = argc > 1 && !strcmp(argv[1], "backend:lease")  ? FX_BACKEND_LEASE
+                              : argc > 1 && !strcmp(argv[1], "backend:none") ? FX_BACKEND_NONE
+                                                                             : FX_BACKEND_HWSLICE;
+    int first = 2;
+    n_rigs = 1;
+    if (argc > 2 && sscanf(argv[2], "cards:%d", &n_rigs) == 1)
+        first = 3;
+    char cards[16];
+    snprintf(cards, sizeof cards, "h200:%d", n_rigs);
+    struct sv_world *world = sv_world_new(cards);
+    if (!world || n_rigs < 1 || n_rigs > SM_MAX_CARDS)
+        return 2;
+    for (int i = 0; i < n_rigs; i++)
+        rig_begin(&rigs[i], world, i, backend);
     mark();
-    for (int i = 2; i < argc; i++)
+    for (int i = first; i < argc; i++)
         if (!carry_out(argv[i])) {
             fprintf(stderr, "scenario: %s is not a step\n", argv[i]);
             return 2;
         }
-    rig_end(&rig);
+    for (int i = 0; i < n_rigs; i++)
+        rig_end(&rigs[i]);
+    sv_world_free(world);
     return 0;
 }

@@ -33,7 +33,7 @@ int sm_control(struct sm_model *m, enum sm_control_kind kind, int card, const ui
     if (!call)
         return -ENOMEM;
     struct sm_card *c = &m->cards[card];
-    uint64_t took = kind == SM_FLUSH ? c->spec->flush_ns : c->spec->control_ns;
+    uint64_t took = c->spec->control_ns[kind];
     uint64_t start = m->lock_free_at > m->now ? m->lock_free_at : m->now;
     start = c->lock_free_at > start ? c->lock_free_at : start;
     call->kind = kind;

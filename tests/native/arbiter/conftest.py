@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,27 @@ import pytest
 from flexai.adapters.shm import RegionFiles, UsageFile
 from flexai.model import Grant, TenantClass
 from flexai.wire import arbiter
+
+NATIVE = Path(__file__).parents[3] / "native"
+SOURCES = [
+    NATIVE / "arbiter" / "tests" / "scenario.c",
+    *sorted((NATIVE / "arbiter" / "core").glob("*.c")),
+    *sorted((NATIVE / "simcard" / "model").glob("*.c")),
+    NATIVE / "simcard" / "virtual" / "virtual.c",
+]
+INCLUDES = [f"-I{NATIVE / 'include'}", f"-I{NATIVE.parent / 'api'}", f"-I{NATIVE / 'arbiter' / 'core'}"]
+FLAGS = [
+    "-std=gnu11",
+    "-O1",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wshadow",
+    "-Wconversion",
+    "-fsanitize=address,undefined",
+]
+
 
 SIMCARD_LIBRARIES = flexai_native.library("simcard/libcuda.so.1").parent
 SHIM = flexai_native.library("shim/libcuda.so.1")
@@ -181,3 +203,39 @@ def make_node():
             return node
 
         yield make
+
+
+class Figures:
+    """What a report says: per tenant, and of the card, each name with its number."""
+
+    def __init__(self, text):
+        self.card = {}
+        self.tenant = {}
+        for line in text.splitlines():
+            numbers = {name: float(value) for name, value in re.findall(r"([a-z][a-z0-9_]*) (-?[\d.]+)", line)}
+            if line.startswith("tenant"):
+                self.tenant[int(numbers.pop("tenant"))] = numbers
+            else:
+                self.card = numbers
+
+    def held(self, i):
+        return self.tenant[i]["held"]
+
+    @property
+    def sum(self):
+        return sum(t["held"] for t in self.tenant.values())
+
+
+@pytest.fixture(scope="session")
+def play(tmp_path_factory):
+    """Answers a function that plays a scenario and gives the figures of its last report."""
+    path = tmp_path_factory.mktemp("arbiter") / "scenario"
+    subprocess.run(["gcc", *FLAGS, "-fno-sanitize-recover=all", *INCLUDES, "-o", path, *SOURCES], check=True)
+
+    def run(backend, *steps):
+        words = " ".join(steps).split()
+        done = subprocess.run([path, f"backend:{backend}", *words], check=False, capture_output=True, text=True)
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        return Figures(done.stdout[done.stdout.rfind("tenant 0") :])
+
+    return run

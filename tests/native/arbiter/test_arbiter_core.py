@@ -1,69 +1,10 @@
 """The arbiter's core against the model of a card, in one virtual time: exact and repeatable. Under ASan and UBSan."""
 
-import re
-import subprocess
-from pathlib import Path
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-NATIVE = Path(__file__).parents[3] / "native"
-SOURCES = [
-    NATIVE / "arbiter" / "tests" / "scenario.c",
-    *sorted((NATIVE / "arbiter" / "core").glob("*.c")),
-    *sorted((NATIVE / "simcard" / "model").glob("*.c")),
-    NATIVE / "simcard" / "virtual" / "virtual.c",
-]
-INCLUDES = [f"-I{NATIVE / 'include'}", f"-I{NATIVE.parent / 'api'}", f"-I{NATIVE / 'arbiter' / 'core'}"]
-FLAGS = [
-    "-std=gnu11",
-    "-O1",
-    "-g",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-Wshadow",
-    "-Wconversion",
-    "-fsanitize=address,undefined",
-]
 THIRTY_SEVENTY = "flood:0:1000 put:0:300:1000:1 flood:1:1000 put:1:700:1000:1"
-
-
-class Figures:
-    """What a report says: per tenant, and of the card, each name with its number."""
-
-    def __init__(self, text):
-        self.card = {}
-        self.tenant = {}
-        for line in text.splitlines():
-            numbers = {name: float(value) for name, value in re.findall(r"([a-z][a-z0-9_]*) (-?[\d.]+)", line)}
-            if line.startswith("tenant"):
-                self.tenant[int(numbers.pop("tenant"))] = numbers
-            else:
-                self.card = numbers
-
-    def held(self, i):
-        return self.tenant[i]["held"]
-
-    @property
-    def sum(self):
-        return sum(t["held"] for t in self.tenant.values())
-
-
-@pytest.fixture(scope="module")
-def play(tmp_path_factory):
-    """Answers a function that plays a scenario and gives the figures of its last report."""
-    path = tmp_path_factory.mktemp("arbiter") / "scenario"
-    subprocess.run(["gcc", *FLAGS, "-fno-sanitize-recover=all", *INCLUDES, "-o", path, *SOURCES], check=True)
-
-    def run(backend, *steps):
-        words = " ".join(steps).split()
-        done = subprocess.run([path, f"backend:{backend}", *words], check=False, capture_output=True, text=True)
-        assert done.returncode == 0, f"{words}: {done.stderr}"
-        return Figures(done.stdout[done.stdout.rfind("tenant 0") :])
-
-    return run
 
 
 both = pytest.mark.parametrize("backend", ["hwslice", "lease"])
@@ -160,7 +101,7 @@ def test_others_fill_the_gaps_of_a_tenant_that_cannot_use_its_turns(play):
 def test_a_latency_tenant_is_served_as_if_it_were_alone(play, request_us, period_us, within_ms):
     figures = play(
         "hwslice", f"latency:0:{request_us}:{period_us} put:0:300:1000:0",
-        "flood:1:1000 put:1:300:1000:1 flood:2:1000 put:2:400:1000:1 run:500 mark run:10000 report",
+        "flood:1:1000 put:1:300:1000:1 flood:2:1000 put:2:400:1000:1 run:2000 mark run:10000 report",
     )  # fmt: skip
     assert figures.tenant[0]["p99_ms"] <= within_ms
     left = 100 - 100 * request_us / period_us
@@ -245,7 +186,7 @@ def test_programs_that_are_nobodys_are_seen_and_subtracted(play):
         "hwslice",
         "outside:1000 flood:0:1000 put:0:300:1000:1 flood:1:1000 put:1:700:1000:1 run:500 mark run:5000 report",
     )
-    assert figures.card["outside_ms"] > 1000
+    assert figures.card["outside_ms"] > 100, "its time slices are the driver's, far shorter than theirs"
     assert figures.held(0) / figures.held(1) == pytest.approx(3 / 7, rel=0.05)
 
 
@@ -275,11 +216,11 @@ def test_lost_and_disordered_records_do_not_carry_the_shares_away(play):
 
 def test_a_stop_that_is_undone_from_inside_is_seen_and_repeated(play):
     figures = play(
-        "hwslice", "flood:0:1000 put:0:100:100:1 flood:1:1000 put:1:900:1000:1 run:500 mark",
+        "hwslice", "flood:0:1000 put:0:100:1000:1 flood:1:1000 put:1:900:1000:1 run:500 suspend:0 run:50 mark",
         *["undo:0 run:50"] * 20, "report",
     )  # fmt: skip
-    assert figures.tenant[0]["hostile"] >= 5
-    assert figures.held(0) < 20
+    assert figures.tenant[0]["hostile"] == 20
+    assert figures.held(0) < 20, "the log is read every 10 ms while somebody may wake"
 
 
 def test_a_time_slice_that_a_tenant_sets_for_itself_is_seen_and_set_back(play):
@@ -313,6 +254,6 @@ def test_control_calls_take_a_bounded_part_of_the_time(play):
     figures = play(
         "hwslice", "flood:0:1000 put:0:500:1000:1 flood:1:1000 put:1:500:1000:1 run:500 mark run:5000 report"
     )
-    assert figures.card["control"] < 7.5
+    assert figures.card["control"] < 2
     figures = play("hwslice", "flood:0:1000 put:0:500:1000:1 run:500 mark run:5000 report")
     assert figures.card["control"] < 0.5

@@ -41,10 +41,20 @@ def test_the_timeline_adds_up_to_the_accounts(node):
     for tenant in ("one", "two"):
         # The account is published every 100 ms and charged up to the last reading of the log.
         assert abs(did["runs", tenant] - held[tenant]) < 60_000_000
+        # Tenants that fill the card share it by the hardware's own turns.
+        assert did["stopped", tenant] == 0
+    assert did["runs", "one"] + did["runs", "two"] + did["idle", ""] <= took_ns
+
+
+def test_tenants_that_do_not_fill_the_card_take_turns_and_are_stopped_between(node):
+    node.put("one", node.run("one", "step", "--kernel-us", 1000), 300)
+    node.put("two", node.run("two", "step", "--kernel-us", 1000), 700)
+    node.shares(1)
+    did, _, took_ns = watched(node, 2)
+    for tenant in ("one", "two"):
         assert did["turn", tenant] > 0
         # While the one has its turn the other is stopped.
         assert did["stopped", tenant] > 0.1 * took_ns
-    assert did["runs", "one"] + did["runs", "two"] + did["idle", ""] <= took_ns
 
 
 def test_with_gates_it_is_whose_turn_it_is(node):

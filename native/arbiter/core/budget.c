@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What control calls cost others. They hold locks of the driver, most of them the whole machine's, so their time is kept
+ * within a part of all time: rounds stretch until it is, tests are made of what is left. A stop that a limit or an owner
+ * needs is never put off.
+ */
+#include "state.h"
+
+/* Measured on an H200 (docs/explanation/nvidia-controls.md); what is seen here takes its place. */
+static const uint64_t usual_ns[AC_N_KINDS] = {
+    [AC_READ_LOG] = 11 * US, [AC_STOP] = 642 * US, [AC_RESUME] = 218 * US, [AC_TIMESLICE] = 478 * US, [AC_PREEMPT] = 547 * US,
+    [AC_CHECK] = 17 * US,
+};
+
+void ac_spent(struct ac_card *c, enum ac_kind kind, uint64_t now)
+{
+    uint64_t took = now > c->action_at ? now - c->action_at : 0;
+    if (!usual_ns[kind])
+        return;
+    c->usage.lock_ns += took;
+    c->lock_tokens_ns -= (int64_t)took;
+    int64_t deepest = -(int64_t)c->budget_ppm * 500;
+    c->lock_tokens_ns = c->lock_tokens_ns < deepest ? deepest : c->lock_tokens_ns;
+    if (kind != AC_PREEMPT && kind != AC_TIMESLICE) /* tests are made of what turns leave, time slices are set seldom */
+        c->round_spent_ns += took;
+    uint64_t bounded = took < 4 * usual_ns[kind] ? took : 4 * usual_ns[kind];
+    c->cost_ns[kind] = (7 * ac_cost(c, kind) + bounded) / 8;
+}
+
+uint64_t ac_cost(const struct ac_card *c, enum ac_kind kind)
+{
+    return c->cost_ns[kind] ? c->cost_ns[kind] : usual_ns[kind];
+}
+
+/* How many times rarer than on a card that has the whole budget something should be done that can wait. */
+uint64_t ac_rarer(const struct ac_card *c)
+{
+    uint64_t times = c->set.budget_ppm / c->budget_ppm;
+    return times < 1 ? 1 : times > 4 ? 4 : times;
+}
+
+/* One stop and one resume in each, for every tenant that has a limit to be held to. */
+uint64_t ac_period(const struct ac_card *c)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < c->n_tenants; i++) {
+        const struct tenant *t = &c->tenant[i];
+        n += t->used && t->limit_milli < 1000 && t->wants && (t->n_groups || c->backend != FX_BACKEND_HWSLICE);
+    }
+    if (c->backend != FX_BACKEND_HWSLICE)
+        return c->set.period_ns;
+    uint64_t least = n * (ac_cost(c, AC_STOP) + ac_cost(c, AC_RESUME)) * 1100 / c->budget_ppm * 1000;
+    return least > c->set.period_ns ? least : c->set.period_ns;
+}

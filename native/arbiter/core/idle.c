@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Who has no work. A tenant that could run and did not has none; one that is alone on the card emits nothing, whether it
+ * works or not, and is preempted: a busy one comes back.
+ */
+#include "state.h"
+
+#define LEAST_TOKENS_NS (3 * MS) /* of the budget, that a test leaves for changes of turns */
+#define LATEST_TEST_NS (100 * MS) /* it is made then, whatever it costs: who waits must not wait for ever */
+#define AFTER_TEST_NS (10 * MS)
+#define FILLED_GAP_NS (30 * MS)
+
+/* Somebody who may run now is held back for another's sake: it matters whether that one works. */
+bool ac_others_want(const struct ac_card *c, int than)
+{
+    for (int i = 0; i < c->n_tenants; i++) {
+        const struct tenant *t = &c->tenant[i];
+        if (i != than && t->used && t->wants && t->n_groups && !t->suspended && !t->throttled)
+            return true;
+    }
+    return false;
+}
+
+/* The gaps of the one whose turn it is are used. */
+static bool somebody_fills(const struct ac_card *c)
+{
+    for (int i = 0; (c->fill || c->guard) && i < c->n_tenants; i++) {
+        const struct tenant *t = &c->tenant[i];
+        if (i != c->primary && t->used && t->candidate && t->n_groups && t->runnable_since != AC_NEVER)
+            return true;
+    }
+    return false;
+}
+
+/* How long a tenant with work may be off the card although it could be on it. */
+static uint64_t grace(const struct ac_card *c, int tenant)
+{
+    if (tenant == c->primary && somebody_fills(c))
+        return FILLED_GAP_NS; /* a gap: nothing is lost by it */
+    if (c->rotate || c->guard || c->fill)
+        return ac_slices_of_others(c, tenant) * 9 / 8 + 2 * GRACE_NS;
+    uint64_t sum = GRACE_NS;
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].wants && c->tenant[i].runnable_since != AC_NEVER && i != c->primary)
+            sum += GRACE_NS;
+    if (c->resident && (c->resident_tenant < 0 || c->tenant[c->resident_tenant].class == FX_CLASS_LATENCY))
+        sum += c->set.slice_latency_us * US; /* it waits for a time slice that is not ours to shorten */
+    return sum;
+}
+
+void ac_find_idle(struct ac_card *c, uint64_t now)
+{
+    if (!c->log_fresh)
+        return;
+    c->log_fresh = false;
+    for (int i = 0; i < c->n_tenants; i++) {
+        struct tenant *t = &c->tenant[i];
+        if (!t->used || !t->wants || t->runnable_since == AC_NEVER || (c->resident && c->resident_tenant == i))
+            continue;
+        if ((c->fill || c->guard) && i != c->primary && c->resident)
+            continue; /* it may wait for a long time slice to end */
+        uint64_t since = t->last_run > t->runnable_since ? t->last_run : t->runnable_since;
+        since = since > c->last_first_end ? since : c->last_first_end;
+        if (i == c->primary && c->settled_at != AC_NEVER && c->settled_at > since)
+            since = c->settled_at > GRACE_NS ? c->settled_at - GRACE_NS / 3 : since;
+        else if (i == c->primary && c->settled_at == AC_NEVER)
+            continue;
+        if (now <= since || now - since < grace(c, i))
+            continue;
+        ac_sleeps(c, t);
+        t->yielded_at = AC_NEVER;
+        if (i == c->primary && !c->fill && t->turns_to_trial > 4)
+            t->turns_to_trial = 4;
+    }
+}
+
+static bool due(const struct ac_card *c, int who, uint64_t now)
+{
+    const struct tenant *t = &c->tenant[who];
+    if (!ac_others_want(c, who))
+        return now >= c->next_lone_test && now > c->alone_since + 50 * MS && t->limit_milli >= 1000 && t->wants;
+    if (c->primary != who || c->rotate || somebody_fills(c))
+        return false;
+    bool affordable = c->lock_tokens_ns >= (int64_t)LEAST_TOKENS_NS;
+    if (ac_waiting(c)) /* else the end of the turn will tell */
+        return c->test_at <= now && affordable && now + 6 * MS < c->turn_end;
+    return c->test_at <= now && (affordable || now >= c->test_at + LATEST_TEST_NS);
+}
+
+bool ac_test_idle(struct ac_card *c, uint64_t now, struct ac_action *a)
+{
+    int who = c->resident ? c->resident_tenant : -1;
+    if (who < 0 || !due(c, who, now))
+        return false;
+    struct tenant *t = &c->tenant[who];
+    for (int i = 0; i < c->n_groups; i++) {
+        const struct group *g = &c->group[i];
+        if (!g->used || g->tenant != who || g->stopped || g->id.context != c->resident_context || now < g->retry_at)
+            continue;
+        *a = (struct ac_action){.kind = AC_PREEMPT, .tenant = who, .n = 1};
+        a->handles[0] = g->id.handle;
+        if (ac_others_want(c, who)) {
+            c->test_at = now + AFTER_TEST_NS;
+        } else {
+            t->lone_test_ns = t->lone_test_ns < 500 * MS ? t->lone_test_ns * 2 : 1000 * MS;
+            c->next_lone_test = now + t->lone_test_ns;
+            t->lone_test = true;
+        }
+        return true;
+    }
+    c->test_at = c->next_lone_test = now + 50 * MS;
+    return false;
+}

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * When the log must be read again, and when there is something to do. Reading is cheap but not free, so it is done when
+ * it can say something: what is charged up to when is exact whenever it is read.
+ */
+#include "state.h"
+
+#define LATEST_NS (100 * MS)
+
+static uint64_t look_in_turns(const struct ac_card *c, uint64_t now)
+{
+    uint64_t next = now + LATEST_NS;
+    bool latency = ac_latency_beside(c);
+    if (ac_may_wake(c) || latency)
+        next = now + c->set.look_ns;
+    else if (c->fill || c->guard)
+        next = now + 2 * c->set.look_ns;
+    if (c->trial)
+        next = soonest(next, now + TRIAL_NS / 4);
+    if (c->settled_at != AC_NEVER && c->settled_at + SETTLE_NS > now)
+        next = soonest(next, c->settled_at + SETTLE_NS);
+    next = soonest(next, c->turn_end > now ? c->turn_end : now + DEFER_NS);
+    if (latency && now >= c->turn_began + (c->turn_end - c->turn_began) * 7 / 10)
+        next = soonest(next, now + DEFER_NS * 2);
+    return next;
+}
+
+/* A limit: when its tokens end, if it has the card all the time; sooner, so that a wrong guess is small. */
+static uint64_t look_at_limit(const struct ac_card *c, int tenant, uint64_t now)
+{
+    const struct tenant *t = &c->tenant[tenant];
+    if (t->limit_milli >= 1000 || t->throttled || t->runnable_since == AC_NEVER)
+        return AC_NEVER;
+    if (!t->n_groups) /* what it takes before it is found must be made good later */
+        return c->n_processes ? now + 2 * c->set.look_ns : AC_NEVER;
+    if (!t->wants && !(c->resident && c->resident_tenant == tenant))
+        return now + c->set.look_ns;
+    uint64_t left = t->tokens_ns > 0 ? (uint64_t)t->tokens_ns : 0;
+    uint64_t least = c->rotate ? 2 * MS : 250 * US; /* its turn there is short */
+    return now + (left > least + 200 * US ? left - 200 * US : least);
+}
+
+void ac_plan_look(struct ac_card *c, uint64_t now)
+{
+    uint64_t next = AC_NEVER;
+    bool contended = c->primary >= 0 && ac_waiting(c);
+    if (c->rotate)
+        next = now + 2 * c->set.look_ns * ac_rarer(c);
+    else if (contended)
+        next = look_in_turns(c, now);
+    else if (c->n_groups || c->n_processes)
+        next = now + (c->resident || c->primary >= 0 ? 4 * c->set.look_ns : 8 * c->set.look_ns);
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used)
+            next = soonest(next, look_at_limit(c, i, now));
+    if (c->n_tenants > 1 && c->n_groups && !contended && !c->rotate && c->resident)
+        next = soonest(next, now + c->set.look_ns); /* another may wake */
+    c->next_look = next;
+}
+
+static uint64_t wake_for_tenant(const struct ac_card *c, const struct tenant *t, uint64_t now)
+{
+    uint64_t wake = AC_NEVER;
+    if (t->throttled) {
+        int64_t missing = tokens_high(c, t) - t->tokens_ns;
+        uint64_t lead = 250 * US; /* a resume takes effect half way through its call */
+        uint64_t wait = missing > 0 ? (uint64_t)missing / (t->limit_milli ? t->limit_milli : 1) * 1000 : 0;
+        wake = now + (wait > lead ? wait : lead);
+    }
+    return t->retry_at > now ? soonest(wake, t->retry_at) : wake;
+}
+
+uint64_t ac_hwslice_wake(const struct ac_card *c, uint64_t now)
+{
+    uint64_t wake = ac_checks(c) ? soonest(c->next_look, c->check_at) : c->next_look;
+    if (c->rotate) {
+        wake = soonest(wake, c->trim_at > now ? c->trim_at : now + MS);
+    } else if (c->primary >= 0 && ac_waiting(c)) {
+        wake = soonest(wake, c->turn_end > now ? c->turn_end : now + DEFER_NS);
+        if (!c->fill && c->test_at > now && c->test_at + 6 * MS < c->turn_end)
+            wake = soonest(wake, c->test_at);
+        if (c->reconsider)
+            wake = soonest(wake, c->turn_began + c->set.min_turn_ns);
+    } else if (c->primary >= 0 && ac_others_want(c, c->primary) && c->test_at > now) {
+        wake = soonest(wake, c->test_at);
+    }
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].n_groups)
+            wake = soonest(wake, wake_for_tenant(c, &c->tenant[i], now));
+    for (int i = 0; i < c->n_groups; i++)
+        if (c->group[i].used && c->group[i].retry_at > now)
+            wake = soonest(wake, c->group[i].retry_at);
+    return wake;
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The hardware's own turns, for tenants that fill the card: all are runnable, with time slices in proportion to their
+ * requests. It costs no control calls but a correction now and then, whoever falls idle is passed over at once, and
+ * every change of the card shows in the log. Who gives the card up early and soon wants it back would lose its turn by
+ * that, so it takes turns by stop and resume instead, and all with it.
+ */
+#include "state.h"
+
+#define ROUNDS_A_TRIM 5
+#define GAP_NS (83 * US)     /* from one context to the next, nobody's: measured on an H200 */
+#define SWITCH_NS (180 * US) /* with what warming up costs */
+#define LEAST_SLICE_NS (1 * MS)
+#define LONGEST_ROUND_NS (145 * MS)
+#define HOPS 2
+
+bool ac_can_rotate(const struct ac_card *c, int n_candidates)
+{
+    if (n_candidates < 2 || ac_latency_beside(c) || ac_may_wake(c))
+        return false;
+    for (int i = 0; i < c->n_tenants; i++) {
+        const struct tenant *t = &c->tenant[i];
+        if (t->used && t->candidate && (t->yields || t->woken || !t->n_groups))
+            return false;
+    }
+    return true;
+}
+
+/* As short as a loss of 1 % by changes of the card allows (1.3 % for many tenants), and no slice too short. */
+static uint64_t round_length(const struct ac_card *c)
+{
+    uint64_t n = 0, weight = 0, least = UINT64_MAX;
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].candidate) {
+            uint64_t w = (uint64_t)weight_of(&c->tenant[i]);
+            n++;
+            weight += w;
+            least = w < least ? w : least;
+        }
+    uint64_t length = n <= 5 ? (20 * n + 10) * MS : (110 * MS > 14 * n * MS ? 110 * MS : 14 * n * MS);
+    uint64_t fair = LEAST_SLICE_NS * weight / least;
+    fair = fair < LONGEST_ROUND_NS ? fair : LONGEST_ROUND_NS;
+    return ac_second_part(length > fair ? length : fair);
+}
+
+/* What the tenant is short of, against the mean of all. */
+static int64_t owed(const struct ac_card *c, const struct tenant *t)
+{
+    int64_t weight = 0, sum = 0;
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].candidate) {
+            weight += weight_of(&c->tenant[i]);
+            sum += weight_of(&c->tenant[i]) * (c->tenant[i].vt / 1000 - t->vt / 1000);
+        }
+    return weight ? sum / weight * weight_of(t) : 0;
+}
+
+/* What is owed is made good over the next rounds; what every time slice is exceeded by is known from the log. */
+static void correct(struct ac_card *c)
+{
+    int64_t weight = 0, n = 0;
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].candidate) {
+            weight += weight_of(&c->tenant[i]);
+            n++;
+        }
+    int64_t round = (int64_t)c->round_ns - n * (int64_t)GAP_NS;
+    for (int i = 0; i < c->n_tenants; i++) {
+        struct tenant *t = &c->tenant[i];
+        if (!t->used || !t->candidate)
+            continue;
+        int64_t part = round * weight_of(t) / weight;
+        int64_t want = part + owed(c, t) * 3 / (4 * ROUNDS_A_TRIM * (int64_t)ac_rarer(c));
+        want = want < part / 3 ? part / 3 : want > 2 * part ? 2 * part : want;
+        t->slice_ns = want - t->over_ns * t->n_groups;
+    }
+}
+
+void ac_rotate(struct ac_card *c, uint64_t now)
+{
+    uint64_t length = round_length(c);
+    bool anew = !c->rotate || length != c->round_ns;
+    for (int i = 0; i < c->n_tenants; i++)
+        anew |= c->tenant[i].used && c->tenant[i].candidate && !c->tenant[i].slice_ns;
+    c->rotate = true;
+    c->primary = -1;
+    c->fill = c->trial = c->guard = c->reconsider = false;
+    if (!anew && now < c->trim_at)
+        return;
+    c->round_ns = length;
+    correct(c);
+    c->trim_at = now + ROUNDS_A_TRIM * ac_rarer(c) * length;
+}
+
+uint64_t ac_slices_of_others(const struct ac_card *c, int than)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < c->n_groups; i++) {
+        const struct group *g = &c->group[i];
+        if (!g->used || g->stopped || g->tenant == than || !c->tenant[g->tenant].wants)
+            continue;
+        uint32_t us = g->slice_us ? g->slice_us : DEFAULT_SLICE_US;
+        sum += (us > g->slice_on_us ? us : g->slice_on_us) * US + 2 * SWITCH_NS;
+    }
+    return sum;
+}
+
+void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint64_t at)
+{
+    struct tenant *t = &c->tenant[g->tenant];
+    t->yielded_at = AC_NEVER;
+    if (!(c->rotate || (c->guard && g->tenant == c->primary)) || !g->slice_us || g->stopped)
+        return;
+    int64_t over = (int64_t)had_ns - (int64_t)(g->slice_on_us * US), bound = (int64_t)(g->slice_on_us * US) / 4;
+    if (had_ns * 20 >= g->slice_on_us * US * 17) {
+        t->n_hops = 0;
+        if (c->rotate && over < bound)
+            t->over_ns = (3 * t->over_ns + over) / 4;
+    }
+    if (had_ns * 20 < g->slice_on_us * US * 17 && (at > c->forced_at + 2 * MS || at + 2 * MS < c->forced_at))
+        t->yielded_at = at;
+}
+
+void ac_came_back(struct ac_card *c, int tenant, uint64_t at)
+{
+    struct tenant *t = &c->tenant[tenant];
+    if (t->yielded_at == AC_NEVER)
+        return;
+    bool soon = at < t->yielded_at + ac_slices_of_others(c, tenant) * 5 / 4 + 5 * MS;
+    t->yielded_at = AC_NEVER;
+    t->n_hops = soon ? t->n_hops + 1 : 0;
+    if (t->n_hops < HOPS)
+        return;
+    t->n_hops = 0;
+    t->yields = true;
+    t->turns_to_trial = 0;
+    c->reconsider = true;
+}

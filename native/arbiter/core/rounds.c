@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Turns by stop and resume, in rounds: in each, everybody reaches the same virtual time, so that an error made in one is
+ * made good in the next. A round is a whole part of a second: then any second holds the same turns, whenever it begins.
+ * It is as long as the budget for control calls asks.
+ */
+#include "state.h"
+
+#define RARE_NS (50 * MS) /* requests farther apart are not waited for */
+
+bool ac_waiting(const struct ac_card *c)
+{
+    for (int i = 0; i < c->n_tenants; i++)
+        if (i != c->primary && c->tenant[i].used && c->tenant[i].candidate)
+            return true;
+    return false;
+}
+
+bool ac_latency_beside(const struct ac_card *c)
+{
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].prior && c->tenant[i].n_groups)
+            return true;
+    return false;
+}
+
+bool ac_may_wake(const struct ac_card *c)
+{
+    for (int i = 0; i < c->n_tenants; i++) {
+        const struct tenant *t = &c->tenant[i];
+        if (t->used && t->n_groups && !t->wants && t->runnable_since != AC_NEVER && t->class != FX_CLASS_BEST_EFFORT)
+            return true;
+    }
+    return false;
+}
+
+/* Is it time for another turn, as far as requests of latency tenants are concerned? */
+bool ac_between_requests(const struct ac_card *c, uint64_t now)
+{
+    if (!ac_latency_beside(c))
+        return now >= c->turn_end;
+    uint64_t length = c->turn_end - c->turn_began;
+    if (now >= c->turn_began + length * 13 / 10 + 5 * MS)
+        return true;
+    bool in_request = c->resident && c->resident_tenant >= 0 && c->tenant[c->resident_tenant].prior;
+    if (now >= c->turn_end && c->last_latency_end + RARE_NS < now)
+        return !in_request;
+    return now >= c->turn_began + length * 7 / 10 && !in_request && c->last_latency_end + MS > now;
+}
+
+uint64_t ac_second_part(uint64_t least_ns)
+{
+    const uint64_t second = 1000 * MS;
+    return least_ns && least_ns <= second ? second / (second / least_ns) : least_ns;
+}
+
+static int64_t due(const struct ac_card *c, const struct tenant *t)
+{
+    return (c->round_vt - t->vt) * weight_of(t) / 1000;
+}
+
+/* What is left of a turn that ended early waits for the next round unless it is much: a turn of its own costs as much as
+ * a whole one. */
+static bool is_due(const struct ac_card *c, const struct tenant *t, uint64_t weight)
+{
+    uint64_t third = c->round_ns * (uint64_t)weight_of(t) / weight / 3;
+    return due(c, t) >= (int64_t)(third > c->set.min_turn_ns ? third : c->set.min_turn_ns);
+}
+
+static uint64_t weight_of_candidates(const struct ac_card *c)
+{
+    uint64_t weight = 0;
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].candidate)
+            weight += (uint64_t)weight_of(&c->tenant[i]);
+    return weight ? weight : 1;
+}
+
+static void begin_round(struct ac_card *c)
+{
+    uint64_t n = 0;
+    int64_t lowest = INT64_MAX;
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].candidate) {
+            n++;
+            lowest = c->tenant[i].vt < lowest ? c->tenant[i].vt : lowest;
+        }
+    uint64_t usual = n * (ac_cost(c, AC_STOP) + ac_cost(c, AC_RESUME));
+    /* Less where not everybody need be stopped, more for reading. */
+    uint64_t cost = c->round_spent_ns ? c->round_spent_ns : usual;
+    cost = cost < 2 * usual ? cost : 2 * usual; /* not what a start or a trial cost */
+    c->round_spent_ns = 0;
+    uint64_t least = cost * 1060 / c->budget_ppm * 1000;
+    if (ac_latency_beside(c)) /* turns end early, right after a request */
+        least = least * 3 / 2;
+    least = least > n * c->set.turn_ns ? least : n * c->set.turn_ns;
+    /* A change of length shifts all turns, so it is not made for little. */
+    if (least > c->round_ns * 16 / 15 || least * 2 < c->round_ns)
+        c->round_ns = ac_second_part(least);
+    if (c->round_vt < lowest)
+        c->round_vt = lowest;
+    c->round_vt += (int64_t)(c->round_ns * 1000 / weight_of_candidates(c));
+}
+
+int ac_next_turn(struct ac_card *c)
+{
+    int best = -1;
+    uint64_t weight = weight_of_candidates(c);
+    ac_hold_back(c);
+    for (int i = 0; i < c->n_tenants; i++) {
+        const struct tenant *t = &c->tenant[i];
+        if (t->used && t->candidate && t->woken && (best < 0 || t->vt < c->tenant[best].vt))
+            best = i;
+    }
+    for (int rounds = 0; best < 0 && rounds < 64; rounds++) {
+        for (int k = 1; k <= c->n_tenants && best < 0; k++) {
+            int i = (c->last_primary + k) % c->n_tenants;
+            const struct tenant *t = &c->tenant[i];
+            if (t->used && t->candidate && is_due(c, t, weight))
+                best = i;
+        }
+        if (best < 0)
+            begin_round(c);
+    }
+    return best >= 0 ? best : ac_pick(c);
+}
+
+/* The turn, or the part of it that is a trial, showed how its tenant works. */
+void ac_judge_turn(struct ac_card *c, uint64_t now)
+{
+    struct tenant *t = &c->tenant[c->primary];
+    uint64_t wall = now - c->judged_from;
+    if (!t->used || !c->judging || wall < 4 * MS)
+        return;
+    if (!c->fill) {
+        if (t->turns_to_trial)
+            t->turns_to_trial--;
+        return;
+    }
+    uint64_t held = c->turn_held < wall ? c->turn_held : wall;
+    uint64_t gap = (wall - held) / (c->turn_ends + 1);
+    /* Short hops cost more in changes of the card than the others gain by filling them; each of them takes a turn before
+     * the tenant is back. */
+    uint64_t hop = 400 * US;
+    for (int i = 0; i < c->n_tenants; i++)
+        if (i != c->primary && c->tenant[i].used && c->tenant[i].candidate)
+            hop += 300 * US;
+    t->gappy = held * 100 < wall * 92 && gap > hop;
+    t->yields = c->turn_ends > 1 || held * 100 < wall * 97;
+    t->turns_to_trial = TRIAL_TURNS;
+    c->fill = t->gappy; /* else the rest of the turn is its own */
+    c->trial = false;
+}
+
+/* Somebody else's turns are filled, for which the time slices of all others are short. */
+static bool gaps_beside(const struct ac_card *c)
+{
+    for (int i = 0; i < c->n_tenants; i++)
+        if (i != c->primary && c->tenant[i].used && c->tenant[i].candidate && c->tenant[i].gappy)
+            return true;
+    return false;
+}
+
+void ac_begin_turn(struct ac_card *c, int tenant, uint64_t now)
+{
+    struct tenant *t = &c->tenant[tenant];
+    if (c->primary >= 0)
+        ac_judge_turn(c, now);
+    if (c->primary != tenant)
+        t->usage.n_turns++;
+    c->primary = c->last_primary = tenant;
+    t->woken = false;
+    bool others = ac_waiting(c);
+    c->turn_began = now;
+    c->judging = false;
+    int64_t length = due(c, t), most = (int64_t)(c->round_ns > c->set.turn_ns ? c->round_ns : c->set.turn_ns);
+    length = length > most ? most : length;
+    length = length < (int64_t)c->set.min_turn_ns ? (int64_t)c->set.min_turn_ns : length;
+    c->turn_end = now + (uint64_t)length;
+    c->fill = others && !ac_latency_beside(c) && t->yields && (t->gappy || t->turns_to_trial == 0);
+    c->trial = c->fill && !t->gappy;
+    c->guard = others && !ac_latency_beside(c) && !t->yields && t->n_groups == 1 && !ac_may_wake(c) && !gaps_beside(c);
+    if (c->fill && c->turn_end < now + c->set.turn_ns)
+        c->turn_end = now + c->set.turn_ns; /* setting time slices must pay */
+    c->settled_at = AC_NEVER;
+    c->test_at = now + c->set.turn_ns / 2;
+}

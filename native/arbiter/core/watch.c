@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Tenants that act against control: the driver lets a process resume itself, set its own time slice, and stop whose
+ * handles it guesses.
+ */
+#include "state.h"
+
+#define CHECK_NS (40 * MS) /* so that a time slice that was changed is seen within 50 ms */
+
+/* A longer time slice harms somebody only while others use the card, too. */
+bool ac_checks(const struct ac_card *c)
+{
+    int n = 0;
+    for (int i = 0; i < c->n_tenants; i++)
+        n += c->tenant[i].used && c->tenant[i].n_groups;
+    return n > 1 && (c->resident || c->primary >= 0 || c->rotate);
+}
+
+bool ac_check(struct ac_card *c, uint64_t now, struct ac_action *a)
+{
+    if (now < c->check_at || !ac_checks(c))
+        return false;
+    while (c->check_next < c->n_groups) {
+        const struct group *g = &c->group[c->check_next++];
+        if (!g->used || g->stopped || !g->slice_us)
+            continue;
+        *a = (struct ac_action){.kind = AC_CHECK, .tenant = g->tenant, .n = 1};
+        a->handles[0] = g->id.handle;
+        return true;
+    }
+    c->check_next = 0;
+    c->check_at = now + CHECK_NS;
+    return false;
+}
+
+void ac_timeslice_seen(struct ac_card *c, uint32_t handle, uint32_t us)
+{
+    for (int i = 0; i < c->n_groups; i++) {
+        struct group *g = &c->group[i];
+        if (!g->used || g->id.handle != handle || !g->slice_us || g->slice_us == us)
+            continue;
+        c->tenant[g->tenant].usage.hostile++;
+        g->slice_us = 0;
+    }
+}
