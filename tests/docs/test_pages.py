@@ -8,6 +8,7 @@ A block without output claims only success.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -89,7 +90,11 @@ class Shell:
 @pytest.mark.timeout(600)
 def test_the_page_does_what_it_says(page, tmp_path):
     (tmp_path / "flexai").symlink_to(ROOT)  # what a reader has after `git clone`
-    shell = Shell(tmp_path, page.parent)
+    folder = tmp_path
+    if page.is_relative_to(ROOT / "examples"):  # whose commands are for their folder
+        folder = tmp_path / page.parent.name
+        shutil.copytree(page.parent, folder)
+    shell = Shell(folder, page.parent)
     try:
         for exits, commands in blocks(page):
             for command, expected in commands:
@@ -99,6 +104,21 @@ def test_the_page_does_what_it_says(page, tmp_path):
                 assert missing is None, f"{command}: never printed {missing!r}:\n" + "\n".join(printed)
     finally:
         shell.close()
+
+
+def test_a_command_that_fails_is_noticed(tmp_path):
+    shell = Shell(tmp_path, tmp_path)
+    try:
+        assert shell.run("echo a; exit_with() { return 3; }; exit_with") == (3, ["a", ""])
+    finally:
+        shell.close()
+
+
+def test_every_example_is_a_page_that_is_executed():
+    folders = [folder for folder in ROOT.glob("examples/*") if folder.is_dir()]
+    assert {folder / "README.md" for folder in folders} <= set(PAGES)
+    listed = re.findall(r"^\| \[([^]]+)\]\(\1\) ", (ROOT / "examples/README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(folder.name for folder in folders)
 
 
 def test_a_page_is_read_as_commands_and_their_output(tmp_path):

@@ -72,3 +72,15 @@ def test_a_program_over_its_cap_is_named_with_its_path_and_stopped_or_ended_by_p
     rig.client.call("unpause", job_id="host", member=0)
     assert rig.tenant("host")["paused_for"] == ""
     assert [e["job_id"] for e in rig.client.events if e["event"] == "over_cap"] == ["bare", "host"]
+
+
+def test_a_program_that_left_the_shim_behind_is_told_of_once_though_it_stays_within_its_cap(simulated):
+    rig, (first, _), _ = simulated
+    bare = ("env", "-u", "LD_PRELOAD", f"LD_LIBRARY_PATH={DRIVER}", str(WORKLOAD), "flood", "--seconds", "60")
+    held = (str(WORKLOAD), "flood", "--seconds", "60")
+    rig.submit("held", *held, prepare={"grants": [grant("held", first)]})
+    rig.submit("bare", *bare, prepare={"grants": [grant("bare", first)]})
+    event = rig.client.wait_event("no_shim", job_id="bare", timeout_s=30)
+    assert event["pid"] > 0
+    assert "without the shim" in event["says"]
+    assert [e["job_id"] for e in rig.client.events if e["event"] == "no_shim"] == ["bare"]

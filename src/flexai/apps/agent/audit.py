@@ -9,7 +9,7 @@ from typing import Any
 from flexai import node as n
 from flexai.apps.agent.figures import Figures
 from flexai.apps.agent.hello import HelloServer
-from flexai.apps.agent.memory_look import SENTENCES, Adrift, Cap, Holding, MemoryLook, Over
+from flexai.apps.agent.memory_look import SENTENCES, Adrift, Cap, Holding, Leak, MemoryLook, Over
 from flexai.apps.agent.node import Node, Refused
 from flexai.model import DeviceHealth
 from flexai.node import Key, Phase, Tenant
@@ -25,6 +25,7 @@ _HEALTH_EVERY = 2
 _MEMORY_STEP_BYTES = 64 << 20
 _COMPUTE_STEP_MILLI = 50
 _IDLE_GRACE_MS = 10_000
+_BARE_ROUNDS = 5  # a shim says hello as its process first touches the driver, and again soon after an agent came back
 _SIGTERM = 15
 _HELD_BACK_MILLI = 200
 
@@ -49,6 +50,8 @@ class Audit:
         self._adrift: dict[str, Adrift] = {}
         self._adrift_told: set[str] = set()
         self._untold: deque[dict[str, Any]] = deque(maxlen=1000)
+        self._bare: dict[tuple[int, str], int] = {}
+        self._told_bare: set[tuple[int, str]] = set()
         self._idle_since: dict[Key, tuple[int, float]] = {}
 
     async def run(self) -> None:
@@ -102,6 +105,7 @@ class Audit:
             for p in processes
             for tenant in [self._node.by_name(holders[p.pid])]
         ]
+        self._tell_bare(holdings)
         over, new = self._memory.look(in_use, holdings, self._caps())
         self._over = {(one.tenant, one.uuid): one for one in over}
         for one in new:
@@ -110,6 +114,21 @@ class Audit:
             self._node.parts.news.say("over_cap", keep=False, **self._untold.popleft())
         self._adrift = dict(self._memory.adrift)
         self._tell_adrift()
+
+    def _tell_bare(self, holdings: list[Holding]) -> None:
+        """A program of a job on a card without the shim runs as if it had no slice, and ends well: its user is told."""
+        bare = {(h.pid, h.tenant) for h in holdings if h.tenant and not h.has_shim}
+        self._bare = {one: self._bare.get(one, 0) + 1 for one in bare}
+        self._told_bare &= bare
+        if not self._node.parts.news.has_listeners:
+            return
+        for one, n_rounds in self._bare.items():
+            tenant = self._node.by_name(one[1])
+            if n_rounds >= _BARE_ROUNDS and tenant is not None and one not in self._told_bare:
+                self._told_bare.add(one)
+                log.warning("%s: process %d uses a card without the shim", tenant.name, one[0])
+                fields = {"job_id": tenant.job_id, "member": tenant.member, "pid": one[0]}
+                self._node.parts.news.say("no_shim", keep=False, **fields, says=SENTENCES[Leak.NO_SHIM])
 
     def _caps(self) -> list[Cap]:
         caps = []

@@ -59,8 +59,8 @@ def comparison(phases: Sequence[PhaseOutcome]) -> RenderableType:
                   f"{100 * (sliced.utilisation - whole.utilisation):+.1f} points")  # fmt: skip
     bound, fed = ([_of_kind(phase, is_card_bound=kind) for phase in phases] for kind in (True, False))
     for name, jobs in (
-        ("mean run time, jobs that wait for input", fed),
-        ("mean run time, jobs bound by the card", bound),
+        ("run time, jobs that wait for input", fed),
+        ("run time, jobs bound by the card", bound),
     ):
         if all(jobs):
             before, after = (sum(job.ran_s for job in part) / len(part) for part in jobs)

@@ -78,6 +78,9 @@ class AgentLink:
                 self.take_usage(message)
             case "over_cap":
                 spawn(self._over_cap(message))
+            case "no_shim":
+                body = {name: message.get(name) for name in ("member", "pid", "says")}
+                self._core.note(str(message["job_id"]), "NoShim", body)
             case "adrift":
                 self._adrift(message)
             case other:
