@@ -42,8 +42,11 @@ class NvidiaBackend:
 
     def __init__(self, library: Path | None = None, simcard: Path | None = None) -> None:
         self._simcard = simcard
+        self._outside: dict[str, str] | None = None  # environment of a program that calls the cards' driver
         if simcard is not None:
             os.environ["FLEXAI_SIMCARD"] = str(simcard)
+            if library is not None:
+                self._outside = {**os.environ, "LD_LIBRARY_PATH": str(library.parent)}
         try:
             if library is not None:
                 # NVML is opened by its name: what has the name already is what is found then.
@@ -126,8 +129,8 @@ class NvidiaBackend:
 
     def can_park(self) -> tuple[bool, str]:
         """See ``ports.DeviceBackend``."""
-        if self._simcard is not None:
-            return False, "the simulated card cannot move memory to the host"
+        if self._simcard is not None:  # its driver has the calls, for processes of the same user
+            return True, ""
         major = self._driver.split(".", 1)[0]
         if not major.isdigit() or int(major) < _FIRST_PARKING_DRIVER:
             return False, f"driver {self._driver} cannot move memory to the host; {_FIRST_PARKING_DRIVER} and later can"
@@ -150,7 +153,9 @@ class NvidiaBackend:
         # In a process of its own: the driver library takes 100 MiB and must not stay in the agent.
         argv = [sys.executable, "-m", "flexai.adapters.nvidia.parking", what, str(pid)]
         try:
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=_PARK_WITHIN_S, check=False)
+            done = subprocess.run(
+                argv, env=self._outside, capture_output=True, text=True, timeout=_PARK_WITHIN_S, check=False
+            )
         except subprocess.TimeoutExpired:
             raise OSError(f"the driver did not {what} process {pid} within {_PARK_WITHIN_S:.0f} s") from None
         if done.returncode:

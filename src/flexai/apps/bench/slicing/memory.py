@@ -22,28 +22,52 @@ CAP_BYTES = 16 << 30
 _PACKAGE = "flexai.apps.bench.pool"
 
 
+class Watch:
+    """``ledger_watch`` beside the pool.
+
+    Attributes:
+        lines: what it says in the end, once it is over.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.lines: list[str] = []
+
+    def now_bytes(self) -> int:
+        """More of the card used than at the start, now."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("now\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def end(self) -> None:
+        """Stop watching."""
+        self.lines = self._process.communicate("\n")[0].splitlines()
+
+
 @contextmanager
-def watched(on: Stand, *, changes: bool = False) -> Iterator[list[str]]:
-    """What ``ledger_watch`` says of the card meanwhile: its lines, once it is over.
+def watched(on: Stand, *, changes: bool = False) -> Iterator[Watch]:
+    """What the driver says of the card's memory meanwhile.
 
     Raises:
         RuntimeError: it did not start.
     """
     words = [sys.executable, "-m", f"{_PACKAGE}.ledger_watch", *["changes"] * changes]
-    lines: list[str] = []
     with subprocess.Popen(words, env=on.outside(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as watch:
         assert watch.stdout is not None
         if watch.stdout.readline() != "watching\n":
             raise RuntimeError("the watcher of the card's memory did not start")
-        yield lines
-        lines += watch.communicate("\n")[0].splitlines()
+        told = Watch(watch)
+        yield told
+        told.end()
 
 
 def memory(run: Run) -> Iterator[Row]:
     """Random allocations and frees by every kind of call, then all that one process can get."""
     seconds = 3.0 if run.quick else 45.0 if run.minutes is None else 60 * run.minutes
     n_processes = 4
-    with stand() as on, watched(on) as lines:
+    with stand() as on, watched(on) as watch:
         words = [
             sys.executable, "-m", "flexai.apps.cli", "run", "--quiet", "--share", "50%", "--memory", str(CAP_BYTES),
             "--run-dir", str(on.run_dir), "--", sys.executable, "-m", f"{_PACKAGE}.alloc_tenant", str(run.seed),
@@ -53,7 +77,8 @@ def memory(run: Run) -> Iterator[Row]:
     if said.returncode != 0:
         raise RuntimeError(f"the tenant ended with {said.returncode}: {said.stderr.strip()[-300:]}")
     tenant = json.loads(said.stdout)
-    most, n_looks, longest_ms = int(lines[0].split()[0]), int(lines[0].split()[1]), float(lines[0].split()[2])
+    words = watch.lines[0].split()
+    most, n_looks, longest_ms = int(words[0]), int(words[1]), float(words[2])
     card = "real card" if is_real() else "simulated card"
     conditions = f"{n_processes} processes, {seconds / 60:.3g} minutes, cap 16 GiB, {card}"
     note = (

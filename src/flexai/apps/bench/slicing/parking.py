@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
 from flexai.adapters.pool_client import PoolRefused
 from flexai.apps.bench.frame import Case, Row, at_most
 from flexai.apps.bench.hardware import is_real
+from flexai.apps.bench.slicing.memory import watched
 from flexai.apps.bench.slicing.stand import stand
 from flexai.apps.bench.tenants import RUN, Load, tenants
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flexai.apps.bench.frame import Run
+    from flexai.apps.bench.slicing.memory import Watch
     from flexai.apps.bench.slicing.stand import Stand
 
 _GIB = 1 << 30
@@ -26,12 +29,12 @@ def park(run: Run) -> Iterator[Row]:
     n_gib = 1 if run.quick else 8
     load = Load(500, 500.0, more=("--memory", str(n_gib * _GIB)), memory_bytes=(n_gib + 2) * _GIB)
     conditions = f"{n_gib} GiB, {'host memory warm (the second time)' if is_real() else 'simulated'}"
-    with stand() as on, tenants(on.pool, run.folder, [load]) as (tenant,):
-        job = tenant.job_id
+    with stand() as on, watched(on) as watch, tenants(on.pool, run.folder, [load]) as (tenant,):
+        moves = _Moves(on, watch, tenant.job_id, n_gib * _GIB)
         try:
-            times = [(_moved_s(on, job, "park", "parked"), _moved_s(on, job, "wake", "running")) for _ in range(2)]
-        except PoolRefused as error:
-            yield Row("park and wake", conditions, None, float("nan"), "s", f"not measured: {error}")
+            times = [(moves.seconds("park"), moves.seconds("wake")) for _ in range(2)]
+        except (PoolRefused, TimeoutError) as error:
+            yield Row("park and wake", conditions, None, math.nan, "s", f"not measured: {error}")
             return
         before = tenant.counted()[0]
         tenant.order(RUN)
@@ -44,14 +47,28 @@ def park(run: Run) -> Iterator[Row]:
     yield Row("park and wake: programs that do not go on", conditions, at_most(0.0), float(n_done == 0), "")
 
 
-def _moved_s(on: Stand, job: str, what: str, state: str) -> float:
-    began = time.monotonic()
-    on.pool.post(f"/v1/jobs/{job}/{what}")
-    while on.pool.get(f"/v1/jobs/{job}")["state"] != state:
-        if time.monotonic() - began > _WITHIN_S:
-            raise TimeoutError(f"job {job} was not {state} within {_WITHIN_S:g} s of {what}")
-        time.sleep(0.005)
-    return time.monotonic() - began
+class _Moves:
+    """Moves of a job's memory, judged by the card's own books: the pool says that a job is parked when it was asked."""
+
+    def __init__(self, on: Stand, watch: Watch, job: str, held_bytes: int) -> None:
+        self._on, self._watch, self._job = on, watch, job
+        self._half = watch.now_bytes() - held_bytes // 2
+
+    def seconds(self, what: str) -> float:
+        """Until all that it holds has left the card, or is back."""
+        began = time.monotonic()
+        self._on.pool.post(f"/v1/jobs/{self._job}/{what}")
+        state = "parked" if what == "park" else "running"
+        while (self._watch.now_bytes() < self._half) is (what == "wake") or not self._is(state):
+            if time.monotonic() - began > (_WITHIN_S if is_real() else 5.0):
+                events = self._on.pool.pages(f"/v1/jobs/{self._job}/history")
+                told = [event["message"] for event in events if "park" in str(event.get("message", ""))]
+                raise TimeoutError(told[-1] if told else f"the memory of job {self._job} did not move at {what}")
+            time.sleep(0.002)
+        return time.monotonic() - began
+
+    def _is(self, state: str) -> bool:
+        return bool(self._on.pool.get(f"/v1/jobs/{self._job}")["state"] == state)
 
 
 CASES = (Case("park", "8 GiB of a tenant moved to host memory and back", park, 35, 6),)
