@@ -41,6 +41,12 @@ def run_round(state: State) -> None:
     state.refused.clear()
     if not _start_big(state) or not state.ready:
         return
+    if len(state.ready) == 1:  # by far the commonest: there is nothing to order
+        (key,) = state.ready
+        state.ready.clear()
+        while (line := state.lines.get(key)) is not None and key.need not in state.blocked and _try_line(state, line):
+            pass
+        return
     heaps: dict[str, list[tuple[tuple[float, ...], LineKey]]] = {}
     for key in state.ready:
         if _has_place(state, key):
