@@ -39,6 +39,7 @@ def jobs(draw, seq):
     milli = draw(st.sampled_from([100, 300, 500, 1000, 1000]))
     whole = milli == 1000 and draw(st.booleans())
     members = draw(st.sampled_from([1, 1, 1, 2, 4]))
+    rack = draw(st.sampled_from(["", "", "rack"]))
     request = SliceRequest(
         milli, 1000, 0 if whole else draw(st.sampled_from([5, 20, 60])) * GIB, TenantClass.GUARANTEED,
         draw(st.sampled_from([1, 1, 1, 2, 3])), draw(st.sampled_from([()] * 6 + [("L40S",)] * 3 + [("B200",)])),
@@ -48,7 +49,8 @@ def jobs(draw, seq):
         f"j{seq}", draw(st.sampled_from(["ann", "bob"])), draw(st.sampled_from(["a", "b"] * 9 + ["nowhere"])), request,
         members, members, draw(st.sampled_from([0, 1_000, 5_000])),
         draw(st.sampled_from([0, 1, 20])) * GIB, submitted_at_ms=seq, seq=seq,
-        required_level=draw(st.sampled_from(["", "", "rack"])), held=draw(st.integers(0, 19)) == 7, preemptible=False,
+        required_level=rack, subgroup_size=2 if members == 4 and not rack and seq % 2 else 0, subgroup_level="rack",
+        held=draw(st.integers(0, 19)) == 7, preemptible=False,
     )  # fmt: skip
 
 

@@ -138,6 +138,7 @@ class Pool(RuleBasedStateMachine):
             submitted_at_ms=self.now,
             seq=self.seq, held=held and self.seq % 5 == 0, after=(f"j{self.seq - 1}",) if after and self.seq > 1 else
             (), checkpointable=self.seq % 2 == 0, required_level=level,
+            subgroup_size=2 if members == 4 and elastic in (0, 2) and self.seq % 3 == 0 else 0, subgroup_level="rack",
         )  # fmt: skip
         self.jobs[job.id] = job
         self.step(JobSubmitted(0, job))

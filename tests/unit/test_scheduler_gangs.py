@@ -5,7 +5,16 @@ import pytest
 from flexai.model import Device, Job, Node, Queue, SliceRequest, TopologyLevel
 from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Evict, SetJobState, Start
-from flexai.scheduling.events import JobCancelled, JobSubmitted, MemberFinished, MemberStarted, NodePut, QueuePut, Tick
+from flexai.scheduling.events import (
+    DeviceChanged,
+    JobCancelled,
+    JobSubmitted,
+    MemberFinished,
+    MemberStarted,
+    NodePut,
+    QueuePut,
+    Tick,
+)
 
 GIB = 2**30
 
@@ -101,9 +110,81 @@ def test_a_required_rack_is_one_rack():
 
 
 def test_a_gang_goes_into_the_tightest_group_that_takes_it_all():
-    nodes = [node("n0", 2, "r0"), node("n1", 4, "r1"), node("n2", 2, "r1"), node("n3", 2, "r0")]
+    nodes = [node("n0", 2, "r0"), node("n1", 3, "r1"), node("n2", 2, "r1"), node("n3", 2, "r0")]
     got = submit(pool(*nodes), job("gang", 1, n_members=4))
     assert {each.grants[0].node for each in got if isinstance(each, Start)} == {"n0", "n3"}
+
+
+def test_a_gang_that_one_host_takes_is_not_spread():
+    nodes = [node("n0", 3, "r0"), node("n1", 3, "r0"), node("n2", 4, "r1")]
+    got = submit(pool(*nodes), job("gang", 1, n_members=4))
+    assert {each.grants[0].node for each in got if isinstance(each, Start)} == {"n2"}
+
+
+def test_a_model_that_no_group_takes_is_cut_in_as_few_places_as_can_be():
+    nodes = [node(f"n{n}", 4, f"r{n // 2}") for n in range(6)]
+    scheduler = pool(*nodes)
+    for seq, name in enumerate(("n0", "n2"), 1):  # two racks of three lose a part of a host
+        scheduler.step(DeviceChanged(seq, f"{name}/0", cordoned=True))
+    got = submit(scheduler, job("model", 5, n_members=14))
+    by_rack = {}
+    for each in got:
+        if isinstance(each, Start):
+            at = by_rack.setdefault(int(each.grants[0].node[1]) // 2, {})
+            at[each.grants[0].node] = at.get(each.grants[0].node, 0) + 1
+    assert by_rack == {2: {"n4": 4, "n5": 4}, 0: {"n1": 4, "n0": 2}}
+
+
+def test_a_growing_job_joins_the_members_that_run():
+    scheduler = pool(node("n0", 2, "r0"), node("n1", 4, "r1"), node("n2", 2, "r0"))
+    submit(scheduler, job("filler", 1, n_members=2, min_member=2, n_devices=2))
+    submit(scheduler, job("more", 2, n_devices=2))
+    assert starts(submit(scheduler, job("elastic", 3, n_members=2, min_member=1))) != []
+    at = scheduler.state.jobs["elastic"].members[0].grants
+    assert at
+    assert scheduler.state.jobs["elastic"].members[1].grants[0].node == at[0].node
+
+
+def subgroups(name, seq, n_members, size, **more):
+    return job(name, seq, n_members=n_members, subgroup_size=size, subgroup_level="rack", **more)
+
+
+def test_each_subgroup_stays_inside_one_rack_and_the_gang_starts_whole():
+    scheduler = pool(node("n0", 3, "r0"), node("n1", 3, "r1"), node("n2", 3, "r2"))
+    got = submit(scheduler, subgroups("gang", 1, 6, 2))
+    racks = {each.member: each.grants[0].node for each in got if isinstance(each, Start)}
+    assert len(racks) == 6
+    assert all(racks[2 * n] == racks[2 * n + 1] for n in range(3))
+    assert starts(submit(scheduler, subgroups("next", 2, 2, 2))) == []
+    reason = scheduler.reason_for("next")
+    assert reason.code == "Topology"
+    assert "only 0 of the 2 needed in subgroups of 2 inside one rack each" in reason.message
+    assert starts(scheduler.step(MemberFinished(3, "gang", 0, 0))) == [("next", 0), ("next", 1)]
+
+
+def test_subgroups_larger_than_any_rack_never_start_and_say_so():
+    scheduler = pool(node("n0", 3, "r0"), node("n1", 3, "r1"))
+    assert starts(submit(scheduler, subgroups("gang", 1, 4, 4))) == []
+    assert scheduler.reason_for("gang").code == "TooLarge"
+    assert "in subgroups of 4 in one rack each" in scheduler.reason_for("gang").message
+
+
+def test_an_elastic_gang_of_subgroups_grows_by_whole_subgroups():
+    scheduler = pool(node("n0", 3, "r0"), node("n1", 3, "r1"))
+    submit(scheduler, job("other", 1, n_members=1, n_devices=3))
+    assert len(starts(submit(scheduler, subgroups("gang", 2, 4, 2, min_member=2)))) == 2
+    assert len(starts(scheduler.step(MemberFinished(3, "other", 0, 0)))) == 2
+
+
+def test_reclaim_for_subgroups_vacates_whole_ones_or_nothing():
+    queues = [Queue("owner", quota_milli=4000), Queue("guest")]
+    scheduler = pool(node("n0", 2, "r0"), node("n1", 2, "r1"), node("n2", 2, "r2"), queues=queues)
+    for seq in range(1, 7):
+        submit(scheduler, job(f"g{seq}", seq, queue="guest"))
+    victims = evicted(submit(scheduler, subgroups("gang", 20, 4, 2, queue="owner")))
+    began = [start for name in victims for start in starts(scheduler.step(MemberFinished(21, name, 0, 143)))]
+    assert [name for name, _ in began if name == "gang"] in ([], ["gang"] * 4)
+    assert (began == []) == (victims == [])
 
 
 def test_a_preferred_rack_is_left_when_the_gang_does_not_fit_into_one():

@@ -279,6 +279,10 @@ class Books:
             usable &= self.model == self.models.get(model, -1)
         return int(usable.sum())
 
+    def place_name(self, level: str, group: int) -> str:
+        """Name of a group of a level; a host's is its node's."""
+        return self.topology.name(level, group) or self.names[group]
+
     def hold_for(self, shape: Shape, row: int, columns: tuple[int, ...], compute_milli: int | None = None) -> Hold:
         """What a member of ``shape`` would hold there; whole cards take all memory that is free now."""
         memory = tuple(int(self.free_memory[row, column]) if shape.whole else shape.memory_bytes for column in columns)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 
+HOST = "host"
+"""A level that is always there: every node by itself, tighter than all that are told."""
+
+
 @dataclass(slots=True)
 class _Level:
     rank: int
@@ -47,30 +51,38 @@ class Topology:
             level.group[row] = level.names.setdefault(place.name, len(level.names))
 
     def __contains__(self, level: object) -> bool:
-        return level in self._levels
+        return level in self._levels or level == HOST
 
     def groups(self, level: str, n_rows: int) -> Ints:
         """Group of each of the first ``n_rows`` rows at a level; -1 where a row stands in none."""
+        if level not in self._levels and level == HOST:
+            return np.arange(n_rows, dtype=np.int64)
         out: Ints = np.full(n_rows, -1, dtype=np.int64)
         known = self._levels[level].group[:n_rows]
         out[: len(known)] = known
         return out
 
     def name(self, level: str, group: int) -> str:
-        """Name of a group."""
+        """Name of a group; empty for a host."""
+        if level not in self._levels:
+            return ""
         return next(name for name, number in self._levels[level].names.items() if number == group)
 
     def tightest_first(self) -> list[str]:
         """All levels, highest bandwidth first; equals by name of the level."""
-        return sorted(self._levels, key=lambda name: (-self._levels[name].rank, name))
+        named = sorted(self._levels, key=lambda name: (-self._levels[name].rank, name))
+        return named if HOST in self._levels else [HOST, *named]
+
+    def around(self, level: str) -> tuple[list[str], list[str]]:
+        """Levels wider than this one, and tighter ones, each widest first."""
+        widest_first = self.tightest_first()[::-1]
+        at = widest_first.index(level) if level in widest_first else len(widest_first)
+        return widest_first[:at], widest_first[at + 1 :]
 
     def at_least(self, level: str) -> list[str]:
         """Levels as tight as ``level`` or tighter, tightest first, ending with it; empty if it is not known."""
-        if level not in self._levels:
-            return []
-        rank = self._levels[level].rank
-        tighter = [name for name in self.tightest_first() if self._levels[name].rank > rank]
-        return [*tighter, level]
+        named = self.tightest_first()
+        return named[: named.index(level) + 1] if level in named else []
 
 
 def group_sums(groups: Ints, values: Ints) -> Ints:

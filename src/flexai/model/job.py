@@ -93,6 +93,9 @@ class Job:
         held: wait until released.
         required_level: topology level that all members must share; empty for none.
         preferred_level: level they should share if they can; empty for none.
+        subgroup_size: members come in subgroups of so many, in order of their numbers; 0 for none. Both ``n_members``
+            and ``min_member`` are multiples of it.
+        subgroup_level: topology level that the members of each subgroup must share.
         min_runtime_ms: not evicted before it has run this long.
         checkpointable: loses only the work since its last checkpoint when evicted.
         grace_ms: time it gets to save its work once it is asked to end; 0 for the pool's own.
@@ -115,6 +118,8 @@ class Job:
     held: bool = False
     required_level: str = ""
     preferred_level: str = ""
+    subgroup_size: int = 0
+    subgroup_level: str = ""
     min_runtime_ms: int = 0
     checkpointable: bool = False
     grace_ms: int = 0

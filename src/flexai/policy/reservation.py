@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flexai.cluster import group_sums
+from flexai.policy.gang import fits_together
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from flexai.cluster import Books, Hold, Shape
+    from flexai.policy.gang import Together
 
 NEVER_MS = 2**62
 
@@ -32,8 +33,7 @@ class Reservation:
 
     job_id: str
     shape: Shape
-    n_members: int
-    level: str
+    together: Together
     shadow_ms: int
     future: Books
     made_at_ms: int = 0
@@ -48,7 +48,7 @@ class Reservation:
             return True
         for hold in taken:
             self.future.take(hold)
-        if fits_together(self.future, self.shape, self.n_members, self.level):
+        if fits_together(self.future, self.shape, self.together):
             return True
         for hold in taken:
             self.future.give(hold)
@@ -60,26 +60,13 @@ class Reservation:
             self.future.give(hold)
 
 
-def fits_together(books: Books, shape: Shape, n_members: int, level: str = "") -> bool:
-    """Whether ``n_members`` of ``shape`` would fit at the same time, inside one group of ``level`` if one is given."""
-    if level and level not in books.topology:
-        return False
-    if n_members == 1 and not level:
-        return bool(books.fits(shape).any())
-    fit = books.n_fit(shape)
-    if not level:
-        return int(fit.sum()) >= n_members
-    return bool((group_sums(books.topology.groups(level, len(fit)), fit) >= n_members).any())
-
-
 def reserve(
     job_id: str,
     shape: Shape,
-    n_members: int,
+    together: Together,
     now: Books,
     now_ms: int,
     ends: Iterable[tuple[int, Hold]],
-    level: str = "",
 ) -> Reservation:
     """Find the shadow time: let what runs end in order of its predicted end until the job fits.
 
@@ -101,7 +88,7 @@ def reserve(
     while low < high:
         middle = (low + high) // 2
         give_up_to(min(middle, len(order)))
-        if middle > len(order) or fits_together(future, shape, n_members, level):
+        if middle > len(order) or fits_together(future, shape, together):
             high = middle
         else:
             low = middle + 1
@@ -109,4 +96,4 @@ def reserve(
     never = low > len(order)
     shadow_ms = NEVER_MS if never else max([now_ms, *(end_ms for end_ms, _ in order[:low])])
     over = {id(hold): hold for _, hold in order[: min(low, len(order))]}
-    return Reservation(job_id, shape, n_members, level, shadow_ms, future, now_ms, over=over)
+    return Reservation(job_id, shape, together, shadow_ms, future, now_ms, over=over)

@@ -17,7 +17,7 @@ from flexai.model import JobState
 from flexai.policy.victims import Victim, cheapest_set
 from flexai.scheduling.entitlement import is_claiming
 from flexai.scheduling.evicting import evict_for
-from flexai.scheduling.placing import place_members
+from flexai.scheduling.gangs import place_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

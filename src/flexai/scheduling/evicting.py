@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flexai.cluster import group_sums
+from flexai.cluster import Plan, group_sums
 from flexai.model import JobState, TenantClass
+from flexai.policy.gang import fits_together, most_together
 from flexai.policy.victims import Victim, cheapest_set
 from flexai.scheduling import entitlement
 
@@ -144,7 +145,7 @@ def choose(
     books, shape, needed = state.books, state.shape_now(record), record.n_needed
     n = len(books.names)
     most = state.evictable_holds.if_all_left(books).n_fit(shape)[:n]
-    if int(most.sum()) < needed:
+    if most_together(books, most, record.together) < needed:
         return None, 1
     now = books.n_fit(shape)[:n]
     within = entitlement.entitled_up_to(state, record, standing)
@@ -163,6 +164,8 @@ def choose(
         chosen = cheapest_set(
             books, shape, missing, on, lambda some: _leaves_enough(state, record, some, standing)
         )  # fmt: skip
+        if chosen is not None and record.job.subgroup_size and not _would_fit(state, record, chosen):
+            chosen = None  # room enough, but not in whole subgroups
         if chosen is not None or looked_at >= steps:
             return chosen, looked_at
     return None, looked_at
@@ -176,6 +179,15 @@ def _regions(
     A region that lacks nothing waits for its turn, not for victims.
     """
     needed, level = record.n_needed, record.job.required_level
+    if record.job.subgroup_size and fits_together(state.books, record.shape, record.together):
+        return []
+    if not level and record.job.subgroup_size:
+        groups = state.books.topology.groups(record.job.subgroup_level, len(most))
+        able = np.flatnonzero(group_sums(groups, most) >= needed)
+        can = group_sums(groups, now)
+        one = [(np.flatnonzero((groups == at) & (most > 0)), max(1, needed - int(can[at]))) for at in able.tolist()]
+        one.sort(key=lambda each: each[1])
+        return [*one[:MAX_GROUPS], (np.flatnonzero(most > 0), max(1, needed - int(now.sum())))]
     if not level:
         missing = needed - int(now.sum())
         return [(np.flatnonzero(most > 0), missing)] if missing > 0 else []
@@ -188,6 +200,16 @@ def _regions(
     able = np.flatnonzero(could >= needed)
     best = sorted((needed - int(can[group]), group) for group in able.tolist())[:MAX_GROUPS]
     return [(np.flatnonzero((groups == group) & (most > 0)), missing) for missing, group in best]
+
+
+def _would_fit(state: State, record: JobRecord, chosen: Sequence[Victim]) -> bool:
+    plan = Plan(state.books)
+    for victim in chosen:
+        for hold in victim.holds:
+            plan.give(hold)
+    fits = fits_together(state.books, record.shape, record.together)
+    plan.undo()
+    return fits
 
 
 def _victims_on(
@@ -241,7 +263,7 @@ def _parts_of(state: State, other: JobRecord, wanted: set[int]) -> list[Victim]:
         for index, member in enumerate(other.members)
         if member.hold is not None and not member.evicting
     ]
-    n_spare = max(0, len(placed) - other.job.min_member) if other.job.min_member < other.job.n_members else 0
+    n_spare = max(0, len(placed) - other.job.min_member) if _can_shrink(other) else 0
     placed.sort(key=lambda each: (each[1].row in wanted, each[0]))
     out = [
         Victim(other.job.id, (hold,), 1 + ran_ms * hold.compute_milli * len(hold.columns) // SHRINK_DISCOUNT, (index,))
@@ -251,6 +273,10 @@ def _parts_of(state: State, other: JobRecord, wanted: set[int]) -> list[Victim]:
     if rest:
         out.append(Victim(other.job.id, rest, ran_ms * other.held_milli + 1))
     return out
+
+
+def _can_shrink(other: JobRecord) -> bool:
+    return other.job.min_member < other.job.n_members and not other.job.subgroup_size
 
 
 def _leaves_enough(state: State, record: JobRecord, some: Iterable[Victim], standing: Standing) -> bool:

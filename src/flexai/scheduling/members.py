@@ -81,7 +81,7 @@ def _requeue(state: State, record: JobRecord, *, evicted: bool) -> None:
     state.run_times.stopped(record.burst, record.job.id)
     record.n_evictions += evicted
     record.exit_code, record.cause, record.started_at_ms = 0, "", -1
-    if record.job.min_member == record.job.n_members:
+    if record.job.min_member == record.job.n_members or record.job.subgroup_size:
         for member in record.members:
             member.state = MemberState.WAITING
     cause = "evicted; keeps its place in the queue" if evicted else "the rest of its members wait"

@@ -16,11 +16,10 @@ from flexai.cluster import Hold, Plan, group_sums
 from flexai.model import JobState, MemberState
 from flexai.policy.reservation import NEVER_MS, reserve
 from flexai.scheduling import entitlement
+from flexai.scheduling.gangs import place_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from numpy.typing import NDArray
 
     from flexai.cluster import Shape
     from flexai.policy.reservation import Reservation
@@ -157,81 +156,6 @@ def begin(state: State, record: JobRecord, holds: list[Hold], cause: str, *, len
         state.wait(record)
 
 
-def place_members(state: State, record: JobRecord, plan: Plan) -> list[Hold] | None:
-    """Places for all members that wait (at least those needed), taken in ``plan``; None and nothing taken if none."""
-    job, shape, needed = record.job, state.shape_now(record), record.n_needed
-    if job.n_members == 1:
-        place = state.placement.best(shape)
-        if place is None:
-            return None
-        hold = state.books.hold_for(shape, *place)
-        plan.take(hold)
-        return [hold]
-    most = min(record.n_to_start, _most_by_limits(state, record))
-    for within in _groups(state, record, shape):
-        mark = plan.mark()
-        holds: list[Hold] = []
-        planned: dict[str, int] = {}
-        while len(holds) < most:
-            shape = state.shape_now(record, planned, 1)
-            place = state.placement.best(shape, within)
-            if place is None:
-                break
-            row, columns = place
-            if shape.n_devices > 1:
-                columns = state.placement.columns_for_more(shape, row, columns)
-            hold = state.books.hold_for(shape, row, columns)
-            plan.take(hold)
-            holds.append(hold)
-            if state.queues.limited:
-                for name, milli in state.books.by_class(hold).items():
-                    planned[name] = planned.get(name, 0) + milli
-        if len(holds) >= needed:
-            return holds
-        plan.undo(mark)
-    return None
-
-
-def _most_by_limits(state: State, record: JobRecord) -> int:
-    """How many members the limits of queue and user leave room for."""
-    each = record.shape.asked_milli
-    return state.queues.room_milli(record.job.queue, record.job.user) // each if each else 10**9
-
-
-def _groups(state: State, record: JobRecord, shape: Shape) -> Iterator[NDArray[np.bool_] | None]:
-    """Row masks to try in turn, tightest first; None is everywhere. Only such as could hold enough members.
-
-    Members of a gang talk to each other, so it goes into one group of the highest bandwidth that takes all of it (of
-    these the one that is then fullest), unless another level is preferred: then that is the tightest tried.
-    """
-    job, books = record.job, state.books
-    fit = books.n_fit(shape)
-    n_to_start, n_needed = record.n_to_start, record.n_needed
-    if int(fit.sum()) < n_needed:
-        return
-    at = next((member.hold.row for member in record.members if member.hold is not None), -1)
-    if at >= 0 and job.required_level in books.topology:
-        groups = books.topology.groups(job.required_level, len(fit))
-        yield groups == groups[at]
-        return
-    if job.required_level:
-        levels = books.topology.at_least(job.required_level)
-    else:
-        levels = books.topology.tightest_first()
-        if job.preferred_level in levels:
-            levels = levels[levels.index(job.preferred_level) :]
-    for level in levels:
-        groups = books.topology.groups(level, len(fit))
-        room = group_sums(groups, fit)
-        for wanted in dict.fromkeys((n_to_start, n_needed)):
-            able = np.flatnonzero(room >= wanted)
-            if len(able):
-                yield groups == able[room[able].argmin()]
-                break
-    if not job.required_level:
-        yield None
-
-
 def _start_big(state: State) -> bool:
     """The oldest large job that waits starts or gets the reservation; False if that was put off: others wait."""
     while state.big:
@@ -254,9 +178,8 @@ def _start_big(state: State) -> bool:
         if state.settling and len(state.running) > MANY_RUNNING:
             return False
         state.reservation = _claimed(state, record) or reserve(
-            record.job.id, record.shape, record.n_needed, state.books, state.now_ms, _ends_for(state, record),
-            record.job.required_level,
-        )  # fmt: skip
+            record.job.id, record.shape, record.together, state.books, state.now_ms, _ends_for(state, record)
+        )
         return True
     return True
 
@@ -275,9 +198,7 @@ def _claimed(state: State, record: JobRecord) -> Reservation | None:
     ]
     if not vacated:
         return None
-    held = reserve(
-        record.job.id, record.shape, record.n_needed, state.books, state.now_ms, vacated, record.job.required_level
-    )
+    held = reserve(record.job.id, record.shape, record.together, state.books, state.now_ms, vacated)
     return held if held.shadow_ms <= state.now_ms else None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from flexai.cluster import group_sums
 from flexai.model import JobState, PendingReason, Reason
-from flexai.policy.reservation import fits_together
+from flexai.policy.gang import fits_together, most_together, usable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,7 +81,7 @@ def _queue(state: State, record: JobRecord) -> PendingReason | None:
 def _class_limit(state: State, record: JobRecord) -> PendingReason | None:
     """It would fit, but not on the cards that the limits of its queue leave it: the class where it would fit best."""
     shape, job = state.shape_now(record), record.job
-    if shape is record.shape or fits_together(state.books, shape, job.min_member, job.required_level):
+    if shape is record.shape or fits_together(state.books, shape, record.together):
         return None
     asked = record.needed_milli
     full = state.queues.full_classes(job.queue, asked)
@@ -136,13 +136,11 @@ def _impossible(state: State, record: JobRecord) -> PendingReason | None:
 
 def _too_large(state: State, record: JobRecord) -> PendingReason | None:
     """More than there would be with every job of ours gone."""
-    shape, needed, level = record.shape, record.job.min_member, record.job.required_level
-    fit = state.books.emptied().n_fit(shape)
-    most, where = int(fit.sum()), "the pool"
-    if level:
-        where = f"any one {level}"
-        known = level in state.books.topology
-        most = int(group_sums(state.books.topology.groups(level, len(fit)), fit).max(initial=0)) if known else 0
+    shape, needed = record.shape, record.job.min_member
+    where = f"any one {record.job.required_level}" if record.job.required_level else "the pool"
+    if record.job.subgroup_size:
+        where += f", in subgroups of {record.job.subgroup_size} in one {record.job.subgroup_level} each,"
+    most = most_together(state.books, state.books.emptied().n_fit(shape), record.together)
     if most >= needed:
         return None
     asked = _asked(record)
@@ -160,15 +158,23 @@ def _too_large(state: State, record: JobRecord) -> PendingReason | None:
 def _resources(state: State, record: JobRecord) -> PendingReason | None:
     """What is missing now, at the node where it came nearest."""
     books, shape, job = state.books, record.shape, record.job
-    if fits_together(books, shape, job.min_member, job.required_level):
+    if fits_together(books, shape, record.together):
         return None
     n = len(books.names)
     fit = books.n_fit(shape)
     total = int(fit.sum())
+    fit = usable(books, fit, record.together)
+    if job.subgroup_size and total >= job.min_member > int(fit.sum()):
+        return _say(
+            state, Reason.TOPOLOGY,
+            f"{total} members would fit now, but only {int(fit.sum())} of the {job.min_member} needed in subgroups of "
+            f"{job.subgroup_size} inside one {job.subgroup_level} each.",
+            n_fit=int(fit.sum()), n_members=job.min_member, missing_members=job.min_member - int(fit.sum()),
+        )  # fmt: skip
     if job.required_level and total >= job.min_member:
         groups = group_sums(books.topology.groups(job.required_level, n), fit)
         nearest = int(groups.argmax())
-        name, most = books.topology.name(job.required_level, nearest), int(groups[nearest])
+        name, most = books.place_name(job.required_level, nearest), int(groups[nearest])
         return _say(
             state, Reason.TOPOLOGY,
             f"{total} members would fit now, but not {job.min_member} inside one {job.required_level}: {name} comes "

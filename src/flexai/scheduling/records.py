@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flexai.model import JobState, MemberState
+from flexai.policy.gang import Together
 
 if TYPE_CHECKING:
     from flexai.cluster import Hold, Shape
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from flexai.policy.run_time import Burst
 
 
-Need = tuple["Shape", int, str]
-"""Members of a shape that must fit together, and the level whose one group must take them."""
+Need = tuple["Shape", Together]
+"""Members of a shape that must fit together, and where."""
 
 
 @dataclass(slots=True)
@@ -72,7 +73,15 @@ class JobRecord:
         """Members that must start together: ``min_member`` at first; then an elastic job grows one by one."""
         if len(self.members) == 1:
             return 1
-        return 1 if self.is_placed else min(self.job.min_member, max(1, self.n_to_start))
+        if self.is_placed:
+            return max(1, self.job.subgroup_size)
+        return min(self.job.min_member, max(1, self.n_to_start))
+
+    @property
+    def together(self) -> Together:
+        """Where they must go."""
+        job = self.job
+        return Together(self.n_needed, job.required_level, job.subgroup_size, job.subgroup_level)
 
     @property
     def asked_milli(self) -> int:
@@ -108,13 +117,15 @@ class LineKey:
     burst: Burst
     required_level: str
     preferred_level: str
+    subgroup_size: int = 0
+    subgroup_level: str = ""
     _hash: int = field(init=False, repr=False, compare=False, default=0)
 
     def __post_init__(self) -> None:
         """Lines are looked up many times a step: hash once."""
         key = (
             self.queue, self.user, self.shape, self.n_members, self.min_member, self.priority, self.burst.number,
-            self.required_level, self.preferred_level,
+            self.required_level, self.preferred_level, self.subgroup_size, self.subgroup_level,
         )  # fmt: skip
         object.__setattr__(self, "_hash", hash(key))
 
@@ -129,7 +140,8 @@ class LineKey:
     @property
     def need(self) -> Need:
         """What has to be free at once for a job of the line to start."""
-        return self.shape, self.min_member, self.required_level
+        where = Together(self.min_member, self.required_level, self.subgroup_size, self.subgroup_level)
+        return self.shape, where
 
 
 @dataclass(slots=True)
@@ -161,5 +173,5 @@ def line_key(record: JobRecord) -> LineKey:
     job = record.job
     return LineKey(
         job.queue, job.user, record.shape, record.n_to_start, record.n_needed, job.priority, record.burst,
-        job.required_level, job.preferred_level,
+        job.required_level, job.preferred_level, job.subgroup_size, job.subgroup_level,
     )  # fmt: skip

@@ -172,7 +172,7 @@ class ReasonChecker:
     def _new_nodes(self, job: Job, n_members: int, group: int = -1) -> None:
         """Nodes that take one member each, and no more; in the group named, or together in a new one."""
         template = next(iter(self.truth.nodes.values()))
-        level = job.required_level
+        level = job.required_level or (job.subgroup_level if job.subgroup_size else "")
         places = next((node.topology for node in self.truth.nodes.values() if level in _levels(node)), ())
         if level and group < 0 and places:
             self.truth.n_made += 1

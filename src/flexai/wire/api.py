@@ -62,6 +62,8 @@ class Submission:
     checkpointable: bool = False
     required_level: str = ""
     preferred_level: str = ""
+    subgroup_size: int = 0
+    subgroup_level: str = ""
     min_runtime_ms: int = 0
     grace_ms: int = 0
 
@@ -95,6 +97,8 @@ def decode_submission(fields: Mapping[str, Any]) -> Submission:
         raise BadInput(name, fields[name], "is not a field of a job", "See the reference for the fields of a job")
     kind = choice(fields, "kind", ("submit", "run"), "submit")
     n_members = integer(fields, "n_members", 1, MAX_MEMBERS, 1)
+    min_member = integer(fields, "min_member", 1, n_members, n_members)
+    subgroup_size, subgroup_level = _subgroups(fields, n_members, min_member)
     array = parse_array(fields["array"]) if fields.get("array") else ()
     if kind == "run" and (array or n_members > 1):
         thing, value = ("array", fields.get("array")) if array else ("n_members", n_members)
@@ -110,7 +114,7 @@ def decode_submission(fields: Mapping[str, Any]) -> Submission:
         queue=check_name(fields.get("queue") or DEFAULT_QUEUE, "queue"),
         request=_slice_request(fields),
         n_members=n_members,
-        min_member=integer(fields, "min_member", 1, n_members, n_members),
+        min_member=min_member,
         cpu_milli=integer(fields, "cpu_milli", 0, MAX_INT, 0),
         ram_bytes=integer(fields, "ram_bytes", 0, MAX_INT, 0),
         priority=integer(fields, "priority", -1_000_000, 1_000_000, 0),
@@ -123,9 +127,22 @@ def decode_submission(fields: Mapping[str, Any]) -> Submission:
         checkpointable=flag(fields, "checkpointable", False),
         required_level=text(fields, "required_level", "", 100),
         preferred_level=text(fields, "preferred_level", "", 100),
+        subgroup_size=subgroup_size,
+        subgroup_level=subgroup_level,
         min_runtime_ms=integer(fields, "min_runtime_ms", 0, MAX_INT, 0),
         grace_ms=integer(fields, "grace_ms", 0, MAX_GRACE_MS, 0),
     )
+
+
+def _subgroups(fields: Mapping[str, Any], n_members: int, min_member: int) -> tuple[int, str]:
+    """Members of a subgroup, and the level that they must share."""
+    size, level = integer(fields, "subgroup_size", 0, n_members, 0), text(fields, "subgroup_level", "", 100)
+    if size and (n_members % size or min_member % size):
+        problem = f"does not divide its {n_members} members and the {min_member} that must start together"
+        raise BadInput("subgroup_size", size, problem, "Choose a size that divides both")
+    if bool(size) != bool(level):
+        raise BadInput("subgroup_level", level, "and subgroup_size go together", "Give both, or neither")
+    return size, level
 
 
 def encode_submission(submission: Submission) -> dict[str, Any]:

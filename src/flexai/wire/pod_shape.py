@@ -288,4 +288,6 @@ _READERS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "flexai.io/after": ("after", _list),
     "flexai.io/required-level": ("required_level", _text),
     "flexai.io/preferred-level": ("preferred_level", _text),
+    "flexai.io/subgroup-size": ("subgroup_size", _number),
+    "flexai.io/subgroup-level": ("subgroup_level", _text),
 }

@@ -42,6 +42,8 @@ JOB: dict[str, dict[str, Any]] = {
     "min_member": {"type": "integer", "minimum": 1},
     "required_level": _TEXT,
     "preferred_level": _TEXT,
+    "subgroup_size": {**_COUNT, "description": "members of a subgroup; 0 for none"},
+    "subgroup_level": {**_TEXT, "description": "level of the topology that each subgroup must share"},
 }
 QUEUE: dict[str, dict[str, Any]] = {
     "parent": _TEXT,

@@ -162,6 +162,8 @@ def _records(
             held=submission.held,
             required_level=submission.required_level,
             preferred_level=submission.preferred_level,
+            subgroup_size=submission.subgroup_size,
+            subgroup_level=submission.subgroup_level,
             min_runtime_ms=submission.min_runtime_ms,
             checkpointable=submission.checkpointable,
             grace_ms=submission.grace_ms,
