@@ -70,6 +70,10 @@ class Placement:
             return row, (self._column(row, int(cache.card[self.classes.class_of[row]])),)
         return row, self.columns(shape, row)
 
+    def has_place(self, shape: Shape) -> bool:
+        """Whether one member fits anywhere."""
+        return self._best_anywhere(shape, self._fresh(shape)) >= 0
+
     def forget(self) -> None:
         """Score everything afresh."""
         self._caches.clear()

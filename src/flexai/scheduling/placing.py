@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from flexai.cluster import Shape
     from flexai.policy.reservation import Reservation
-    from flexai.scheduling.records import JobRecord, Line, LineKey
+    from flexai.scheduling.records import JobRecord, Line, LineKey, Need
     from flexai.scheduling.state import State
 
 FEW_NODES = 512
@@ -47,9 +47,15 @@ def run_round(state: State) -> None:
             pass
         return
     heaps: dict[str, list[tuple[tuple[float, ...], LineKey]]] = {}
+    hopeless: dict[Need, bool] = {}
     for key in state.ready:
         if _has_place(state, key):
-            heaps.setdefault(key.queue, []).append((_rank(state, state.lines[key]), key))
+            if key.need not in hopeless:
+                hopeless[key.need] = _is_claimed(state, key)
+            if hopeless[key.need]:
+                state.deferred[key] = None
+            else:
+                heaps.setdefault(key.queue, []).append((_rank(state, state.lines[key]), key))
     state.ready.clear()
     for heap in heaps.values():
         heap.sort(key=lambda entry: entry[0])
@@ -71,9 +77,21 @@ def run_round(state: State) -> None:
 
 def _has_place(state: State, key: LineKey) -> bool:
     """Whether one member of such a job fits anywhere; if not, the need is blocked before its lines cost anything."""
-    if key.need not in state.blocked and state.placement.best(key.shape) is None:
+    if key.need not in state.blocked and not state.placement.has_place(key.shape):
         state.blocked[key.need] = None
     return key.need not in state.blocked
+
+
+def _is_claimed(state: State, key: LineKey) -> bool:
+    """Whether all that a job of one member could take is being vacated for another: then its line need not be ranked.
+
+    Which of the free places is asked does not matter much: who finds another is tried at the next event again.
+    """
+    held = state.reservation
+    if held is None or not held.is_claim or key.n_members != 1 or key.need == (held.shape, held.together):
+        return False
+    place = state.placement.best(key.shape)
+    return place is not None and not held.would_pass(state.books.hold_for(key.shape, *place))
 
 
 def _unblock(state: State) -> None:
@@ -97,7 +115,8 @@ def _unblock(state: State) -> None:
     held_for = state.reservation
     if held_for is not None:
         held_for.has_news = True
-        if state.now_ms - held_for.made_at_ms >= PREDICTED_FOR_MS or state.now_ms >= held_for.shadow_ms:
+        is_due = state.now_ms >= held_for.shadow_ms and not held_for.is_claim
+        if is_due or state.now_ms - held_for.made_at_ms >= PREDICTED_FOR_MS:
             state.reservation = None
 
 
@@ -199,6 +218,7 @@ def _claimed(state: State, record: JobRecord) -> Reservation | None:
     if not vacated:
         return None
     held = reserve(record.job.id, record.shape, record.together, state.books, state.now_ms, vacated)
+    held.is_claim = True
     return held if held.shadow_ms <= state.now_ms else None
 
 

@@ -119,10 +119,14 @@ class LineKey:
     preferred_level: str
     subgroup_size: int = 0
     subgroup_level: str = ""
+    need: Need = field(init=False, repr=False, compare=False)
+    """What has to be free at once for a job of the line to start."""
     _hash: int = field(init=False, repr=False, compare=False, default=0)
 
     def __post_init__(self) -> None:
-        """Lines are looked up many times a step: hash once."""
+        """Lines are looked up many times a step: hash once, and name the need once."""
+        where = Together(self.min_member, self.required_level, self.subgroup_size, self.subgroup_level)
+        object.__setattr__(self, "need", (self.shape, where))
         key = (
             self.queue, self.user, self.shape, self.n_members, self.min_member, self.priority, self.burst.number,
             self.required_level, self.preferred_level, self.subgroup_size, self.subgroup_level,
@@ -136,12 +140,6 @@ class LineKey:
     def asked_milli(self) -> int:
         """Compute that one job of the line waits for."""
         return self.n_members * self.shape.asked_milli
-
-    @property
-    def need(self) -> Need:
-        """What has to be free at once for a job of the line to start."""
-        where = Together(self.min_member, self.required_level, self.subgroup_size, self.subgroup_level)
-        return self.shape, where
 
 
 @dataclass(slots=True)
