@@ -6,5 +6,6 @@ clock, no I/O, no logging. The embedded pool, the simulator, replay and the clus
 
 from flexai.scheduling.scheduler import Scheduler
 from flexai.scheduling.settings import SchedulerSettings
+from flexai.scheduling.why_not import Blocker
 
-__all__ = ["Scheduler", "SchedulerSettings"]
+__all__ = ["Blocker", "Scheduler", "SchedulerSettings"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from flexai.scheduling import cards, consolidating, evicting, jobs, lending, members, placing, reasons, restart
+from flexai.scheduling import cards, consolidating, evicting, jobs, lending, members, placing, reasons, restart, why_not
 from flexai.scheduling.events import (
     DeviceChanged,
     Event,
@@ -35,6 +35,7 @@ from flexai.scheduling.state import State
 if TYPE_CHECKING:
     from flexai.model import PendingReason
     from flexai.scheduling.commands import Command
+    from flexai.scheduling.why_not import Blocker
 
 
 class Scheduler:
@@ -78,6 +79,10 @@ class Scheduler:
     def reason_for(self, job_id: str) -> PendingReason | None:
         """Why a job has not started; None if it has, or is not known."""
         return reasons.reason_for(self._state, job_id)
+
+    def what_must_end(self, job_id: str) -> tuple[Blocker, ...]:
+        """Jobs whose end would let a waiting one start, and why each is not evicted for it."""
+        return why_not.what_must_end(self._state, job_id)
 
     def _book(self, event: Event) -> None:
         state = self._state

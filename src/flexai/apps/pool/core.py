@@ -19,6 +19,7 @@ from flexai.adapters.sqlite import Entry, Journal, Statement, StoreError, rows
 from flexai.apps.pool.book import Book, JobRecord
 from flexai.apps.pool.transitions import Outcome, Transitions
 from flexai.model import DeviceHealth, JobState, PendingReason, Queue, Reason
+from flexai.scheduling import Blocker
 from flexai.scheduling.commands import Command, SetJobState
 from flexai.scheduling.events import (
     DeviceChanged,
@@ -51,6 +52,10 @@ class DecisionCore(Protocol):
 
     def reason_for(self, job_id: str) -> PendingReason | None:
         """Why a job has not started; None if it has, or is not known."""
+        ...
+
+    def what_must_end(self, job_id: str) -> Sequence[Blocker]:
+        """Jobs whose end would let a waiting one start."""
         ...
 
 

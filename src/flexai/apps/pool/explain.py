@@ -4,12 +4,14 @@ from typing import Any
 
 from flexai.apps.pool.book import JobRecord
 from flexai.apps.pool.devices import HEALTHY
+from flexai.apps.pool.identity import Peer
 from flexai.apps.pool.service import Pool
 from flexai.apps.pool.views import queue_view, reason_view
-from flexai.model import MILLI_PER_DEVICE, Device
+from flexai.model import MILLI_PER_DEVICE, Device, JobState
+from flexai.wire.store import to_plain
 
 
-def explain(pool: Pool, record: JobRecord) -> dict[str, Any]:
+def explain(pool: Pool, peer: Peer, record: JobRecord) -> dict[str, Any]:
     """All that bears on a job now; numbers, and a sentence for each card."""
     queue = pool.book.queues.get(record.job.queue)
     return {
@@ -18,10 +20,25 @@ def explain(pool: Pool, record: JobRecord) -> dict[str, Any]:
         "position": pool.book.position(record),
         "queue": queue_view(queue, pool.book) if queue else None,
         "waits_for": [job_id for job_id in record.job.after if job_id in pool.book.active],
+        "would_start_if_ended": _blockers(pool, peer, record),
         "agent_connected": pool.link.is_connected,
         "over_cap": over_caps(pool, record),
         "cards": [_card(pool, record, device) for _, device in pool.book.devices()],
     }
+
+
+def _blockers(pool: Pool, peer: Peer, record: JobRecord) -> list[dict[str, Any]]:
+    """Jobs whose end, all together, would let this one start; of other users' jobs not which."""
+    if record.state is not JobState.QUEUED or not pool.link.is_connected:
+        return []
+    found = []
+    for blocker in pool.core.scheduler.what_must_end(record.id):
+        holder = pool.book.active.get(blocker.job_id)
+        view = to_plain(blocker)
+        if holder is None or not peer.owns(holder.uid):
+            view["job_id"] = None
+        found.append(view)
+    return found
 
 
 def over_caps(pool: Pool, record: JobRecord) -> list[dict[str, Any]]:

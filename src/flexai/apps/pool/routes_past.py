@@ -42,7 +42,7 @@ def router(pool: Pool) -> APIRouter:
         """Why a job is where it is, card by card, with its latest history."""
         record = await job_of(pool, request, job_id)
         lines = await history_lines(pool, peer_of_request(request), after=0, limit=20, job_ids=[job_id], latest=True)
-        return answer(explain(pool, record) | {"job": view(pool, record), "history": lines})
+        return answer(explain(pool, peer_of_request(request), record) | {"job": view(pool, record), "history": lines})
 
     @routes.get("/jobs/{job_id}/history", openapi_extra=query(**PAGE, latest=_LATEST))
     async def job_history(request: Request, job_id: str) -> Response:

@@ -16,6 +16,7 @@ from flexai.apps.cli.commands.shown import (
     AsJson,
     RunDir,
     console,
+    duration,
     moment,
     pool_from,
     print_json,
@@ -84,6 +85,13 @@ def explain(job_id: Id, as_json: AsJson = False, run_dir: RunDir = None) -> None
         if why := reason_text(answer.get("job") or {}):
             shown.print(escape(why), soft_wrap=True)
         return
+    for one in answer.get("would_start_if_ended") or ():
+        who = f"job {one['job_id']}" if one["job_id"] else "a job of another user"
+        left = f", likely for {duration(one['left_ms'])} more" if one["left_ms"] else ""
+        shown.print(
+            escape(f"it would start without {who} (queue {one['queue']}, {one['held_milli'] / 1000:g} cards{left}), "
+                   f"which stays: {one['kept_because']}"), soft_wrap=True,
+        )  # fmt: skip
     rows = [(card["index"], share(card["free_milli"]) or "0%", size(card["free_bytes"]), escape(card["says"]))
             for card in answer.get("cards") or ()]  # fmt: skip
     shown.print(table_of(("CARD", "FREE>", "FREE MEMORY>", "FOR THIS JOB~"), rows))

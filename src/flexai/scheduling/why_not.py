@@ -1,0 +1,138 @@
+"""What would have to end for a waiting job to start, and why the scheduler does not make it end.
+
+A question about the books as they are, asked by a person: nothing is decided. Of all that runs the jobs are sought that
+are over soonest and whose end would make room; each comes with the rule that protects it from being evicted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flexai.cluster import group_sums
+from flexai.model import JobState
+from flexai.policy.victims import Victim, cheapest_set
+from flexai.scheduling import entitlement
+from flexai.scheduling.placing import ends_at
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flexai.cluster import Shape
+    from flexai.scheduling.records import JobRecord
+    from flexai.scheduling.state import State
+
+MOST_NODES = 64
+"""So many nodes are looked at, those first where most would have room."""
+ENDING = "it is ending already"
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """A job whose end, with that of the others named, would let the waiting one start.
+
+    Attributes:
+        job_id: the job.
+        queue: its queue.
+        held_milli: compute that it holds, thousandths of a card.
+        left_ms: how long it will likely go on (the median of what ran as long in its class); an estimate.
+        kept_because: the rule by which it is not evicted.
+    """
+
+    job_id: str
+    queue: str
+    held_milli: int
+    left_ms: int
+    kept_because: str
+
+
+def what_must_end(state: State, job_id: str) -> tuple[Blocker, ...]:
+    """Jobs whose end would let this one start; none if it runs, waits for something else, or can never start."""
+    record = state.jobs.get(job_id)
+    if record is None or record.state is not JobState.QUEUED or record.is_placed or record.waits_on:
+        return ()
+    if record.job.queue not in state.queues:
+        return ()
+    shape = state.shape_now(record)
+    rows, missing = _region(state, record, shape)
+    if missing <= 0:
+        return ()
+    on: dict[int, list[Victim]] = {}
+    for row in rows.tolist():
+        on[row] = [
+            Victim(
+                name, tuple(m.hold for m in state.jobs[name].members if m.hold is not None), _left_ms(state, name) + 1
+            )
+            for name in state.evictable_holds.holders.get(row, ())
+        ]
+    chosen = cheapest_set(state.books, shape, missing, {row: some for row, some in on.items() if some}, lambda _: True)
+    return tuple(
+        Blocker(
+            victim.job_id, state.jobs[victim.job_id].job.queue, state.jobs[victim.job_id].held_milli,
+            victim.lost - 1, _kept_because(state, record, state.jobs[victim.job_id]),
+        )
+        for victim in sorted(chosen or (), key=lambda each: (each.lost, each.job_id))
+    )  # fmt: skip
+
+
+def _region(state: State, record: JobRecord, shape: Shape) -> tuple[NDArray[np.int64], int]:
+    """Nodes to look at, and how many members have no place on them now."""
+    books, level = state.books, record.job.required_level
+    n = len(books.names)
+    now, most = books.n_fit(shape)[:n], books.emptied().n_fit(shape)[:n]
+    here = np.ones(n, dtype=bool)
+    if level:
+        if level not in books.topology:
+            return np.zeros(0, dtype=np.int64), 0
+        groups = books.topology.groups(level, n)
+        could, can = group_sums(groups, most), group_sums(groups, now)
+        able = np.flatnonzero(could >= record.n_needed)
+        if not len(able):
+            return np.zeros(0, dtype=np.int64), 0
+        here = groups == able[can[able].argmax()]
+    rows = np.flatnonzero(here & (most > now))
+    order = np.argsort(now[rows] - most[rows], kind="stable")
+    return rows[order[:MOST_NODES]], record.n_needed - int(now[here].sum())
+
+
+def _left_ms(state: State, job_id: str) -> int:
+    return max(0, ends_at(state, state.jobs[job_id]) - state.now_ms)
+
+
+def _kept_because(state: State, record: JobRecord, other: JobRecord) -> str:
+    job, queue = other.job, record.job.queue
+    if other.state is JobState.STOPPING:
+        return ENDING
+    if not state.settings.preempt:
+        return "this pool evicts nothing"
+    if not job.preemptible:
+        return "it may not be evicted (--no-preempt)"
+    ran_ms = state.now_ms - other.started_at_ms
+    if ran_ms < job.min_runtime_ms:
+        return f"it has run {ran_ms / 1000:.0f} s of its minimum of {job.min_runtime_ms / 1000:g} s"
+    if job.queue == queue:
+        if job.priority >= record.job.priority:
+            return f"same queue, and its priority {job.priority} is not below {record.job.priority}"
+        return "nothing: it is evicted at the next look, unless others are evicted instead"
+    shares = entitlement.shares_of(state) if state.settings.reclaim == "fair_share" else {}
+    resource = entitlement.resource_of(state, state.class_of(record.shape))
+    mine = entitlement.entitled_milli(state, queue, resource, shares)
+    if not entitlement.may_take_from(state, record, entitlement.entitled_up_to(state, record, shares), job.queue):
+        used = state.queues[queue].used_of(resource)
+        return (
+            f"queue {queue} holds {_cards(used)} and is entitled to {_cards(mine)}; with this job it would hold "
+            f"{_cards(used + record.needed_milli)}"
+        )
+    if job.queue not in state.queues:
+        return "nothing: it is evicted at the next look, unless others are evicted instead"
+    theirs = entitlement.entitled_milli(state, job.queue, resource, shares)
+    left = state.queues[job.queue].used_of(resource) - other.held_milli
+    if left < theirs:
+        return f"queue {job.queue} would be left {_cards(left)}, and is entitled to {_cards(theirs)}"
+    return "nothing: it is evicted at the next look, unless others are evicted instead"
+
+
+def _cards(milli: int) -> str:
+    return f"{milli / 1000:g} cards"
