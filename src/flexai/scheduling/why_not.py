@@ -116,10 +116,10 @@ def _kept_because(state: State, record: JobRecord, other: JobRecord) -> str:
         if job.priority >= record.job.priority:
             return f"same queue, and its priority {job.priority} is not below {record.job.priority}"
         return "nothing: it is evicted at the next look, unless others are evicted instead"
-    shares = entitlement.shares_of(state) if state.settings.reclaim == "fair_share" else {}
+    standing = entitlement.standing_of(state)
     resource = entitlement.resource_of(state, state.class_of(record.shape))
-    mine = entitlement.entitled_milli(state, queue, resource, shares)
-    if not entitlement.may_take_from(state, record, entitlement.entitled_up_to(state, record, shares), job.queue):
+    mine = entitlement.entitled_milli(state, queue, resource, standing)
+    if not entitlement.may_take_from(state, record, entitlement.entitled_up_to(state, record, standing), job.queue):
         used = state.queues[queue].used_of(resource)
         return (
             f"queue {queue} holds {_cards(used)} and is entitled to {_cards(mine)}; with this job it would hold "
@@ -127,7 +127,7 @@ def _kept_because(state: State, record: JobRecord, other: JobRecord) -> str:
         )
     if job.queue not in state.queues:
         return "nothing: it is evicted at the next look, unless others are evicted instead"
-    theirs = entitlement.entitled_milli(state, job.queue, resource, shares)
+    theirs = entitlement.entitled_milli(state, job.queue, resource, standing)
     left = state.queues[job.queue].used_of(resource) - other.held_milli
     if left < theirs:
         return f"queue {job.queue} would be left {_cards(left)}, and is entitled to {_cards(theirs)}"
