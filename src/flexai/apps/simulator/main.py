@@ -224,14 +224,14 @@ def _show(out: Console, timed: Sequence[TimedRun], packed: Sequence[PackedRun]) 
 def _say(out: Console, card: dict[str, Any], bad: BadRows) -> None:
     for trace in card["traces"]:
         jobs = f", {trace['jobs']} jobs" if trace["jobs"] else ""
-        out.print(f"trace {trace['file']} ({trace['format']}{jobs}) sha256 {trace['sha256'][:16]}")
+        out.print(f"trace {trace['file']} ({trace['format']}{jobs}) sha256 {trace['sha256'][:16]}", soft_wrap=True)
     if card["joined"]:
-        out.print("joined from several traces: synthetic; the answer depends on the joining")
+        out.print("joined from several traces: synthetic; the answer depends on the joining", soft_wrap=True)
     if bad.n:
-        out.print(f"{bad.n} rows skipped; the first: {bad.first[0]}")
+        out.print(f"{bad.n} rows skipped; the first: {bad.first[0]}", soft_wrap=True)
     for line in card.get("assumptions", ()):
-        out.print(f"assumed: {line}")
-    out.print(f"commit {card['commit']}, {card['machine']}, seeds {card['seeds']}")
+        out.print(f"assumed: {line}", soft_wrap=True)
+    out.print(f"commit {card['commit']}, {card['machine']}, seeds {card['seeds']}", soft_wrap=True)
 
 
 def _plot(out: Console, runs: Sequence[TimedRun | PackedRun], folder: Path) -> None:
