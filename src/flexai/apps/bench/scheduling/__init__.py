@@ -6,11 +6,11 @@ a simulated card.
 """
 
 from flexai.apps.bench.frame import Case
-from flexai.apps.bench.scheduling import exactness, fairness, packing, queueing, redistribution, timing
+from flexai.apps.bench.scheduling import exactness, fairness, packing, queueing, redistribution, timing, utilisation
 
 READS_TRACES = True
 CASES: tuple[Case, ...] = (
-    *timing.CASES, *exactness.CASES, *packing.CASES, *queueing.CASES, *fairness.CASES,
+    *timing.CASES, *exactness.CASES, *packing.CASES, *queueing.CASES, *fairness.CASES, *utilisation.CASES,
     *redistribution.CASES,
 )  # fmt: skip
 

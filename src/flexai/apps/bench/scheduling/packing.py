@@ -38,7 +38,8 @@ def _seeds(run: Run) -> list[int]:
     return [FIRST_SEED] if run.quick else list(range(FIRST_SEED, FIRST_SEED + 10))
 
 
-def _drawn(run: Run, name: str, seeds: Sequence[int]) -> dict[int, list[Job]]:
+def drawn_jobs(run: Run, name: str, seeds: Sequence[int]) -> dict[int, list[Job]]:
+    """Openb's experiment: a list's pods in an order drawn from each seed, then repeats, to 130 % of capacity."""
     capacity = capacity_milli(openb_nodes(run))
     return {seed: shuffled_arrivals(openb(run, name).works, capacity, ARRIVAL, seed) for seed in seeds}
 
@@ -59,7 +60,7 @@ def allocation(run: Run) -> Iterable[Row]:
     seeds, nodes = _seeds(run), openb_nodes(run)
     gains = []
     for name in openb_lists(run)[: 1 if run.quick else None]:
-        drawn = _drawn(run, name, seeds)
+        drawn = drawn_jobs(run, name, seeds)
         few = {seed: drawn[seed] for seed in seeds[:FEW_SEEDS]}
         listed = [job_of(work, seq, 0) for seq, work in enumerate(openb(run, name).works)]
         runs = {
@@ -102,7 +103,7 @@ def allocation(run: Run) -> Iterable[Row]:
 
 def renaming(run: Run) -> Iterable[Row]:
     """Node names and the order in which nodes join must not matter."""
-    drawn = _drawn(run, "default", [FIRST_SEED])
+    drawn = drawn_jobs(run, "default", [FIRST_SEED])
     plain = run_by_amount("hi", openb_nodes(run), drawn, ARRIVAL).mean(ARRIVAL)
     order = np.random.default_rng(7).permutation(len(openb_nodes(run)))
     renamed = [replace(openb_nodes(run)[i], name=f"x{place}") for place, i in enumerate(order)]
@@ -119,7 +120,7 @@ def slices(run: Run) -> Iterable[Row]:
     nodes, seeds = openb_nodes(run), _seeds(run)
     capacity = capacity_milli(nodes)
     for name in [name for name in openb_lists(run) if not run.quick or name in goals]:
-        drawn = _drawn(run, name, seeds)
+        drawn = drawn_jobs(run, name, seeds)
         ours = _ours(run, name, drawn)
         whole = run_by_amount("whole-card", nodes, drawn, ARRIVAL)
         gains = tuple(ours.by_seed[seed].curve[ARRIVAL] - whole.by_seed[seed].curve[ARRIVAL] for seed in seeds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from flexai.adapters.traces import LoadedTrace, load_cluster, load_trace, open_text
+from flexai.adapters.traces import LoadedTrace, load_cluster, load_serving, load_trace, open_text
 from flexai.wire.errors import BadInput
 from flexai.wire.trace import BadRows
 
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from flexai.apps.bench.frame import Run
     from flexai.model import Node
+    from flexai.simulation.serving import ServingPods
 
 NODES = "openb/nodes.csv"
 PHILLY = "philly/jobs_to_2017-11-14.csv.gz"
+SERVING = ("genai2026/gpu_duty_cycle.csv.gz", "genai2026/gpu_memory_used_bytes.csv.gz")
 FIRST_LIST = "default"
 
 
@@ -48,6 +50,11 @@ def philly(run: Run) -> LoadedTrace:
     return _trace(_noted(run, PHILLY))
 
 
+def serving(run: Run) -> ServingPods:
+    """The serving pods of GenAI 2026, with their duty and memory."""
+    return _serving(tuple(_noted(run, file) for file in SERVING))
+
+
 def _folder(run: Run) -> Path:
     if run.traces is None or not run.traces.is_dir():
         raise BadInput("--traces", str(run.traces or ""), "is no folder", "Name one with openb/ and philly/ in it")
@@ -69,6 +76,11 @@ def _sha256(path: str) -> str:
 @cache
 def _nodes(path: str) -> tuple[Node, ...]:
     return load_cluster(path)
+
+
+@cache
+def _serving(paths: tuple[str, ...]) -> ServingPods:
+    return load_serving(paths, BadRows())[0]
 
 
 @cache
