@@ -5,7 +5,7 @@ import pytest
 from flexai.model import Device, Job, Node, Queue, SliceRequest
 from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Evict, Start
-from flexai.scheduling.events import JobSubmitted, MemberFinished, MemberStarted, NodePut, QueuePut, Tick
+from flexai.scheduling.events import DeviceChanged, JobSubmitted, MemberFinished, MemberStarted, NodePut, QueuePut, Tick
 
 GIB = 2**30
 LATE = 3_600_000
@@ -50,6 +50,32 @@ def test_nothing_moves_before_the_waiting_job_has_waited_for_what_the_move_costs
     scheduler = scattered()
     assert evicted(scheduler.step(Tick(30_000))) == []
     assert len(evicted(scheduler.step(Tick(120_000)))) == 1
+
+
+def test_a_move_is_charged_what_stops_and_starts_were_seen_to_cost():
+    scheduler = scattered()
+    for _ in range(100):  # jobs of the class came to take 200 s to stop and start again
+        scheduler.state.move_costs.stopped("a/ann", 1, 150_000)
+        scheduler.state.move_costs.started("a/ann", 1, 50_000)
+    assert evicted(scheduler.step(Tick(120_000))) == []
+    assert len(evicted(scheduler.step(Tick(140_000)))) == 1
+
+
+def test_the_scheduler_sees_by_itself_how_long_jobs_take_to_stop_and_to_start():
+    scheduler = scattered(moves=0)
+    for turn in range(8):
+        now_ms = LATE * (turn + 1)
+        held = scheduler.state.jobs["j1"].members[0].grants[0].device
+        assert evicted(scheduler.step(DeviceChanged(now_ms, held, drain=True))) == ["j1"]
+        scheduler.step(MemberFinished(now_ms + 7_000, "j1", 0, 143))
+        scheduler.step(MemberStarted(now_ms + 9_000, "j1", 0))
+    assert scheduler.state.move_costs.move_ms("a/ann", 1, -1) == pytest.approx(9_000, rel=0.1)
+    assert scheduler.state.move_costs.move_ms("b/bob", 8, -1) == pytest.approx(9_000, rel=0.1), "all jobs stand in"
+
+
+def test_without_steps_left_nothing_is_searched():
+    assert evicted(scattered().step(Tick(LATE, steps=0))) == []
+    assert len(evicted(scattered().step(Tick(LATE, steps=100)))) == 1
 
 
 def test_a_job_that_moved_stays_for_a_while():

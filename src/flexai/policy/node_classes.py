@@ -140,7 +140,7 @@ class NodeClasses:
             ok &= (sort & 1) == 0
         else:
             ok &= self.free_memory[ids] >= shape.memory_bytes
-        if shape.models != -1 or self.books.partitions:
+        if shape.models != -1 or shape.profile is not None or self.books.partitions:
             able = np.zeros(len(self._kinds) + 1, dtype=np.bool_)
             profile = shape.profile
             for (model, partitions, cut), kind in self._kinds.items():

@@ -30,10 +30,13 @@ MOST_LINES = 8
 """So many waiting lines are looked at in a tick, the first that came first."""
 
 
-def run(state: State) -> None:
-    """Move what helps the jobs that have waited longest, within the moves allowed in one tick."""
+def run(state: State, steps: int) -> None:
+    """Move what helps the jobs that have waited longest, within the moves allowed in one tick.
+
+    ``steps`` are nodes that may be looked at, what evictions left of the tick's budget.
+    """
     moves = state.settings.consolidate_moves
-    if not moves or not state.running:
+    if not moves or steps <= 0 or not state.running:
         return
     scattered = [
         line.head
@@ -45,26 +48,31 @@ def run(state: State) -> None:
             continue
         if record.job.queue not in state.queues or state.queues.over_limit(record.job.queue, record.needed_milli):
             continue
-        chosen = _moves_for(state, record, moves)
+        chosen, looked_at = _moves_for(state, record, moves, steps)
+        steps -= looked_at
         for victim in chosen:
             state.jobs[victim.job_id].moved_at_ms = state.now_ms
         if chosen:
             evict_for(state, record, chosen, "moved together with others, to make room")
             moves -= len(chosen)
-        if moves <= 0:
+        if moves <= 0 or steps <= 0:
             return
 
 
-def _moves_for(state: State, record: JobRecord, moves: int) -> list[Victim]:
-    """Jobs to move so that ``record`` fits, cheapest first; none if it is not worth it or they had nowhere to go."""
+def _moves_for(state: State, record: JobRecord, moves: int, steps: int) -> tuple[list[Victim], int]:
+    """Jobs to move so that ``record`` fits, and how many nodes were looked at.
+
+    Cheapest first; none if it is not worth it or they had nowhere to go.
+    """
     books, shape = state.books, record.shape
     n = len(books.names)
     if int(np.maximum(books.free_milli[:n], 0).sum()) < record.needed_milli:
-        return []
+        return [], 1
     most = state.evictable_holds.if_all_left(books).n_fit(shape)
     now = books.n_fit(shape)
     on: dict[int, list[Victim]] = {}
-    for row in np.flatnonzero(most > now).tolist():
+    rows = np.flatnonzero(most > now)[:steps].tolist()
+    for row in rows:
         victims = [
             Victim(job_id, holds, cost)
             for job_id in state.evictable_holds.holders.get(row, ())
@@ -80,7 +88,8 @@ def _moves_for(state: State, record: JobRecord, moves: int) -> list[Victim]:
         return len(together) <= moves and sum(each.lost for each in together) <= record.needed_milli * waited_ms
 
     chosen = cheapest_set(books, shape, record.n_needed - int(now.sum()), on, allowed)
-    return chosen if chosen is not None and _all_have_a_place(state, record, chosen) else []
+    worth = chosen is not None and _all_have_a_place(state, record, chosen)
+    return (chosen if chosen is not None and worth else []), 1 + len(rows)
 
 
 def _cost(state: State, record: JobRecord) -> int:
@@ -91,7 +100,8 @@ def _cost(state: State, record: JobRecord) -> int:
         return -1
     if ran_ms < job.min_runtime_ms or state.now_ms - record.moved_at_ms < MOVED_FOR_MS:
         return -1
-    return (state.settings.move_cost_ms + state.grace_ms(job)) * record.held_milli
+    seen_ms = state.move_costs.move_ms(f"{job.queue}/{job.user}", record.n_cards, state.grace_ms(job))
+    return (state.settings.move_cost_ms + seen_ms) * record.held_milli
 
 
 def _all_have_a_place(state: State, record: JobRecord, chosen: list[Victim]) -> bool:

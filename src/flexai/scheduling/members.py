@@ -21,9 +21,16 @@ def started(state: State, event: MemberStarted) -> None:
     member = record.members[event.member]
     if member.hold is None or member.evicting:
         return
+    if member.state is MemberState.STARTING:
+        state.move_costs.started(*_class_of(record), state.now_ms - member.started_at_ms)
     member.state = MemberState.RUNNING
     if all(each.state is not MemberState.STARTING for each in record.members):
         state.set_state(record, JobState.RUNNING, "started")
+
+
+def _class_of(record: JobRecord) -> tuple[str, int]:
+    """Jobs that cost about the same to stop and to start."""
+    return f"{record.job.queue}/{record.job.user}", record.n_cards
 
 
 def finished(state: State, event: MemberFinished) -> None:
@@ -36,6 +43,8 @@ def finished(state: State, event: MemberFinished) -> None:
         return
     state.free(record, member)
     requeued = member.evicting and member.requeue and event.exit_code != 0 and not record.cancelled
+    if requeued:
+        state.move_costs.stopped(*_class_of(record), state.now_ms - member.stopped_at_ms)
     member.evicting, member.requeue = False, False
     member.state = MemberState.WAITING if requeued else MemberState.FINISHED
     member.failed = not requeued and event.exit_code != 0

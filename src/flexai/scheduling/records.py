@@ -30,6 +30,7 @@ class MemberRecord:
     evicting: bool = False
     requeue: bool = False
     failed: bool = False
+    started_at_ms: int = 0
     stopped_at_ms: int = 0
     lent: bool = False
     parked: bool = False

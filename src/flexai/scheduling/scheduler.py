@@ -64,8 +64,8 @@ class Scheduler:
         self._book(event)
         placing.run_round(state)
         if isinstance(event, Tick):
-            evicting.run(state, list(state.lines.values()), event.steps)
-            consolidating.run(state)
+            left = evicting.run(state, list(state.lines.values()), event.steps)
+            consolidating.run(state, left)
         elif isinstance(event, JobSubmitted) and (record := state.jobs.get(event.job.id)) is not None:
             line = state.lines.get(record.line) if record.line is not None else None
             evicting.run(state, [line] if line is not None else [], evicting.STEPS)

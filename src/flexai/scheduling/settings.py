@@ -23,7 +23,8 @@ class SchedulerSettings:
         half_life_ms: of past use; matters only with ``fair_k_milli``.
         lend: start best-effort work on compute that is granted but measured idle.
         consolidate_moves: moves allowed per tick to gather free cards for a waiting job; 0 for none.
-        move_cost_ms: what a move costs a job beside the grace: to write and read its checkpoint and to start again.
+        move_cost_ms: what a move costs a job beside the time that it is seen to stop and to start in (before any was
+            seen: its grace): to read its checkpoint, and what it does over.
     """
 
     scorer: str = "fragmentation"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flexai.cluster import ALL_CARDS, Books, Evictable, QueueTree, Shape
 from flexai.model import Grant, JobState, MemberState, PartitionProfile, SliceRequest
 from flexai.policy.fragmentation import Mix
+from flexai.policy.move_cost import MoveCosts
 from flexai.policy.placement import Placement
 from flexai.policy.run_time import RunTimes
 from flexai.policy.scores import SCORERS
@@ -38,6 +39,7 @@ class State:
     mix: Mix = field(default_factory=Mix)
     placement: Placement = field(init=False)
     run_times: RunTimes = field(default_factory=RunTimes)
+    move_costs: MoveCosts = field(default_factory=MoveCosts)
     jobs: dict[str, JobRecord] = field(default_factory=dict)
     lines: dict[LineKey, Line] = field(default_factory=dict)
     by_need: dict[Need, dict[LineKey, None]] = field(default_factory=dict)
@@ -162,6 +164,7 @@ class State:
         grants = self.grants_of(record, member, hold)
         one = record.members[member]
         one.state, one.grants, one.lent = MemberState.STARTING, grants, lent
+        one.started_at_ms = self.now_ms
         if lent:
             self.lent[record.job.id, member] = None
         self.hold(record, one, hold)
