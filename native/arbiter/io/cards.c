@@ -205,6 +205,15 @@ static int resume(struct arbiter *a, int at, const struct ac_action *action)
     return result;
 }
 
+static int slice(struct arbiter *a, int at, uint32_t handle, uint32_t us)
+{
+    struct io_card *card = &a->card[at];
+    int result = card->ops->set_timeslice(card->cc, handle, us);
+    if (result >= 0)
+        timeline_slice(a, at, handle, us, now_ns());
+    return result;
+}
+
 static void discover(struct arbiter *a, int at, uint32_t pid)
 {
     int tenant = process_tenant(a, pid);
@@ -247,7 +256,7 @@ static int carry_out(struct arbiter *a, int at, const struct ac_action *action)
     case AC_RESUME:
         return resume(a, at, action);
     case AC_TIMESLICE:
-        return card->ops->set_timeslice(card->cc, action->handles[0], action->value);
+        return slice(a, at, action->handles[0], action->value);
     case AC_PREEMPT:
         return card->ops->preempt(card->cc, action->handles[0]);
     case AC_CHECK:

@@ -105,6 +105,16 @@ void timeline_stops(const struct arbiter *a, int card, const uint32_t *handles, 
                                                 .kind = stopped ? FX_TIMELINE_STOPPED : FX_TIMELINE_RESUMED});
 }
 
+void timeline_slice(const struct arbiter *a, int card, uint32_t handle, uint32_t us, uint64_t now)
+{
+    const struct io_card *c = &a->card[card];
+    for (int k = 0; k < c->n_known; k++)
+        if (c->known[k].handle == handle)
+            put(a, card, process_tenant(a, c->known[k].pid),
+                (struct fx_timeline_record){.at_ns = now, .pid = c->known[k].pid, .context = us,
+                                            .kind = FX_TIMELINE_SLICED});
+}
+
 void timeline_gate(const struct arbiter *a, int card, int tenant, bool open, uint64_t now)
 {
     put(a, card, tenant,

@@ -42,6 +42,7 @@ class Kind(IntEnum):
     TURN = 5
     LOST = 6
     BEGAN = 7
+    SLICED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Record:
     Attributes:
         device: uuid; empty for ``BEGAN``, which is about all cards.
         tenant: its name; ``outside`` for programs that are not ours, and for turns that are nobody's.
-        context: of ``LOST``: how many records of the card's log.
+        context: of ``LOST``: how many records of the card's log; of ``SLICED``: microseconds.
     """
 
     at_ns: int

@@ -108,3 +108,14 @@ def test_the_arbiter_goes_on_without_room_for_a_timeline(node):
     node.put("one", node.run("one", "flood"), 1000)
     node.shares(0.3)
     assert node.shares(0.5)["one"] > 50
+
+
+def test_time_slices_that_are_set_are_told(node):
+    one, two = node.run("one", "flood"), node.run("two", "flood")
+    node.put("one", one, 300)
+    node.put("two", two, 700)
+    node.shares(0.5)
+    told = TimelineFile(node.run_dir / "timeline").read()
+    sliced = {record.pid for record in told if record.kind is Kind.SLICED}
+    assert {one.pid, two.pid} <= sliced
+    assert all(record.context > 0 for record in told if record.kind is Kind.SLICED)

@@ -28,7 +28,7 @@ _GIB = 1 << 30
 
 
 def found(run: Run) -> Iterator[Row]:
-    """Processes of a tenant one after the other, beside a busy neighbour: from first on the card to first stopped."""
+    """Processes of a tenant one after the other, beside a busy neighbour: from first on the card to first held."""
     n_processes = 4 if run.quick else 10
     with stand() as on:
         for bare in (False, True):
@@ -49,19 +49,18 @@ def found(run: Run) -> Iterator[Row]:
                     time.sleep(0.05)
                 told = on.listen()
             delays_ms = _held_after_ms(told, f"{job}.0")
-            note = (
-                f"p50 {quantile(delays_ms, 0.5):.1f} ms; {n_processes - len(delays_ms)} of {n_processes} never stopped"
-            )
+            note = f"p50 {quantile(delays_ms, 0.5):.1f} ms; {n_processes - len(delays_ms)} of {n_processes} never"
             yield Row(
                 "a new process found and held, worst",
                 f"beside a flood, 50 % each, {'no preload' if bare else 'with preload'}, {len(delays_ms)} processes",
                 at_most(50.0), max(delays_ms, default=float("nan")), "ms",
-                f"from its context's first moment on the card to its first stop, by the log; {note}", tuple(delays_ms),
+                f"from its context's first moment on the card to its first stop or time slice, by the log; {note}",
+                tuple(delays_ms),
             )  # fmt: skip
 
 
 def _held_after_ms(told: Sequence[Record], tenant: str) -> list[float]:
-    """For each process that was stopped at all: how long after its first moment on the card."""
+    """For each process that was stopped, or given a time slice: how long after its first moment on the card."""
     first_ns: dict[int, int] = {}
     held_ms: dict[int, float] = {}
     pids = {record.pid for record in told if record.tenant == tenant and record.pid}
@@ -70,7 +69,7 @@ def _held_after_ms(told: Sequence[Record], tenant: str) -> list[float]:
             continue
         if record.kind is Kind.RUNS:
             first_ns.setdefault(record.pid, record.at_ns)
-        if record.kind is Kind.STOPPED and record.pid in first_ns:
+        if record.kind in {Kind.STOPPED, Kind.SLICED} and record.pid in first_ns:
             held_ms.setdefault(record.pid, (record.at_ns - first_ns[record.pid]) / 1e6)
     return list(held_ms.values())
 
@@ -112,8 +111,9 @@ def _kill_on_the_card(on: Stand, tenant: str) -> int:
         told = on.listen()
         last = next((record for record in reversed(told) if record.kind in {Kind.RUNS, Kind.LEFT}), None)
         if last is not None and last.kind is Kind.RUNS and last.tenant == tenant:
+            killed_ns = time.monotonic_ns()
             os.kill(last.pid, signal.SIGKILL)
-            return time.monotonic_ns()
+            return killed_ns
     raise RuntimeError("the tenant that was to be killed never had the card")
 
 
