@@ -74,7 +74,8 @@ struct fx_usage_entry {
     uint32_t n_processes;
     uint32_t n_groups;
     uint64_t hostile;      /* count of detected acts against control */
-    uint8_t reserved[32];
+    uint32_t frozen;       /* its processes are stopped, since it undid its stops */
+    uint8_t reserved[28];
 };
 enum fx_tenant_state { FX_TENANT_IDLE = 0, FX_TENANT_RUNNING = 1, FX_TENANT_WAITING = 2, FX_TENANT_SUSPENDED = 3 };
 

@@ -87,7 +87,7 @@ def test_python_reads_what_c_writes(compiled):
     assert (table.seq, table.arbiter_pid, table.heartbeat_ns) == (6, 7, 8)
     assert table.devices == (arbiter.UsageDevice("GPU-1", "hwslice", "log", 11, 12, 13, 14, "why"),)
     assert [entry.tenant for entry in table.entries] == ["outside", "job.0"]
-    last = arbiter.UsageEntry("job.0", "GPU-1", 31, 32, 33, 34, 35, 36, 37, 38, 1, 2, 39, 40, 41)
+    last = arbiter.UsageEntry("job.0", "GPU-1", 31, 32, 33, 34, 35, 36, 37, 38, 1, 2, 39, 40, 41, 0)
     assert table.entries[1] == last
 
 

@@ -91,6 +91,12 @@ void ac_wakes(struct ac_card *c, struct tenant *t)
     if (c->accrued_at < t->idle_since + PAUSE_NS)
         return;
     t->woken = true;
+    ac_level(c, t);
+}
+
+/* It begins level with the others, a little ahead. */
+void ac_level(const struct ac_card *c, struct tenant *t)
+{
     int64_t lowest = INT64_MAX;
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *o = &c->tenant[i];
@@ -195,7 +201,7 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
         }
         /* It runs although we stopped it, and our call was long over: somebody undid it. */
         if (g->stopped && !g->stop_unsure && g->stopped_at != AC_NEVER && at > g->stopped_at + 5 * MS) {
-            c->tenant[g->tenant].usage.hostile++;
+            ac_defied(c, g->tenant, at);
             g->stopped = false;
         }
     } else if (!p || p->tenant >= 0) {

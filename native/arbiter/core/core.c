@@ -74,6 +74,7 @@ bool ac_tenant_put(struct ac_card *c, int tenant, uint32_t request_milli, uint32
     t->limit_milli = limit_milli ? limit_milli : 1;
     t->class = class;
     c->reconsider = true;
+    c->trim_at = now;
     c->next_look = now < c->next_look ? now : c->next_look;
     return true;
 }
@@ -101,8 +102,12 @@ void ac_tenant_gone(struct ac_card *c, int tenant)
 
 void ac_tenant_suspend(struct ac_card *c, int tenant, bool suspended)
 {
-    if (is_tenant(c, tenant))
-        c->tenant[tenant].suspended = suspended;
+    if (!is_tenant(c, tenant))
+        return;
+    struct tenant *t = &c->tenant[tenant];
+    if (t->suspended && !suspended)
+        ac_level(c, t); /* what it did not have meanwhile is not owed to it */
+    t->suspended = suspended;
 }
 
 void ac_process_put(struct ac_card *c, int tenant, uint32_t pid)
@@ -231,6 +236,8 @@ void ac_all_resumed(struct ac_card *c, uint64_t now)
         if (g->used && c->tenant[g->tenant].runnable_since == AC_NEVER)
             c->tenant[g->tenant].runnable_since = now;
     }
+    for (int i = 0; i < c->n_tenants; i++)
+        c->tenant[i].frozen = false;
     c->next_look = now;
 }
 
@@ -276,6 +283,7 @@ void ac_usage(const struct ac_card *c, int tenant, struct ac_usage *usage)
     const struct tenant *t = &c->tenant[tenant];
     *usage = t->usage;
     usage->suspended = t->suspended;
+    usage->frozen = t->frozen;
     bool held = c->backend == FX_BACKEND_LEASE ? !t->open : t->runnable_since == AC_NEVER;
     usage->running = t->wants && !held;
     usage->waiting = t->wants && held;

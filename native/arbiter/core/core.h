@@ -52,6 +52,7 @@ enum ac_kind {
     AC_GATE = 7,      /* tenant, value = 1 open, 0 closed */
     AC_WINDOW = 8,    /* tenant, value = microseconds of work that may be queued; 0 = no bound */
     AC_CHECK = 9,     /* handles[0]: what the card says its time slice is; ac_timeslice_seen, then ac_done */
+    AC_FREEZE = 10,   /* tenant, value = 1: none of its processes shall run, since it undoes its stops; 0: all may */
     AC_N_KINDS
 };
 struct ac_action {
@@ -65,7 +66,7 @@ struct ac_action {
 /* Figures of one tenant; counters only grow. */
 struct ac_usage {
     uint64_t held_ns, stopped_ns, borrowed_ns, wanted_ns, n_turns, n_stops, hostile;
-    bool running, waiting, suspended;
+    bool running, waiting, suspended, frozen;
     int n_groups;
 };
 struct ac_card_usage {

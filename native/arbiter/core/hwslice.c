@@ -166,8 +166,8 @@ bool ac_hwslice_step(struct ac_card *c, uint64_t now, struct ac_action *a)
     }
     decide(c, now);
     /* Resume before stopping, so that the card never waits for us; but a limit that is reached comes first. */
-    if (set_slice(c, now, true, a) || stop_or_resume(c, now, false, a) || stop_or_resume(c, now, true, a) ||
-        set_slice(c, now, false, a) || cut_short(c, a))
+    if (ac_freeze(c, true, a) || set_slice(c, now, true, a) || stop_or_resume(c, now, false, a) || stop_or_resume(c, now, true, a) ||
+        ac_freeze(c, false, a) || set_slice(c, now, false, a) || cut_short(c, a))
         return true;
     if (c->settled_at == AC_NEVER && c->primary >= 0) {
         c->settled_at = now;

@@ -35,6 +35,9 @@ struct tenant {
     uint64_t yielded_at;    /* our time at which it gave the card up; AC_NEVER: it did not */
     bool gappy;             /* others fill its turns */
     uint32_t turns_to_trial;
+    uint32_t n_defied;      /* stops that it undid, of late */
+    uint64_t defied_at;
+    bool frozen;            /* while it is stopped */
     bool woken;             /* it was idle for long: its turn is the next */
     int64_t slice_ns, over_ns; /* rotation: its time slice, and what its groups have beyond theirs each time */
     /* lease */
@@ -142,6 +145,7 @@ static inline int64_t tokens_high(const struct ac_card *c, const struct tenant *
 void ac_charge(struct ac_card *c, int tenant, uint64_t ns);
 void ac_accrue(struct ac_card *c, uint64_t now);
 void ac_sleeps(struct ac_card *c, struct tenant *t);
+void ac_level(const struct ac_card *c, struct tenant *t);
 void ac_wakes(struct ac_card *c, struct tenant *t);
 /* turns.c: order and length of turns, the same for both policies */
 int ac_pick(const struct ac_card *c);
@@ -175,6 +179,8 @@ bool ac_others_want(const struct ac_card *c, int than);
 /* watch.c: tenants that act against control */
 bool ac_check(struct ac_card *c, uint64_t now, struct ac_action *a);
 bool ac_checks(const struct ac_card *c);
+void ac_defied(struct ac_card *c, int tenant, uint64_t at);
+bool ac_freeze(struct ac_card *c, bool thaw, struct ac_action *a);
 /* look.c: when the log must be read again, and when there is something to do */
 void ac_plan_look(struct ac_card *c, uint64_t now);
 /* hwslice.c */

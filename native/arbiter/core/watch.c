@@ -4,6 +4,8 @@
  */
 #include "state.h"
 
+#define PATIENCE 3         /* stops undone, before its processes are frozen */
+#define FORGIVEN_NS (60000 * MS) /* after the last of them */
 #define CHECK_NS (40 * MS) /* so that a time slice that was changed is seen within 50 ms */
 
 /* A longer time slice harms somebody only while others use the card, too. */
@@ -29,6 +31,30 @@ bool ac_check(struct ac_card *c, uint64_t now, struct ac_action *a)
     }
     c->check_next = 0;
     c->check_at = now + CHECK_NS;
+    return false;
+}
+
+/* It runs although we stopped it: somebody undid that. */
+void ac_defied(struct ac_card *c, int tenant, uint64_t at)
+{
+    struct tenant *t = &c->tenant[tenant];
+    t->usage.hostile++;
+    t->n_defied = at < t->defied_at + FORGIVEN_NS ? t->n_defied + 1 : 1;
+    t->defied_at = at;
+}
+
+/* Stopped again each time; whoever does it again and again has its processes frozen while it is stopped. */
+bool ac_freeze(struct ac_card *c, bool thaw, struct ac_action *a)
+{
+    for (int i = 0; i < c->n_tenants; i++) {
+        struct tenant *t = &c->tenant[i];
+        bool want = t->used && t->n_groups && t->stop_want && t->n_defied >= PATIENCE && c->accrued_at < t->defied_at + FORGIVEN_NS;
+        if (!t->used || t->frozen == want || t->frozen != thaw)
+            continue;
+        t->frozen = want;
+        *a = (struct ac_action){.kind = AC_FREEZE, .tenant = i, .value = want};
+        return true;
+    }
     return false;
 }
 

@@ -27,7 +27,7 @@ struct io_tenant {
     char id[FX_TENANT_ID_BYTES]; /* "" = free */
     char dir[256], cgroup[256];
     uint32_t root_pid;
-    bool suspended, synced;
+    bool suspended, synced, frozen;
     int n_grants;
     struct io_grant grant[FX_MAX_DEVICES];
     struct fx_policy *policy;    /* mapped; NULL when there is no region */
@@ -114,6 +114,7 @@ bool demand_start(struct arbiter *a);
 void demand_watch(const struct arbiter *a); /* the set of tenants changed */
 /* processes.c */
 void processes_scan(struct arbiter *a, uint64_t now);
+void processes_freeze(struct arbiter *a, int tenant, bool frozen);
 void processes_gone(struct arbiter *a);
 void processes_of_tenant_gone(struct arbiter *a, int tenant);
 int process_tenant(const struct arbiter *a, uint32_t pid);

@@ -261,6 +261,13 @@ static int carry_out(struct arbiter *a, int at, const struct ac_action *action)
         return card->ops->preempt(card->cc, action->handles[0]);
     case AC_CHECK:
         return check(card, action->handles[0]);
+    case AC_FREEZE:
+        if (card->tenant[action->tenant] < 0)
+            return 0;
+        say("card %s: %s %s", card->uuid, a->tenant[card->tenant[action->tenant]].id,
+            action->value ? "undoes its stops: frozen while it is stopped" : "goes on");
+        processes_freeze(a, card->tenant[action->tenant], action->value != 0);
+        return 0;
     case AC_DISCOVER:
         discover(a, at, action->value);
         return 0;

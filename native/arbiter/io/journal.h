@@ -10,8 +10,9 @@
 #include "flexai_region.h"
 
 #define JOURNAL_MAGIC 0x4c4e524a58414c46ull
-#define JOURNAL_VERSION 1u
+#define JOURNAL_VERSION 2u
 #define JOURNAL_ENTRIES 1024
+#define JOURNAL_FROZEN 256
 
 struct journal_entry {
     uint32_t used; /* written last, cleared first */
@@ -19,6 +20,12 @@ struct journal_entry {
     uint64_t start_ticks;
     uint32_t context, handle;
     char uuid[FX_UUID_BYTES];
+};
+/* A process that is frozen while it is stopped: it undid its stops. */
+struct journal_frozen {
+    uint32_t used; /* written last, cleared first */
+    uint32_t pid;
+    uint64_t start_ticks;
 };
 struct journal {
     uint64_t magic;
@@ -29,11 +36,16 @@ struct journal {
     uint32_t n_used;
     uint32_t reserved[7];
     struct journal_entry entry[JOURNAL_ENTRIES];
+    struct journal_frozen frozen[JOURNAL_FROZEN];
 };
 
+uint64_t process_start_ticks(uint32_t pid); /* 0 = there is no such process */
 struct journal *journal_map(const char *run_dir, bool create);
 bool journal_add(struct journal *j, const char *uuid, const struct cc_group *group);
 void journal_remove(struct journal *j, const char *uuid, uint32_t handle);
+/* Freeze a process, and let it go on. False: there is no place to name it, or it is gone. */
+bool journal_freeze(struct journal *j, uint32_t pid, uint64_t start_ticks);
+void journal_thaw(struct journal *j, uint32_t pid);
 /* Resume everything that is named, through fresh attachments; what could not be resumed stays named. Returns how many
  * groups were resumed. */
 int journal_resume(struct journal *j, const struct cc_ops *ops);

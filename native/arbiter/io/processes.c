@@ -18,23 +18,6 @@
 #define FIRST_ASKED_NS (20 * MS)
 #define LAST_LOOK_NS (2000 * MS)
 
-static uint64_t start_ticks_of(uint32_t pid)
-{
-    char path[64], line[1024];
-    snprintf(path, sizeof path, "/proc/%u/stat", pid);
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return 0;
-    size_t n = fread(line, 1, sizeof line - 1, file);
-    fclose(file);
-    line[n] = 0;
-    const char *at = strrchr(line, ')');
-    uint64_t ticks = 0;
-    if (at)
-        sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %lu", &ticks);
-    return ticks;
-}
-
 int process_tenant(const struct arbiter *a, uint32_t pid)
 {
     for (int i = 0; i < a->n_processes; i++)
@@ -47,9 +30,25 @@ static void forget(struct arbiter *a, struct io_process *p)
 {
     for (int i = 0; i < FX_MAX_DEVICES; i++)
         card_process_gone(a, i, p->pid);
+    journal_thaw(a->journal, p->pid); /* if it is not gone but another's now */
     if (p->pidfd >= 0)
         close(p->pidfd); /* and out of the epoll set with it */
     p->pid = 0;
+}
+
+/* A tenant that undoes its stops does not run while it is stopped. */
+void processes_freeze(struct arbiter *a, int tenant, bool frozen)
+{
+    a->tenant[tenant].frozen = frozen;
+    for (int i = 0; i < a->n_processes; i++) {
+        const struct io_process *p = &a->process[i];
+        if (!p->pid || p->tenant != tenant)
+            continue;
+        if (!frozen)
+            journal_thaw(a->journal, p->pid);
+        else if (!journal_freeze(a->journal, p->pid, p->start_ticks))
+            say("%s: process %u cannot be frozen: the journal is full", a->tenant[tenant].id, p->pid);
+    }
 }
 
 static void look_for_groups(struct arbiter *a, struct io_process *p, uint64_t now)
@@ -100,7 +99,7 @@ static void found(struct arbiter *a, int tenant, uint32_t pid, uint64_t now)
         free = &a->process[a->n_processes++];
     if (!free)
         return;
-    *free = (struct io_process){.pid = pid, .start_ticks = start_ticks_of(pid), .tenant = tenant, .seen = true,
+    *free = (struct io_process){.pid = pid, .start_ticks = process_start_ticks(pid), .tenant = tenant, .seen = true,
                                 .look_wait_ns = FIRST_LOOK_NS / 2};
     free->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (free->pidfd < 0 && errno == ESRCH) {
@@ -111,6 +110,8 @@ static void found(struct arbiter *a, int tenant, uint32_t pid, uint64_t now)
         struct epoll_event event = {.events = EPOLLIN, .data.u64 = EVENT_PROCESS};
         epoll_ctl(a->epoll, EPOLL_CTL_ADD, free->pidfd, &event);
     }
+    if (a->tenant[tenant].frozen)
+        journal_freeze(a->journal, pid, free->start_ticks);
     look_for_groups(a, free, now);
 }
 

@@ -137,6 +137,7 @@ static void leave(struct arbiter *a, int tenant, struct io_grant *g)
         for (int i = 0; i < n_mine && result >= 0; i++)
             journal_remove(a->journal, card->uuid, mine[i]);
     }
+    processes_freeze(a, tenant, false);
     if (card->core)
         ac_tenant_gone(card->core, g->number);
     card->tenant[g->number] = -1;

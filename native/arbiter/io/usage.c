@@ -115,6 +115,7 @@ static void entry(const struct arbiter *a, int tenant, const struct io_grant *g,
     e->n_turns = u.n_turns;
     e->n_stops = u.n_stops;
     e->hostile = u.hostile;
+    e->frozen = now.frozen;
     e->compute_milli = g->asked.compute_milli;
     e->limit_milli = g->asked.limit_milli;
     e->tenant_class = g->asked.tenant_class;

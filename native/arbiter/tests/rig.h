@@ -125,6 +125,9 @@ static inline void rig_do(struct rig *r, const struct ac_action *a)
             rig_obey(r, a->tenant);
         }
         break;
+    case AC_FREEZE: /* what does not run cannot undo anything; its queued work would go on if it could */
+        r->frozen[a->tenant] = a->value != 0;
+        break;
     case AC_WINDOW:
     case AC_N_KINDS:
         break;

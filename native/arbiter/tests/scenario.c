@@ -5,7 +5,7 @@
  *   flood:I:KERNEL_US:DEPTH  step:I:KERNEL_US:HOST_US  burst:I:KERNEL_US:N:HOST_US  latency:I:KERNEL_US:PERIOD_US
  *   beside:I:KERNEL_US (a second context of tenant I's process)  outside:KERNEL_US (a program that is nobody's)
  *   put:I:REQUEST:LIMIT:CLASS  gone:I  suspend:I  resume:I  pause:I  go:I  kill:I  freeze:I (lease: drains never)
- *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)
+ *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)  xid:N  recover:0 (the card)
  *   widen:I:US (sets its own time slice)  watch:I (the card is asked for it)
  *   run:MS  mark  report (what happened since the mark: a line a tenant of this card; calls of all cards)
  */
@@ -79,11 +79,11 @@ static void report(void)
         sv_figures(rig.program[i], &is);
         ac_usage(rig.card, i, &u);
         printf("tenant %d held %.4f work %.4f counted %.4f worst %.4f p50_ms %.3f p99_ms %.3f turns %llu stops %llu "
-               "hostile %llu\n", i,
+               "hostile %llu frozen %d\n", i,
                100 * (double)(is.held_ns - was[i].held_ns) / wall, 100 * (double)(is.work_ns - was[i].work_ns) / wall,
                100 * (double)(u.held_ns - usage_was[i].held_ns) / wall, worst_second(i), (double)is.p50_ns / 1e6, (double)is.p99_ns / 1e6,
                (unsigned long long)(u.n_turns - usage_was[i].n_turns), (unsigned long long)(u.n_stops - usage_was[i].n_stops),
-               (unsigned long long)u.hostile);
+               (unsigned long long)u.hostile, rig.backend == FX_BACKEND_HWSLICE && u.frozen);
     }
     ac_card_usage(rig.card, &card);
     uint64_t n_calls[AC_N_KINDS], ns[AC_N_KINDS], all = 0;
@@ -121,7 +121,7 @@ static bool carry_out(const char *word)
     if (sscanf(word, "%15[a-z]:%u:%u:%u:%u", name, &i, &a, &b, &c) < 1)
         return false;
     bool numbered = strcmp(name, "run") && strcmp(name, "outside") && strcmp(name, "fail") && strcmp(name, "lose") &&
-                    strcmp(name, "card");
+                    strcmp(name, "card") && strcmp(name, "xid");
     if (numbered && i >= RIG_TENANTS)
         return false;
     int t = (int)i;
@@ -157,10 +157,16 @@ static bool carry_out(const char *word)
         rig.fail_every = i;
     else if (!strcmp(name, "lose"))
         sm_inject_log_loss(sv_model(rig.world), here, i);
+    else if (!strcmp(name, "xid"))
+        sm_card_fail(sv_model(rig.world), here, i);
+    else if (!strcmp(name, "recover"))
+        sm_card_recover(sv_model(rig.world), here);
     else if (!strcmp(name, "shuffle"))
         rig.shuffle = true;
-    else if (!strcmp(name, "undo"))
-        cc_virtual.stop(rig.cc, contexts, 1, 0);
+    else if (!strcmp(name, "undo")) {
+        if (!rig.frozen[t])
+            cc_virtual.stop(rig.cc, contexts, 1, 0);
+    }
     else if (!strcmp(name, "widen"))
         cc_virtual.set_timeslice(rig.cc, contexts[0], a);
     else if (!strcmp(name, "watch")) {

@@ -38,6 +38,7 @@ static int usage(void)
                     "  refuse CALL ERRNO N       the next N control calls fail: timeslice stop resume preempt flush\n"
                     "                            park unpark\n"
                     "  place CARD BYTES PID      host memory of a program lands on the card, in nobody's account (HMM)\n"
+                    "  undo CARD PID             a program resumes itself, as the real driver lets it\n"
                     "  lose-log CARD N           the next N records of the context-switch log are dropped\n");
     return 2;
 }

@@ -103,19 +103,36 @@ static bool read_order(int n, char **words, struct sc_request *r)
     return r->op != 0;
 }
 
+/* All contexts of a program on a card are resumed, whoever stopped them. */
+static int undo(int connection, uint64_t card, uint64_t pid)
+{
+    struct cc_group groups[64];
+    struct sc_reply reply;
+    struct sc_request find = {.op = SC_DISCOVER, .a = (int32_t)card, .b = (int32_t)pid};
+    if (ask(connection, &find, &reply, groups, sizeof groups))
+        return 1;
+    struct sc_request r = {.op = SC_RESUME, .a = (int32_t)card};
+    for (uint32_t i = 0; i < (uint32_t)reply.a && i < 64; i++)
+        r.context[r.n_contexts++] = groups[i].handle;
+    return r.n_contexts && ask(connection, &r, &reply, NULL, 0) ? 1 : 0;
+}
+
 int order(const char *socket, int n, char **words)
 {
     struct sc_request r = {0};
     struct sc_reply reply;
     bool shows = n == 1 && !strcmp(words[0], "show");
-    if (!shows && !read_order(n, words, &r))
+    uint64_t card = 0, pid = 0;
+    bool undoes = n == 3 && !strcmp(words[0], "undo") && number(words[1], &card) && card < SM_MAX_CARDS &&
+                  number(words[2], &pid) && pid <= INT32_MAX;
+    if (!shows && !undoes && !read_order(n, words, &r))
         return 2;
     int connection = sc_connect(socket);
     if (connection < 0) {
         fprintf(stderr, "flexai-simcard: %s: %s\n", socket, strerror(-connection));
         return 1;
     }
-    int status = shows ? show(connection) : ask(connection, &r, &reply, NULL, 0) ? 1 : 0;
+    int status = shows ? show(connection) : undoes ? undo(connection, card, pid) : ask(connection, &r, &reply, NULL, 0) ? 1 : 0;
     close(connection);
     return status;
 }

@@ -19,6 +19,7 @@ class TenantUsage:
     state: int
     n_processes: int
     hostile: int
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)

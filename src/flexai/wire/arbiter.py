@@ -19,7 +19,7 @@ _GRANT = struct.Struct("<64sQIIII")
 _REPLY = struct.Struct("<IIIIQ232s")
 _USAGE_HEAD = struct.Struct("<QIIIIQII24x")
 _USAGE_DEVICE = struct.Struct("<64sIIQQQQ128s32x")
-_USAGE_ENTRY = struct.Struct("<64s64sQQQQQQIIIIIIQ32x")
+_USAGE_ENTRY = struct.Struct("<64s64sQQQQQQIIIIIIQI28x")
 
 MESSAGE_BYTES = 608 + 88 * MAX_DEVICES
 REPLY_BYTES = _REPLY.size
@@ -137,6 +137,7 @@ class UsageEntry:
     n_processes: int
     n_groups: int
     hostile: int
+    frozen: int
 
 
 @dataclass(frozen=True, slots=True)

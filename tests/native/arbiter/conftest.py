@@ -76,7 +76,7 @@ class Node:
     def __init__(self, folder, cards):
         self.run_dir = Path(folder)
         self.socket = self.run_dir / "simcard.sock"
-        self.programs = []
+        self.programs, self.sessions = [], []
         self.kinds = cards
         self.start_simcard()
         self.regions = RegionFiles(self.run_dir / "tenants")
@@ -142,6 +142,15 @@ class Node:
         self.programs.append(process)
         return process
 
+    def run_shell(self, script):
+        """A tenant of several processes; all of them end with the node."""
+        env = dict(os.environ, FLEXAI_SIMCARD=str(self.socket), LD_LIBRARY_PATH=str(SIMCARD_LIBRARIES))
+        out = subprocess.DEVNULL
+        process = subprocess.Popen(["sh", "-c", script], env=env, stdout=out, stderr=out, start_new_session=True)
+        self.programs.append(process)
+        self.sessions.append(process.pid)
+        return process
+
     def put(self, name, process, request, limit=1000, tenant_class=TenantClass.GUARANTEED, card=0):
         """Tell the arbiter of a tenant whose first process this is."""
         return self.agent.send(self.put_message(name, process, request, limit, tenant_class, card))
@@ -181,6 +190,9 @@ class Node:
     def close(self):
         if self.agent is not None:
             self.agent.line.close()
+        for session in self.sessions:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(session, signal.SIGKILL)
         for process in reversed(self.programs):
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGCONT)

@@ -4,13 +4,20 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
+import flexai_native
 import pytest
 
 from flexai.model import TenantClass
 from flexai.wire import arbiter
 
 LEASE, HWSLICE = 1, 2
+
+
+def state(pid):
+    """Of a process, as ``ps`` says it: T is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
 def shimmed(node, name, request, *arguments, **terms):
@@ -160,6 +167,38 @@ def test_a_new_arbiter_resumes_what_the_last_one_had_stopped(make_node):
     assert "resumed 1 groups" in node.log()
 
 
+def test_a_program_that_resumes_itself_is_frozen_and_goes_on_when_it_may(make_node):
+    node = make_node()
+    undo = f"{flexai_native.program('flexai-simcard')} --socket {node.socket} undo 0"
+    flood = f"{flexai_native.program('flexai-workload')} flood"
+    one = node.run_shell(f"{flood} & while :; do {undo} $!; sleep 0.02; done")
+    node.put("one", one, 500)
+    node.eventually(lambda: node.usage().tenants and node.usage().tenants[0].held_ns > 0)
+    node.agent.ask(arbiter.Op.SUSPEND, tenant="one")
+    node.eventually(lambda: node.usage().tenants[0].frozen)
+    assert node.usage().tenants[0].hostile >= 3
+    assert state(one.pid) == "T"
+    assert node.shares(0.5)["one"] < 1
+    node.agent.ask(arbiter.Op.RESUME, tenant="one")
+    node.eventually(lambda: not node.usage().tenants[0].frozen)
+    node.eventually(lambda: state(one.pid) != "T")
+    assert node.eventually(lambda: node.shares(0.3)["one"] > 80)
+
+
+def test_what_was_frozen_goes_on_when_the_arbiter_is_killed(make_node):
+    node = make_node()
+    node.start_guardian()
+    undo = f"{flexai_native.program('flexai-simcard')} --socket {node.socket} undo 0"
+    flood = f"{flexai_native.program('flexai-workload')} flood"
+    one = node.run_shell(f"{flood} & while :; do {undo} $!; sleep 0.02; done")
+    node.put("one", one, 500)
+    node.eventually(lambda: node.usage().tenants and node.usage().tenants[0].held_ns > 0)
+    node.agent.ask(arbiter.Op.SUSPEND, tenant="one")
+    node.eventually(lambda: state(one.pid) == "T")
+    node.arbiter.kill()
+    node.eventually(lambda: state(one.pid) != "T")
+
+
 def test_malformed_messages_are_refused_and_change_nothing(make_node):
     node = make_node()
     good = arbiter.message(arbiter.Op.HELLO, 1)
@@ -216,8 +255,12 @@ def test_one_thread_holds_the_shares_of_four_cards(make_node):
             tenant = f"{name}{card}"
             node.put(tenant, node.run(tenant, "flood", "--device", card, "--kernel-us", 4000), share, card=card)
     node.shares(0.7)
-    shares = node.shares(2)
-    assert all(abs(shares[f"a{card}"] - 30) < 4 for card in range(4)), shares
+
+    def all_near():
+        shares = node.shares(2)
+        return all(abs(shares[f"a{card}"] - 30) < 4 for card in range(4))
+
+    node.eventually(all_near, 12)  # eight programs on a busy machine: some do not keep their queues full
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ class UsageFile:
             tuple(
                 TenantUsage(
                     e.tenant, e.uuid, e.held_ns, e.stopped_ns, e.borrowed_ns, e.wanted_ns, e.n_turns, e.n_stops,
-                    e.state, e.n_processes, e.hostile,
+                    e.state, e.n_processes, e.hostile, bool(e.frozen),
                 )
                 for e in table.entries
             ),

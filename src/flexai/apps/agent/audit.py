@@ -26,6 +26,8 @@ _MEMORY_STEP_BYTES = 64 << 20
 _COMPUTE_STEP_MILLI = 50
 _IDLE_GRACE_MS = 10_000
 _BARE_ROUNDS = 5  # a shim says hello as its process first touches the driver, and again soon after an agent came back
+_HOSTILE_ENDS = 20
+"""Acts against the arbiter after which a member is ended: stopping it again, and freezing it, were no help."""
 _SIGTERM = 15
 _HELD_BACK_MILLI = 200
 
@@ -52,6 +54,7 @@ class Audit:
         self._untold: deque[dict[str, Any]] = deque(maxlen=1000)
         self._bare: dict[tuple[int, str], int] = {}
         self._told_bare: set[tuple[int, str]] = set()
+        self._hostile: dict[tuple[str, str], int] = {}
         self._idle_since: dict[Key, tuple[int, float]] = {}
 
     async def run(self) -> None:
@@ -69,6 +72,7 @@ class Audit:
         if rounds % _HEALTH_EVERY == 0:
             self._look_at_health()
         await self._look_at_memory()
+        await self._look_for_hostile()
         await self._look_for_idle()
         if rounds % _REAP_EVERY == 0:
             for key, tenant in list(self._node.machine.tenants.items()):
@@ -196,6 +200,26 @@ class Audit:
             self._node.parts.news.say(
                 "foreign", uuid=uuid, memory_bytes=memory_bytes, compute_milli=compute_milli, pids=pids[:64]
             )
+
+    async def _look_for_hostile(self) -> None:
+        """Tell of members that act against the arbiter, and end those that go on when they have been stopped again."""
+        if self.last is None:
+            return
+        for row in self.last.tenants:
+            tenant, place = self._node.by_name(row.tenant), (row.tenant, row.uuid)
+            new = row.hostile - self._hostile.get(place, 0)
+            if tenant is None or not new:
+                continue
+            self._hostile[place] = row.hostile
+            why = f"undid {row.hostile} acts of the arbiter: it resumed itself or changed its time slice"
+            action = "kill" if row.hostile >= _HOSTILE_ENDS and not tenant.stopping else "stopped again"
+            log.warning("%s on %s %s; %s", tenant.name, row.uuid, why, "frozen" if row.frozen else action)
+            self._node.parts.news.say(
+                "hostile", job_id=tenant.job_id, member=tenant.member, uuid=row.uuid, acts=row.hostile,
+                frozen=row.frozen, action=action,
+            )  # fmt: skip
+            if action == "kill":
+                await self._end(tenant, why)
 
     async def _look_for_idle(self) -> None:
         """End members that did not use their cards for as long as they were given."""

@@ -81,6 +81,9 @@ class AgentLink:
             case "no_shim":
                 body = {name: message.get(name) for name in ("member", "pid", "says")}
                 self._core.note(str(message["job_id"]), "NoShim", body)
+            case "hostile":
+                body = {name: message.get(name) for name in ("member", "uuid", "acts", "frozen", "action")}
+                self._core.note(str(message["job_id"]), "Hostile", body)
             case "adrift":
                 self._adrift(message)
             case other:
