@@ -137,3 +137,69 @@ def test_a_cancelled_job_is_gone_even_when_it_was_paused(pair):
 def test_a_time_limit_ends_a_job_and_says_so(pair):
     view = pair.ends(pair.submit("sleep 1000", time_limit_ms=300))
     assert (view["state"], view["cause"]) == ("failed", "time limit")
+
+
+STUBBORN = "echo start $FLEXAI_RESTARTS; trap '' TERM; while :; do sleep 0.05; done"
+OBEDIENT = "echo start $FLEXAI_RESTARTS; trap 'exit 143' TERM; while :; do sleep 0.05; done"
+
+
+def evicting(pair, script, **fields):
+    """A job that is being stopped for another one; ids of both."""
+    low = pair.submit(script, n_devices=2, **fields)
+    pair.until(lambda: pair.runs(low) and pair.output(low))
+    high = pair.submit("true", priority=5)
+    pair.until(lambda: pair.get(f"/v1/jobs/{low}")["state"] != "running")
+    return low, high
+
+
+def starts(pair, job_id):
+    return [line for line in pair.output(job_id).splitlines() if line.startswith("start")]
+
+
+def test_an_eviction_goes_on_when_the_agent_dies_in_its_grace(pair):
+    low, high = evicting(pair, STUBBORN, grace_ms=1500)
+    pair.kill("agent")
+    pair.start("agent")
+    assert pair.ends(high)["exit_code"] == 0
+    pair.until(lambda: starts(pair, low) == ["start 0", "start 1"])
+    pair.post(f"/v1/jobs/{low}/cancel")
+    assert pair.ends(low)["state"] == "cancelled"
+
+
+def test_what_was_evicted_while_the_pool_was_dead_is_queued_again_in_its_place(pair):
+    low, high = evicting(pair, OBEDIENT)
+    pair.kill("pool")
+    pair.start("pool")
+    pair.until(pair.connected)
+    later = pair.submit("true", n_devices=2)
+    assert pair.ends(high)["exit_code"] == 0
+    pair.until(lambda: pair.runs(low) and len(starts(pair, low)) > 1)
+    assert pair.get(f"/v1/jobs/{later}")["state"] == "queued"
+    pair.post(f"/v1/jobs/{low}/cancel")
+    assert pair.ends(later)["exit_code"] == 0
+    causes = [line["cause"] for line in pair.get(f"/v1/jobs/{low}/history")["items"] if line["kind"] == "Evict"]
+    # The new process does not know for whom it was: the large job may begin once more, and give way again.
+    assert {*causes[:-1]} == {f"preempted for job {high} of queue default"}
+    assert causes[-1] == "cancelled"
+
+
+@pytest.mark.slow
+def test_a_drained_card_is_left_by_what_runs_there_which_starts_on_another(pair):
+    job_id = pair.submit(OBEDIENT, compute_milli=500, memory_bytes=1 << 30)
+    pair.until(lambda: pair.runs(job_id) and pair.output(job_id))
+    before = pair.get(f"/v1/jobs/{job_id}")["grants"][0]["device"]
+    pair.post(f"/v1/devices/{before}/cordon")
+    assert pair.runs(job_id)
+    pair.post(f"/v1/devices/{before}/drain")
+    pair.until(lambda: starts(pair, job_id) == ["start 0", "start 1"])
+    assert pair.get(f"/v1/jobs/{job_id}")["grants"][0]["device"] != before
+    pair.post(f"/v1/jobs/{job_id}/cancel")
+    pair.ends(job_id)
+
+
+@pytest.mark.slow
+def test_a_gang_of_which_a_member_fails_holds_nothing_more(pair):
+    gang = pair.submit("[ $FLEXAI_MEMBER = 0 ] || { sleep 0.3; exit 7; }; sleep 600", n_members=2)
+    view = pair.ends(gang)
+    assert (view["state"], view["exit_code"], view["grants"]) == ("failed", 7, [])
+    assert pair.ends(pair.submit("true", n_devices=2))["exit_code"] == 0
