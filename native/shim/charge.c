@@ -63,10 +63,10 @@ bool fx_take_hard(int card, uint64_t bytes)
     return fx_take(card, bytes);
 }
 
-void fx_estimates_settle(int card)
+void fx_estimates_settle(int card, uint32_t ours)
 {
     if (__atomic_load_n(&estimated[card], __ATOMIC_SEQ_CST))
-        fx_measure_twice();
+        fx_measure_twice(ours);
 }
 
 bool fx_expect(int card, uint64_t bytes)

@@ -48,8 +48,8 @@ void fx_pause(bool paused);
 /* Charge for what takes memory that only the driver's ledger tells (code, stacks, buffers): an estimate before it is asked,
  * put right when it is measured. False = answer CUDA_ERROR_OUT_OF_MEMORY. */
 bool fx_expect(int card, uint64_t bytes);
-/* Measure now, if some of a card's charge is an estimate. From within an allocation, before the driver is asked. */
-void fx_estimates_settle(int card);
+/* Measure now, if some of a card's charge is an estimate; `ours` as for fx_measure_twice. */
+void fx_estimates_settle(int card, uint32_t ours);
 void fx_expect_failed(int card, uint64_t bytes);
 /* A charge whose end nobody will tell us: what is too much is given back when it is measured. */
 void fx_extra_add(int card, uint64_t bytes);

@@ -97,11 +97,11 @@ void fx_measure(uint32_t host_pid)
     pthread_mutex_unlock(&lock);
 }
 
-void fx_measure_twice(void)
+void fx_measure_twice(uint32_t ours)
 {
     pthread_mutex_lock(&lock);
     for (int i = 0; i < 2; i++)
-        measure(fx_host_pid(), 1);
+        measure(fx_host_pid(), ours);
     pthread_mutex_unlock(&lock);
 }
 

@@ -9,7 +9,8 @@
 void fx_measure(uint32_t host_pid);
 /* Once now, for what a context took: the bytes by which the charge of a card grew; they are the caller's to refund. */
 uint64_t fx_measure_now(int card);
-/* From within an allocation that has not asked the driver yet: a decrease counts at once. */
-void fx_measure_twice(void);
+/* Now, so that a decrease counts at once. `ours`: allocations under way that are the caller's, which has not asked the driver
+ * for them yet. */
+void fx_measure_twice(uint32_t ours);
 void fx_measure_forget(void);
 #endif

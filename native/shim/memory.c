@@ -256,6 +256,7 @@ CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes)
     CUresult rc = FX_REAL(cuMemGetInfo_v2, CUresult (*)(size_t *, size_t *))(free_bytes, total_bytes);
     int card = rc == CUDA_SUCCESS ? fx_current_card() : -1;
     if (card >= 0) {
+        fx_estimates_settle(card, 0);
         uint64_t cap = fx_cap(card);
         uint64_t charged = __atomic_load_n(&fx.region.ledger->charged_bytes[card], __ATOMIC_SEQ_CST);
         *free_bytes = least(*free_bytes, cap > charged ? cap - charged : 0);
@@ -269,6 +270,7 @@ CUresult cuMemGetInfo(unsigned *free_bytes, unsigned *total_bytes)
     CUresult rc = FX_REAL(cuMemGetInfo, CUresult (*)(unsigned *, unsigned *))(free_bytes, total_bytes);
     int card = rc == CUDA_SUCCESS ? fx_current_card() : -1;
     if (card >= 0) {
+        fx_estimates_settle(card, 0);
         uint64_t cap = fx_cap(card);
         uint64_t charged = __atomic_load_n(&fx.region.ledger->charged_bytes[card], __ATOMIC_SEQ_CST);
         *free_bytes = (unsigned)least(*free_bytes, cap > charged ? cap - charged : 0);

@@ -7,6 +7,7 @@
 #include "glibc.h"
 #include "pools.h"
 #include "charge.h"
+#include "measure.h"
 #include "shared.h"
 
 FX_EXPORT CUresult cuMemAllocAsync(CUdeviceptr *at, size_t bytes, CUstream stream);
@@ -94,7 +95,8 @@ void fx_pools_squeeze(int card)
         FX_REAL(cuCtxSynchronize, CUresult (*)(void))();
     trim(card);
     fx_shared_settle();
-    fx_estimates_settle(card);
+    if (fx_extra(card))
+        fx_measure_twice(1);
 }
 
 /* Charge the growth of a pool before an allocation; the lock is held. */

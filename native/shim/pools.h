@@ -6,7 +6,7 @@
  * was given back. */
 bool fx_pools_settle(int card);
 /* Before a refusal stands: wait for what is queued (unless something is being captured), have pools and graphs give back
- * what nothing uses, and put right what was estimated. */
+ * what nothing uses, and measure what only the driver knows of. */
 void fx_pools_squeeze(int card);
 bool fx_graphs_settle(int card); /* under the table's lock */
 void fx_graphs_trim(int card);

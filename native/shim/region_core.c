@@ -207,10 +207,12 @@ static void slot_wipe(struct fx_slot *slot)
 
 int fx_importer(struct fx_ledger *ledger, uint32_t but)
 {
+    int best = -1;
     for (int i = 0; i < FX_MAX_SLOTS; i++)
-        if ((uint32_t)i != but && LOAD(ledger->slot[i].pid) && LOAD(ledger->slot[i].n_imports))
-            return i;
-    return -1;
+        if ((uint32_t)i != but && LOAD(ledger->slot[i].pid) && LOAD(ledger->slot[i].n_imports) &&
+            (best < 0 || LOAD(ledger->slot[i].heartbeat_ns) > LOAD(ledger->slot[best].heartbeat_ns)))
+            best = i; /* the latest sign of life: it may be that one of them is dead as well */
+    return best;
 }
 
 int fx_slot_take(struct fx_ledger *ledger, uint32_t pid, uint64_t start_ticks, uint32_t pid_ns, uint64_t now_ns)

@@ -1,6 +1,8 @@
 """The audit of device memory on simulated cards: who got past its cap is named with the path, and dealt with."""
 
 import json
+import os
+import signal
 import subprocess
 
 import flexai_native
@@ -84,3 +86,34 @@ def test_a_program_that_left_the_shim_behind_is_told_of_once_though_it_stays_wit
     assert event["pid"] > 0
     assert "without the shim" in event["says"]
     assert [e["job_id"] for e in rig.client.events if e["event"] == "no_shim"] == ["bare"]
+
+
+def test_a_tenant_that_spoils_its_own_region_hurts_nobody_else(simulated):
+    rig, (first, _), order = simulated
+    held = (str(WORKLOAD), "flood", "--memory", str(GIB // 2), "--seconds", "60")
+    for job_id in ("good", "cut", "noise"):
+        rig.submit(job_id, *held, prepare={"grants": [grant(job_id, first)]})
+
+    def on_the_card():
+        return {row["pid"] for row in json.loads(order("show").stdout.splitlines()[0])["processes"]}
+
+    wait_for(lambda: len(on_the_card()) == 3)
+    (rig.run / "tenants" / "cut.0" / "ledger").write_bytes(b"")  # its own program dies of it: SIGBUS
+    with (rig.run / "tenants" / "noise.0" / "ledger").open("r+b") as ledger:
+        ledger.write(os.urandom(64 << 10))
+    assert rig.in_state("cut", "finished")["signal"] == signal.SIGBUS
+
+    def used(job_id):
+        return next(row["used_bytes"] for row in rig.client.call("usage")["tenants"] if row["job_id"] == job_id)
+
+    # By the driver's word, whatever a ledger says.
+    wait_for(lambda: all(used(job_id) >= GIB // 2 for job_id in ("good", "noise")))
+    assert rig.tenant("good")["state"] == "running"
+    for job_id in ("cut", "noise"):
+        if rig.tenant(job_id)["state"] == "running":
+            rig.client.call("signal", job_id=job_id, member=0, signal=signal.SIGKILL, grace_ms=1)
+        rig.in_state(job_id, "finished")
+        rig.client.call("unprepare", job_id=job_id, member=0)
+    rig.submit("next", *held, prepare={"grants": [grant("next", first)]})
+    wait_for(lambda: len(on_the_card()) == 2)
+    assert rig.process.poll() is None

@@ -120,7 +120,7 @@ def test_code_and_buffers_are_charged_before_the_driver_is_asked(card, take, mib
 EXPORT = (
     "import json, os\nh = (ctypes.c_char * 64)(); at = alloc(1000 * MIB)\n"
     "check(cuda.cuIpcGetMemHandle(h, c_uint64(at)))\n"
-    "print(bytes(h).hex(), flush=True)\n"
+    "check(cuda.cuMemcpyHtoD_v2(c_uint64(at), b'flex', c_size_t(4))); print(bytes(h).hex(), flush=True)\n"
 )
 IMPORT = (
     "class H(ctypes.Structure): _fields_ = [('x', ctypes.c_char * 64)]\n"
@@ -131,9 +131,7 @@ IMPORT = (
 
 
 def test_memory_shared_by_two_is_paid_for_once_and_until_the_last_has_let_go(card):
-    maker = card.start(
-        f"{EXPORT}check(cuda.cuMemcpyHtoD_v2(c_uint64(at), b'flex', c_size_t(4)))\ninput(); free(at); input()"
-    )
+    maker = card.start(f"{EXPORT}input(); free(at); input()")
     user = card.start(f"{IMPORT}check(cuda.cuIpcCloseMemHandle(at)); print('closed', flush=True); input()")
     user.stdin.write(maker.stdout.readline())
     user.stdin.flush()
