@@ -305,3 +305,43 @@ def test_the_libraries_need_no_more_than_libc(cards):
     del cards
     for name in ("libcuda.so.1", "libnvidia-ml.so.1"):
         ctypes.CDLL(str(LIBRARIES / name))
+
+
+def test_nvml_finds_the_cards_again_when_their_daemon_was_started_anew(tmp_path):
+    socket, answers = tmp_path / "s", []
+    code = (
+        "import sys, pynvml as n; n.nvmlInit(); card = n.nvmlDeviceGetHandleByIndex(0)\n"
+        "for _ in sys.stdin:\n"
+        "    try: print(n.nvmlDeviceGetMemoryInfo(card).used, flush=True)\n"
+        "    except n.NVMLError as error: print(error, flush=True)\n"
+    )
+
+    def daemon():
+        argv = [flexai_native.program("flexai-simcard"), "--socket", socket, "--cards", "h200:1"]
+        started = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        started.stdout.readline()
+        return started
+
+    def kill(one):
+        one.kill()
+        one.wait()
+        one.stdout.close()
+
+    def ask():
+        asker.stdin.write("\n")
+        asker.stdin.flush()
+        answers.append(asker.stdout.readline().strip().isdigit())
+
+    first = daemon()
+    env = dict(os.environ, FLEXAI_SIMCARD=str(socket), LD_LIBRARY_PATH=str(LIBRARIES))
+    asker = subprocess.Popen(
+        [sys.executable, "-c", code], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    ask()
+    kill(first)
+    ask()
+    second = daemon()
+    ask()
+    kill(second)
+    asker.communicate(timeout=20)
+    assert answers == [True, False, True]

@@ -35,6 +35,11 @@ static int ask(struct sc_request *r, struct sc_reply *reply, void *payload, size
         owner = getpid();
     }
     int error = connection < 0 ? -ENODEV : sc_ask(connection, r, reply, payload, room, NULL);
+    if (error == -EPIPE || (error == -ENODEV && n_inits)) { /* the cards' daemon was started anew: same cards, empty */
+        close(connection);
+        connection = sc_connect(NULL);
+        error = connection < 0 ? -ENODEV : sc_ask(connection, r, reply, payload, room, NULL);
+    }
     pthread_mutex_unlock(&lock);
     return error;
 }
