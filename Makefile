@@ -99,7 +99,7 @@ card-slicing:  ## one PART of the slicing benchmark, as PART=2/3, into OUT (unde
 	@mkdir -p $(OUT)
 	@timeout 580 $(CARD_BIN)/flexai bench slicing --part $(PART) --within 520 --keep $(OUT)
 
-card-rest:  ## demo, contract suite, tests of the real card and what the pool's rows say there, into OUT (under 9 minutes)
+card-rest:  ## contract suite, tests of the real card and the demo on it, into OUT (under 8 minutes)
 	@mkdir -p $(OUT)
 	@failed=0; \
 	FLEXAI_CONTRACT_OUT=$(abspath $(OUT))/contract-nvidia.json timeout 120 $(CARD_BIN)/python -m pytest -q -m gpu \

@@ -30,6 +30,7 @@ AT_MOST = {
     "idle -> neighbour at 95 % of full speed, p50": 50, "driver lock time": 25, "arbiter CPU, busy": 25,
     "arbiter CPU, idle": 2, "shim, added per launch": 300, "shim, added to a process start": 60,
     "park and wake: programs that do not go on": 0,
+    "park": 30, "wake": 30,
 }  # fmt: skip
 AT_LEAST = {"sum of work": 80, "cap obtainable": 99, "batch keeps of what is left": 50}
 NOT_HERE = {"shares-torch", "shares-torch-bare"}

@@ -52,7 +52,7 @@ class Row:
     Attributes:
         name: what was measured.
         conditions: under which conditions, in words.
-        got: the figure; NaN when it could not be had (``note`` says why).
+        got: the figure; NaN when it could not be had (``note`` says why), infinite when it never came to be.
         samples: what the figure was made of, for plots and doubts.
         stretch: what would be better still.
         void: why the figure is not judged although it has a goal, as a solo rate that drifted; empty when it is.
@@ -92,7 +92,7 @@ class Row:
             "name": self.name,
             "conditions": self.conditions,
             "goal": None if self.goal is None else str(self.goal),
-            "got": None if math.isnan(self.got) else self.got,
+            "got": self.got if math.isfinite(self.got) else None,
             "unit": self.unit,
             "met": self.met,
             "stretch": None if self.stretch is None else str(self.stretch),
