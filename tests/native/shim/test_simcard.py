@@ -45,6 +45,7 @@ def run_fuzz(card: Card, seeds, steps: int, kills: int = 0, preload: str = "") -
     workers = [begin(seed, steps) for seed in seeds]
     for worker in workers:
         assert worker.stdout.readline() == "up\n"  # a late one would find no room for its context
+    for worker in workers:
         worker.stdin.write("go\n")
         worker.stdin.flush()
     chance = random.Random(0)
