@@ -7,6 +7,7 @@ from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Evict, SetJobState, Start
 from flexai.scheduling.events import (
     DeviceChanged,
+    GrantsFound,
     JobCancelled,
     JobSubmitted,
     MemberFinished,
@@ -297,6 +298,15 @@ def test_an_elastic_job_is_evicted_whole_when_shrinking_it_does_not_suffice():
         commands += scheduler.step(MemberFinished(1001, "elastic", index, 143))
     assert [name for name, _ in starts(commands)] == ["mine"] * 3
     assert scheduler.reason_for("elastic").code == "GangIncomplete"
+
+
+def test_an_elastic_job_found_after_a_restart_grows_by_the_members_that_waited():
+    scheduler = pool(node("n0", 3))
+    submit(scheduler, job("elastic", 1, n_members=3, min_member=1))
+    record = scheduler.state.jobs["elastic"]
+    again = pool()
+    again.step(GrantsFound(2, record.job, record.members[0].grants, waiting=(2,)))
+    assert starts(again.step(NodePut(3, node("n0", 3)))) == [("elastic", 2)]
 
 
 def test_a_gang_of_which_too_few_members_are_left_stops_and_one_of_which_enough_are_goes_on():

@@ -135,7 +135,8 @@ class MemberFinished:
 class GrantsFound:
     """After a restart: these grants exist on the nodes and are held; they are truth, not wishes.
 
-    ``evicted`` names the members that were being stopped to be queued again. A job that its user gave up before the
+    ``evicted`` names the members that were being stopped to be queued again, ``waiting`` those that had not started or
+    were to start again: an elastic job grows by them. A job that its user gave up before the
     restart is given up again (``JobCancelled``) after this.
     """
 
@@ -143,6 +144,7 @@ class GrantsFound:
     job: Job
     grants: tuple[Grant, ...]
     evicted: tuple[int, ...] = ()
+    waiting: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ def found(state: State, event: GrantsFound) -> None:
     record = new_record(state, job)
     for index in (index for index in event.evicted if 0 <= index < len(record.members)):
         record.members[index].evicting = record.members[index].requeue = True
+    waiting = {*event.waiting}
+    for index, member in enumerate(record.members):
+        member.state = MemberState.WAITING if index in waiting else MemberState.FINISHED
     record.state, record.started_at_ms = JobState.RUNNING, state.now_ms
     state.note_running(record, runs=True)
     if all(grant.node in state.books.row_of and grant.device in state.books.place_of for grant in grants):
@@ -41,7 +44,6 @@ def take_found(state: State, record: JobRecord, grants: list[Grant]) -> None:
     for index, member in enumerate(record.members):
         held = by_member.get(index)
         if not held:
-            member.state = MemberState.FINISHED
             continue
         places = [state.books.place_of[grant.device] for grant in held]
         shape = record.shape
@@ -59,3 +61,5 @@ def take_found(state: State, record: JobRecord, grants: list[Grant]) -> None:
         if member.evicting:
             state.stopping[record.job.id, index] = None
     state.run_times.started(record.burst, record.job.id, state.now_ms)
+    if record.n_to_start and record.is_placed:
+        state.wait(record)

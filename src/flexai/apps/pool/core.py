@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from flexai.adapters.sqlite import Entry, Journal, Statement, StoreError, rows
 from flexai.apps.pool.book import Book, JobRecord
 from flexai.apps.pool.transitions import Outcome, Transitions
-from flexai.model import DeviceHealth, JobState, PendingReason, Queue, Reason
+from flexai.model import DeviceHealth, JobState, MemberState, PendingReason, Queue, Reason
 from flexai.scheduling import Blocker
 from flexai.scheduling.commands import Command, SetJobState
 from flexai.scheduling.events import (
@@ -352,7 +352,12 @@ def _found(now_ms: int, record: JobRecord) -> list[Event]:
     grants = tuple(grant for member in record.members for grant in member.grants)
     stops = {number: member.stop for number, member in enumerate(record.members) if member.grants and member.stop}
     evicted = tuple(number for number, stop in stops.items() if stop.requeue)
-    found = GrantsFound(now_ms, record.job, grants, evicted)
+    waiting = tuple(
+        number
+        for number, member in enumerate(record.members)
+        if not member.grants and member.state is MemberState.WAITING
+    )
+    found = GrantsFound(now_ms, record.job, grants, evicted, waiting)
     given_up = any(not stop.requeue and stop.cause.startswith("cancelled") for stop in stops.values())
     return [found, JobCancelled(now_ms, record.id)] if given_up else [found]
 

@@ -142,12 +142,18 @@ class Transitions:
         record = self._book.active.get(event.job_id)
         if record is None or not record.members[event.member].grants:
             return
+        stop = record.members[event.member].stop
+        again = (
+            stop is not None and stop.requeue and event.exit_code != 0
+        )  # its job goes on, or waits, and starts it anew
         self._change(
-            record, event.member, state=MemberState.FINISHED, grants=(), exit_code=event.exit_code, stop=None,
-            paused=False, parked=False,
+            record, event.member, state=MemberState.WAITING if again else MemberState.FINISHED, grants=(),
+            exit_code=event.exit_code, stop=None, paused=False, parked=False,
         )  # fmt: skip
         # The first failure is the one to show; a requeued job starts clean.
-        if event.exit_code != 0 and not record.exit_code:
+        if again:
+            pass
+        elif event.exit_code != 0 and not record.exit_code:
             record.exit_code, record.cause = event.exit_code, record.cause or event.cause
         elif record.exit_code is None:
             record.exit_code = event.exit_code
