@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -176,6 +177,8 @@ def main() -> int:
     """Run one benchmark and return the exit code."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command()(bench)
+    # Ended from outside as by Ctrl-C: cases end the pools that they began.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return typer.main.get_command(app).main(prog_name="flexai bench", standalone_mode=False) or 0
     except typer.TyperException as error:
