@@ -234,7 +234,7 @@ def test_the_arbiters_controls_do_on_a_running_card_what_they_do_on_a_real_one(d
     sources = [card / "tests" / "control_test.c", card / "control" / "cc_simcard.c", card / "client" / "connection.c"]
     flags = ["-std=gnu11", "-D_GNU_SOURCE", *SANITIZED, f"-I{NATIVE / 'include'}", f"-I{card / 'client'}"]
     subprocess.run(["gcc", *flags, "-Wall", "-Wextra", "-Werror", "-o", control, *sources], check=True)
-    floods = [workload(at, "flood", "--seconds", "60", "--depth", "64") for _ in "ab"]
+    floods = [workload(at, "flood", "--seconds", "60", "--depth", "500") for _ in "ab"]
     try:
         until(lambda: len(cards_of(program, at)[0]["processes"]) == 2)
         until(lambda: all(p["n_kernels"] > 10 for p in cards_of(program, at)[0]["processes"]))
