@@ -112,13 +112,17 @@ class Rig:
     def connect(self):
         def answers():
             assert self.process.poll() is None, (self.directory / "agent.log").read_text()
+            client = None
             try:
-                return Client(self.run / "agent.sock")
-            except OSError:
+                client = Client(self.run / "agent.sock")
+                client.call("subscribe", from_seq=0)
+            except OSError:  # also by a socket of the one before, which a child that it forked held for a moment
+                if client:
+                    client.close()
                 return None
+            return client
 
         self.client = wait_for(answers, what="the agent does not answer")
-        self.client.call("subscribe", from_seq=0)
         return self.client
 
     def kill(self):
