@@ -17,6 +17,7 @@ from flexai.wire.fields import MAX_INT, choice, flag, integer, one_of, only, sho
 MAX_BODY_BYTES = 4 << 20
 MAX_ARRAY_ELEMENTS = 10_000
 MAX_MEMBERS = 1024
+MAX_WEIGHT_MILLI = 1_000_000_000
 MAX_GRACE_MS = 86_400_000
 DEFAULT_QUEUE = "default"
 _MAX_WORDS = 4096
@@ -199,7 +200,7 @@ def _quota_and_limit(fields: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _weight_and_priority(fields: Mapping[str, Any], weight: int, priority: int) -> tuple[int, int]:
-    return integer(fields, "weight", 0, 1_000_000_000, weight), integer(
+    return integer(fields, "weight", 0, MAX_WEIGHT_MILLI, weight), integer(
         fields, "priority", -1_000_000, 1_000_000, priority
     )
 

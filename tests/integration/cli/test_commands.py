@@ -145,6 +145,25 @@ def test_changing_one_thing_of_a_queue_keeps_the_others(pool, command):
     }  # fmt: skip
 
 
+def test_changing_one_thing_of_a_queue_keeps_its_terms_for_classes_of_cards(pool, command):
+    terms = [{"device_class": "H200", "quota_milli": 1000, "limit_milli": -1, "weight": 1000, "priority": 0}]
+    pool.answers["GET", "/v1/queues"] = {"items": [QUEUE | {"classes": terms}]}
+    assert command("queue", "set", "team-a", "--priority", "3").returncode == 0
+    (body,) = pool.asked_for("/v1/queues/team-a")
+    assert body["classes"] == terms
+
+
+@pytest.mark.parametrize(("given", "milli"), [("2", 2000), ("0.5", 500), ("0", 0), ("1.001", 1001), ("1000000", 10**9)])
+def test_the_weight_of_a_queue_is_told_as_a_multiple_of_the_usual_one(pool, command, given, milli):
+    assert command("queue", "set", "team-a", "--weight", given).returncode == 0
+    (body,) = pool.asked_for("/v1/queues/team-a")
+    assert body["weight"] == milli
+    pool.answers["GET", "/v1/queues"] = {"items": [QUEUE | {"weight": milli}]}
+    table = command("queue", "list").stdout
+    row = next(line for line in table.splitlines() if "team-a" in line)
+    assert given in row.split(), table
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -161,6 +180,10 @@ def test_changing_one_thing_of_a_queue_keeps_the_others(pool, command):
         (("submit", "--devices", "two", "true"), 2, ["--devices", "two"]),
         (("resize", "7", "--share", "0"), 2, ["--share", "'0'"]),
         (("queue", "set", "team-a", "--quota", "much"), 2, ["--quota", "much"]),
+        (("queue", "set", "team-a", "--weight", "heavy"), 2, ["--weight", "'heavy'", "2 for twice the usual"]),
+        (("queue", "set", "team-a", "--weight", "-1"), 2, ["--weight", "'-1'", "0 to 1000000"]),
+        (("queue", "set", "team-a", "--weight", "0.0005"), 2, ["--weight", "'0.0005'", "steps of 0.001"]),
+        (("queue", "set", "team-a", "--weight", "1000000.5"), 2, ["--weight", "0 to 1000000"]),
         (("queue", "set", "a b"), 2, ["queue", "a b", "letters"]),
         (("usage", "--since", "ever"), 2, ["--since", "ever"]),
         (("completion", "tcsh"), 2, ["tcsh", "bash, zsh or fish"]),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flexai.apps.cli.commands.listing import table_of
 from flexai.apps.cli.commands.shown import AsJson, RunDir, pool_from, share, show
-from flexai.wire.api import check_name
+from flexai.wire.api import MAX_WEIGHT_MILLI, check_name
 from flexai.wire.errors import BadInput
 from flexai.wire.quantity import parse_share
 
@@ -34,8 +35,8 @@ def queues_table(queues: list[dict[str, Any]]) -> Listing:
         (
             (
                 queue["name"], queue.get("parent"), cards(queue.get("quota_milli")), cards(queue.get("limit_milli")),
-                queue.get("weight"), queue.get("priority"), cards(queue.get("held_milli", 0)), queue.get("n_running"),
-                queue.get("n_waiting"), ", ".join(queue.get("users") or ()) or "all",
+                _plain_weight(queue.get("weight")), queue.get("priority"), cards(queue.get("held_milli", 0)),
+                queue.get("n_running"), queue.get("n_waiting"), ", ".join(queue.get("users") or ()) or "all",
             )
             for queue in queues
         ),
@@ -55,7 +56,9 @@ def set_queue(
     parent: Annotated[str | None, typer.Option(help="Queue it lies under.", metavar="NAME")] = None,
     quota: Annotated[str | None, typer.Option(help="Guaranteed, as 2 (cards) or 30%.", metavar="CARDS")] = None,
     limit: Annotated[str | None, typer.Option(help="At most, as 4 or 50%; none for no limit.", metavar="CARDS")] = None,
-    weight: Annotated[int | None, typer.Option(help="Share of what is left over, in thousandths.", min=0)] = None,
+    weight: Annotated[
+        str | None, typer.Option(help="Part of what is left over: 2 is twice the usual 1, 0.5 half.", metavar="NUMBER")
+    ] = None,
     priority: Annotated[int | None, typer.Option(help="Higher is served first.")] = None,
     user: Annotated[list[str] | None, typer.Option(help="Only these users; may be given again.")] = None,
     user_limit: Annotated[str | None, typer.Option(help="At most per user, as 1 or 50%.", metavar="CARDS")] = None,
@@ -70,7 +73,7 @@ def set_queue(
         "parent": parent,
         "quota_milli": _milli(quota, "--quota"),
         "limit_milli": _milli(limit, "--limit"),
-        "weight": weight,
+        "weight": _weight_milli(weight),
         "priority": priority,
         "users": user,
         "user_limit_milli": _milli(user_limit, "--user-limit"),
@@ -79,7 +82,7 @@ def set_queue(
     pool = pool_from(run_dir)
     check_name(name, "queue")
     known = {queue["name"]: queue for queue in pool.pages("/v1/queues")}.get(name, {})
-    body = {key: known[key] for key in given if key in known}
+    body = {key: known[key] for key in (*given, "classes") if key in known}
     body |= {key: value for key, value in given.items() if value is not None}
     answer = pool.call("PUT", f"/v1/queues/{name}", body, {})
     show(answer, as_json, f"queue {name} set")
@@ -90,6 +93,23 @@ def delete_queue(name: Name, as_json: AsJson = False, run_dir: RunDir = None) ->
     """Delete an empty queue."""
     answer = pool_from(run_dir).call("DELETE", f"/v1/queues/{check_name(name, 'queue')}", None, {})
     show(answer, as_json, f"queue {name} deleted")
+
+
+def _plain_weight(milli: object) -> str | None:
+    """The API's thousandths as people give them: 1500 -> ``1.5``."""
+    return f"{milli / 1000:.3f}".rstrip("0").rstrip(".") if isinstance(milli, int) else None
+
+
+def _weight_milli(text: str | None) -> int | None:
+    """``2`` or ``0.5`` times the usual weight, in thousandths of it, as the API has it."""
+    if text is None:
+        return None
+    plain = re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,3})?", text) is not None
+    milli = round(float(text) * 1000) if plain else -1
+    if not 0 <= milli <= MAX_WEIGHT_MILLI:
+        problem = "is not a weight from 0 to 1000000, in steps of 0.001"
+        raise BadInput("--weight", text, problem, "Write 2 for twice the usual weight of 1, 0.5 for half of it")
+    return milli
 
 
 def _milli(text: str | None, thing: str) -> int | None:
