@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flexai.cluster import Shape
+    from flexai.policy.node_classes import NodeClasses
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
@@ -28,6 +29,8 @@ GROWTH = 1.25
 COUNT_BITS = 40
 COUNT = 1 << COUNT_BITS
 MAX_COUNT = 200_000
+AT_ONCE = 4096
+"""Classes of nodes judged in one go, so that the arrays in between stay small."""
 
 
 @dataclass(slots=True)
@@ -141,11 +144,51 @@ def stranded_by_sums(cpu_milli: Ints, total: Ints, model: Ints, sums: Ints, mix:
     n_cards, useful = np.minimum(sums >> COUNT_BITS, mix.most_devices), sums & (COUNT - 1)
     at = np.minimum(model, mix.n_models) * mix.n_steps + mix.cpu_steps.searchsorted(cpu_milli, side="right")
     n_cards += (at * n_pairs)[:, None] * (mix.most_devices + 1) + mix.pair_offset
-    lost: Floats = total - (mix.hosted.take(n_cards) * useful).sum(axis=1)
+    lost: Floats = total - np.add.reduce(mix.hosted.take(n_cards) * useful, axis=1)
     if mix.cpu_per_card:
         need = CPU_RESERVE * mix.cpu_per_card
         lost += np.maximum(0.0, total * (need / 1000) - cpu_milli) * (1000 / need)
     return lost
+
+
+@dataclass(slots=True)
+class Stranding:
+    """What classes of nodes strand as they are, whoever asks: kept until the class or the mix changes.
+
+    Attributes:
+        sums: ``sums_of_cards`` over each class's cards, (classes, pairs).
+        lost: ``stranded``, (classes,).
+    """
+
+    classes: NodeClasses
+    sums: Ints = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
+    lost: Floats = field(default_factory=lambda: np.zeros(0))
+    _epoch: int = -1
+    _generation: int = -1
+    _seen: int = 0
+
+    def follow(self, mix: Mix) -> None:
+        """Judge the classes that are new."""
+        classes, n = self.classes, len(self.classes.table)
+        if self._epoch != mix.epoch or self._generation != classes.generation:
+            self._epoch, self._generation = mix.epoch, classes.generation
+            self.sums, self.lost = np.zeros((n, len(mix.pair_milli)), dtype=np.int64), np.zeros(n)
+            ids = classes.in_use()
+        elif self._seen == len(classes.log):
+            return
+        else:
+            if len(self.lost) < n:
+                more = n - len(self.lost)
+                self.sums = np.concatenate([self.sums, np.zeros((more, self.sums.shape[1]), dtype=np.int64)])
+                self.lost = np.concatenate([self.lost, np.zeros(more)])
+            ids = classes.in_use(self._seen)
+        self._seen = len(classes.log)
+        for first in range(0, len(ids), AT_ONCE):
+            some = ids[first : first + AT_ONCE]
+            states = classes.table[some]
+            sums = np.add.reduce(sums_of_cards(classes.part(states, 0), classes.part(states, 1), mix), axis=1)
+            self.sums[some] = sums
+            self.lost[some] = stranded_by_sums(states[:, 0], states[:, 2], states[:, 1], sums, mix)
 
 
 def stranded_reference(cpu_milli: Ints, free_milli: Ints, free_memory: Ints, model: Ints, mix: Mix) -> Floats:

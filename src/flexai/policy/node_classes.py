@@ -8,6 +8,7 @@ and again. RAM is left out (it would tell nodes apart that a score cannot); who 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import ne
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,8 @@ class NodeStates:
     free_memory: Ints
 
 
+HEAD = 3
+"""Columns of a class before those of its cards: CPU, model, and free compute in all."""
 FEW_CARDS = 32
 """Up to so many cards plain Python orders them faster than arrays do."""
 
@@ -49,8 +52,11 @@ class NodeClasses:
 
     Attributes:
         class_of: class of each row, (rows,).
-        cpu_milli, model: (classes,); free_milli, free_memory, sort: (classes, cards), cards in order of all three.
-            ``sort`` is twice the number of a kind of card, plus 1 if somebody holds memory on it.
+        table: a class in a row, as the views below lay it out; whoever looks at a few classes gathers their rows once.
+        cpu_milli, model, total_milli: (classes,); the last is the free compute of all cards.
+        free_milli, free_memory, sort, is_first: (classes, cards), cards in order of the first three.
+            ``sort`` is twice the number of a kind of card, plus 1 if somebody holds memory on it. ``is_first`` is 1 for
+            a card that is not like its left neighbour: of cards alike, one is candidate enough.
         rows: nodes of each class, in the order in which they came to it.
         log: classes that came or went, in order; readers remember how far they have read.
         generation: changes when everything is numbered anew.
@@ -58,11 +64,7 @@ class NodeClasses:
 
     books: Books
     class_of: Ints = field(default_factory=lambda: _none(0))
-    cpu_milli: Ints = field(default_factory=lambda: _none(0))
-    model: Ints = field(default_factory=lambda: _none(0))
-    free_milli: Ints = field(default_factory=lambda: _none(0, 0))
-    free_memory: Ints = field(default_factory=lambda: _none(0, 0))
-    sort: Ints = field(default_factory=lambda: _none(0, 0))
+    table: Ints = field(default_factory=lambda: _none(0, HEAD))
     rows: list[dict[int, None]] = field(default_factory=list)
     log: list[int] = field(default_factory=list)
     generation: int = 0
@@ -73,6 +75,41 @@ class NodeClasses:
     _kinds: dict[tuple[int, tuple[str, ...], int], int] = field(default_factory=dict)
     _kind: Ints = field(default_factory=lambda: _none(0, 0))
     _nodes: dict[int, Node | None] = field(default_factory=dict)
+
+    @property
+    def cpu_milli(self) -> Ints:
+        """Free CPU: (classes,)."""
+        return self.table[:, 0]
+
+    @property
+    def model(self) -> Ints:
+        """Model of the first card: (classes,)."""
+        return self.table[:, 1]
+
+    @property
+    def total_milli(self) -> Ints:
+        """Free compute of all cards: (classes,)."""
+        return self.table[:, 2]
+
+    @property
+    def free_milli(self) -> Ints:
+        """Free compute: (classes, cards)."""
+        return self.part(self.table, 0)
+
+    @property
+    def free_memory(self) -> Ints:
+        """Free memory: (classes, cards)."""
+        return self.part(self.table, 1)
+
+    @property
+    def sort(self) -> Ints:
+        """Sorts of the cards: (classes, cards)."""
+        return self.part(self.table, 2)
+
+    def part(self, states: Ints, at: int) -> Ints:
+        """Of rows of the table, what they say of cards: 0 free compute, 1 free memory, 2 sort, 3 is first."""
+        n = self._kind.shape[1]
+        return states[:, HEAD + at * n : HEAD + (at + 1) * n]
 
     def sync(self) -> None:
         """Follow the books."""
@@ -95,7 +132,7 @@ class NodeClasses:
             self._move(row, state)
 
     def _one(self, rows: Ints) -> list[Ints]:
-        """A node's state in a row: CPU, model, then free compute, free memory and sort of its cards in order."""
+        """A node's state as a row of the table."""
         books, row = self.books, int(rows[0])
         if not 0 < books.free_milli.shape[1] <= FEW_CARDS:
             return list(self._many(rows))
@@ -107,7 +144,10 @@ class NodeClasses:
             )
         )  # fmt: skip
         free, memory, sort = zip(*cards, strict=True)
-        return [np.array([books.cpu_milli[row], books.model[row, 0], *free, *memory, *sort], dtype=np.int64)]
+        total = sum(milli for milli in free if milli > 0)
+        first = map(ne, cards, [(), *cards])
+        head = books.cpu_milli.item(row), books.model.item(row, 0), total
+        return [np.array([*head, *free, *memory, *sort, *first], dtype=np.int64)]
 
     def _many(self, rows: Ints) -> Ints:
         """Say the same of many nodes at once."""
@@ -120,13 +160,16 @@ class NodeClasses:
                 array[closed] = value
         order = np.lexsort((sort, memory, free))
         model = books.model[rows, :1] if books.model.shape[1] else _none(len(rows), 1)
-        return np.concatenate(
-            [
-                books.cpu_milli[rows][:, None], model, np.take_along_axis(free, order, axis=1),
-                np.take_along_axis(memory, order, axis=1), np.take_along_axis(sort, order, axis=1),
-            ],
-            axis=1,
-        )  # fmt: skip
+        total = np.maximum(free, 0).sum(axis=1)
+        cards = [np.take_along_axis(each, order, axis=1) for each in (free, memory, sort)]
+        first = np.ones_like(free)
+        first[:, 1:] = np.logical_or.reduce([each[:, 1:] != each[:, :-1] for each in cards])
+        return np.concatenate([books.cpu_milli[rows][:, None], model, total[:, None], *cards, first], axis=1)
+
+    def in_use(self, since: int = 0) -> Ints:
+        """Classes that have nodes, of those that came since the log was so long (0: all), in order of number."""
+        numbers = sorted(set(self.log[since:])) if since else range(len(self.rows))
+        return np.array([number for number in numbers if self.rows[number]], dtype=np.int64)
 
     def forget(self) -> None:
         """Number everything anew at the next ``sync``: the books' log of changes was cut."""
@@ -134,13 +177,17 @@ class NodeClasses:
 
     def cards_for(self, shape: Shape, ids: Ints) -> Flags:
         """Which cards of these classes could take one card's part of ``shape``: (n, cards)."""
-        ok: Flags = self.free_milli[ids] >= shape.compute_milli
-        sort = self.sort[ids]
+        return self.cards_of(shape, self.table[ids])
+
+    def cards_of(self, shape: Shape, states: Ints) -> Flags:
+        """Say the same of rows of the table."""
+        ok: Flags = self.part(states, 0) >= shape.compute_milli  # a closed card has less than nothing
         if shape.whole:
-            ok &= (sort & 1) == 0
+            ok &= (self.part(states, 2) & 1) == 0
         else:
-            ok &= self.free_memory[ids] >= shape.memory_bytes
+            ok &= self.part(states, 1) >= shape.memory_bytes
         if shape.models != -1 or shape.profile is not None or self.books.partitions:
+            sort = self.part(states, 2)
             able = np.zeros(len(self._kinds) + 1, dtype=np.bool_)
             profile = shape.profile
             for (model, partitions, cut), kind in self._kinds.items():
@@ -149,8 +196,6 @@ class NodeClasses:
             if profile is not None:  # what is shared is not cut
                 ok &= self._is_cut(sort) | ((sort & 1) == 0)
             ok &= able[sort >> 1]  # a closed card's kind is -1: the last, which is not able
-        else:
-            ok &= sort >= 0
         return ok
 
     def _is_cut(self, sort: Ints) -> Flags:
@@ -160,14 +205,24 @@ class NodeClasses:
         out: Flags = cut[sort >> 1]
         return out
 
-    def sorts_of(self, row: int) -> Ints:
-        """``sort`` of a node's cards, in their own order."""
-        sort: Ints = 2 * self._kind[row] + (self.books.granted_memory[row] > 0)
-        return sort
+    def column(self, row: int, card: int) -> int:
+        """The first card of a node that is like a card of its class."""
+        books, n = self.books, self._kind.shape[1]
+        free, memory, sort = self.table[self.class_of.item(row), HEAD + card : HEAD + 3 * n : n].tolist()
+        return next(
+            column
+            for column, (milli, left, kind, held) in enumerate(
+                zip(
+                    books.free_milli[row].tolist(), books.free_memory[row].tolist(), self._kind[row].tolist(),
+                    books.granted_memory[row].tolist(), strict=True,
+                )
+            )
+            if milli == free and left == memory and 2 * kind + (held > 0) == sort
+        )  # fmt: skip
 
-    def states(self, ids: Ints) -> NodeStates:
-        """The states of these classes."""
-        return NodeStates(self.cpu_milli[ids], self.model[ids], self.free_milli[ids], self.free_memory[ids])
+    def states(self) -> NodeStates:
+        """The states of all classes; numbers that are not used now say what they last said."""
+        return NodeStates(self.cpu_milli, self.model, self.free_milli, self.free_memory)
 
     def _move(self, row: int, state: Ints) -> None:
         key = state.tobytes()
@@ -194,13 +249,10 @@ class NodeClasses:
             number = len(self._keys)
             self._keys.append(key)
             self.rows.append({})
-            if number >= len(self.cpu_milli):
+            if number >= len(self.table):
                 self._grow(max(64, 2 * number))
         self._ids[key] = number
-        n = self.free_milli.shape[1]
-        self.cpu_milli[number], self.model[number] = state[0], state[1]
-        self.free_milli[number], self.free_memory[number] = state[2 : 2 + n], state[2 + n : 2 + 2 * n]
-        self.sort[number] = state[2 + 2 * n :]
+        self.table[number] = state
         self.log.append(number)
         return number
 
@@ -213,12 +265,9 @@ class NodeClasses:
             self._kind[row, column] = self._kinds.setdefault(kind, len(self._kinds))
 
     def _grow(self, n: int) -> None:
-        n_cards = self._kind.shape[1]
-        for name in ("cpu_milli", "model", "free_milli", "free_memory", "sort"):
-            old = getattr(self, name)
-            new = _none(n) if old.ndim == 1 else _none(n, n_cards)
-            new[: len(old)] = old
-            setattr(self, name, new)
+        table = _none(n, self.table.shape[1])
+        table[: len(self.table)] = self.table
+        self.table = table
 
     def _restart(self) -> None:
         """The books have another shape: number everything anew."""
@@ -226,7 +275,6 @@ class NodeClasses:
         self.generation += 1
         self.class_of = np.full(n_rows, -1, dtype=np.int64)
         self._kind = _none(n_rows, n_cards)
-        self.cpu_milli, self.model = _none(0), _none(0)
-        self.free_milli, self.free_memory, self.sort = _none(0, n_cards), _none(0, n_cards), _none(0, n_cards)
+        self.table = _none(0, HEAD + 4 * n_cards)
         self.rows, self.log, self._ids, self._keys, self._unused = [], [], {}, [], []
         self._nodes = {}

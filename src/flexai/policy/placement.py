@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flexai.policy.node_classes import NodeClasses, NodeStates
+from flexai.policy.fragmentation import AT_ONCE, Stranding
+from flexai.policy.node_classes import NodeClasses
 from flexai.policy.scores import Candidates, fragmentation
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     Flags = NDArray[np.bool_]
 
 NEVER = -np.inf
-AT_ONCE = 4096
-"""Classes scored in one go, so that the arrays in between stay small."""
+NO_CARDS: Ints = np.zeros(0, dtype=np.int64)
 _TIE = 1e-9
 """Weight of a node's free compute: decides between equals, nothing else."""
 
@@ -53,10 +53,12 @@ class Placement:
     mix: Mix
     scorer: Callable[[Candidates, Mix], Floats] = fragmentation
     classes: NodeClasses = field(init=False)
+    stranding: Stranding = field(init=False)
     _caches: dict[Shape, _Cache] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.classes = NodeClasses(self.books)
+        self.stranding = Stranding(self.classes)
 
     def best(self, shape: Shape, within: Flags | None = None) -> tuple[int, tuple[int, ...]] | None:
         """The best node and cards for one member, or None if it fits nowhere (or nowhere ``within`` these rows)."""
@@ -67,7 +69,7 @@ class Placement:
         if shape.n_devices == 0:
             return row, ()
         if shape.n_devices == 1:
-            return row, (self._column(row, int(cache.card[self.classes.class_of[row]])),)
+            return row, (self.classes.column(row, cache.card.item(self.classes.class_of.item(row))),)
         return row, self.columns(shape, row)
 
     def has_place(self, shape: Shape) -> bool:
@@ -139,83 +141,57 @@ class Placement:
         best = int(score.argmax())
         return -1 if score[best] == NEVER else int(rows[best])
 
-    def _column(self, row: int, card: int) -> int:
-        """The first card of the node that is like a card of its class."""
-        books, classes = self.books, self.classes
-        number = classes.class_of[row]
-        like = (books.free_milli[row] == classes.free_milli[number, card]) & (
-            books.free_memory[row] == classes.free_memory[number, card]
-        )
-        like &= classes.sorts_of(row) == classes.sort[number, card]
-        return int(like.argmax())
-
     def _fresh(self, shape: Shape) -> _Cache:
         classes = self.classes
         classes.sync()
         cache = self._caches.get(shape)
         if cache is None or cache.epoch != self.mix.epoch or cache.generation != classes.generation:
-            n = len(classes.cpu_milli)
+            n = len(classes.table)
             cache = self._caches[shape] = _Cache(
                 np.full(n, NEVER), np.full(n, -1, dtype=np.int64), self.mix.epoch, classes.generation, len(classes.log)
             )
-            ids = [number for number, rows in enumerate(classes.rows) if rows]
+            ids = classes.in_use()
         elif cache.seen == len(classes.log):
             return cache
         else:
-            if len(cache.score) < len(classes.cpu_milli):
-                more = len(classes.cpu_milli) - len(cache.score)
+            if len(cache.score) < len(classes.table):
+                more = len(classes.table) - len(cache.score)
                 cache.score = np.concatenate([cache.score, np.full(more, NEVER)])
                 cache.card = np.concatenate([cache.card, np.full(more, -1, dtype=np.int64)])
-            news = sorted(set(classes.log[cache.seen :]))
+            cache.score[classes.log[cache.seen :]] = NEVER
+            ids = classes.in_use(cache.seen)
             cache.seen = len(classes.log)
-            cache.score[news] = NEVER
-            ids = [number for number in news if classes.rows[number]]
         for first in range(0, len(ids), AT_ONCE):
-            self._score(shape, np.array(ids[first : first + AT_ONCE], dtype=np.int64), cache)
+            self._score(shape, ids[first : first + AT_ONCE], cache)
         return cache
 
     def _score(self, shape: Shape, ids: Ints, cache: _Cache) -> None:
         """Score classes: each card in turn for a member of one, the fullest that fit for a member of several."""
-        before = self.classes.states(ids)
-        hosts = before.cpu_milli >= shape.cpu_milli
-        n_cards = before.free_milli.shape[1]
+        classes = self.classes
+        states = classes.table[ids]
+        hosts = states[:, 0] >= shape.cpu_milli
+        at = card = NO_CARDS
         if shape.n_devices == 0:
             of = np.flatnonzero(hosts)
-            taken = np.zeros((len(of), n_cards), dtype=np.bool_)
         else:
-            ok = self.classes.cards_for(shape, ids)
+            ok = classes.cards_of(shape, states)
             ok &= hosts[:, None]
             if shape.n_devices == 1:
-                ok[:, 1:] &= ~(ok[:, :-1] & self._like_the_one_before(before, ids))
-                of, card = np.nonzero(ok)
-                taken = np.zeros((len(of), n_cards), dtype=np.bool_)
-                taken[np.arange(len(of)), card] = True
+                ok &= classes.part(states, 3) > 0
+                of, card = ok.nonzero()
+                at = np.arange(len(of))
             else:
                 order = ok.cumsum(axis=1)
                 of = np.flatnonzero(order[:, -1] >= shape.n_devices)
-                taken = (ok & (order <= shape.n_devices))[of]
+                at, card = (ok & (order <= shape.n_devices))[of].nonzero()
         if not len(of):
             return
-        free, memory = before.free_milli[of], before.free_memory[of]
-        after = NodeStates(
-            before.cpu_milli[of] - shape.cpu_milli, before.model[of], free - shape.compute_milli * taken,
-            np.where(taken, 0, memory) if shape.whole else memory - shape.memory_bytes * taken,
-        )  # fmt: skip
-        score = self.scorer(Candidates(before, of, after, taken), self.mix)
-        score = score - _TIE * np.maximum(free, 0).sum(axis=1)
+        score = self.scorer(Candidates(classes.states(), ids[of], at, card, shape, self.stranding), self.mix)
+        score = score - _TIE * states[of, 2]
         if shape.n_devices == 1:
-            by_card = np.full((len(ids), n_cards), NEVER)
+            by_card = np.full(ok.shape, NEVER)
             by_card[of, card] = score
-            best = by_card.argmax(axis=1)
-            cache.card[ids] = best
-            cache.score[ids] = by_card[np.arange(len(ids)), best]
+            cache.card[ids] = by_card.argmax(axis=1)
+            cache.score[ids] = np.maximum.reduce(by_card, axis=1)
         else:
             cache.score[ids[of]] = score
-
-    def _like_the_one_before(self, states: NodeStates, ids: Ints) -> Flags:
-        """Which cards (from the second on) are like their left neighbour: one of them is candidate enough."""
-        same: Flags = states.free_milli[:, 1:] == states.free_milli[:, :-1]
-        same &= states.free_memory[:, 1:] == states.free_memory[:, :-1]
-        sort = self.classes.sort[ids]
-        same &= sort[:, 1:] == sort[:, :-1]
-        return same

@@ -7,56 +7,83 @@ A new one is a function of ``Candidates`` and the mix of what is asked for, with
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flexai.policy.fragmentation import Mix, stranded_by_sums, sums_of_cards
+from flexai.policy.fragmentation import Mix, Stranding, stranded_by_sums, sums_of_cards
+from flexai.policy.node_classes import NodeStates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from flexai.policy.node_classes import NodeStates
+    from flexai.cluster import Shape
 
+    Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Candidates:
     """Ways to place a member.
 
     Attributes:
         before: states of the nodes, (n,).
         of: which of them each candidate is about, (k,), ascending.
-        after: the state of each candidate's node with the member on it, (k,).
-        taken: the cards it takes, (k, cards).
+        at, card: the cards that candidates take, one by one: which candidate, which of its node's cards.
+        shape: what the member asks for.
+        stranding: what the nodes strand as they are.
     """
 
     before: NodeStates
-    of: NDArray[np.int64]
-    after: NodeStates
-    taken: NDArray[np.bool_]
+    of: Ints
+    at: Ints
+    card: Ints
+    shape: Shape
+    stranding: Stranding
+
+    @cached_property
+    def taken(self) -> NDArray[np.bool_]:
+        """The cards each candidate takes, (k, cards)."""
+        taken = np.zeros((len(self.of), self.before.free_milli.shape[1]), dtype=np.bool_)
+        taken[self.at, self.card] = True
+        return taken
+
+    @cached_property
+    def after(self) -> NodeStates:
+        """The state of each candidate's node with the member on it, (k,)."""
+        before, of, shape = self.before, self.of, self.shape
+        memory = before.free_memory[of]
+        return NodeStates(
+            before.cpu_milli[of] - shape.cpu_milli, before.model[of],
+            before.free_milli[of] - shape.compute_milli * self.taken,
+            np.where(self.taken, 0, memory) if shape.whole else memory - shape.memory_bytes * self.taken,
+        )  # fmt: skip
 
 
 def fragmentation(candidates: Candidates, mix: Mix) -> Floats:
     """Least compute stranded by the placement (``policy.fragmentation``)."""
-    before, after, of = candidates.before, candidates.after, candidates.of
-    cards = sums_of_cards(before.free_milli, before.free_memory, mix)
-    total = np.maximum(before.free_milli, 0).sum(axis=1)
-    sums = cards.sum(axis=1)
-    lost = stranded_by_sums(before.cpu_milli, total, before.model, sums, mix)
-    # Only the cards taken change: their part of the sums is replaced, the rest stays.
-    at, card = np.nonzero(candidates.taken)
-    free_after = after.free_milli[at, card]
-    change = sums_of_cards(free_after, after.free_memory[at, card], mix) - cards[of[at], card]
-    if len(at) == len(of):
-        sums_after, total_after = sums[of] + change, total[of] - before.free_milli[of[at], card] + free_after
-    else:
-        sums_after, total_after = sums[of], np.maximum(after.free_milli, 0).sum(axis=1)
-        np.add.at(sums_after, at, change)
-    score: Floats = np.round(lost[of] - stranded_by_sums(after.cpu_milli, total_after, after.model, sums_after, mix), 3)
+    before, of, shape, stranding = candidates.before, candidates.of, candidates.shape, candidates.stranding
+    stranding.follow(mix)
+    states = stranding.classes.table[of]
+    sums = stranding.sums[of]
+    if shape.n_devices:  # only the cards taken change: their part of the sums is replaced, the rest stays
+        rows = of if shape.n_devices == 1 else of[candidates.at]
+        free = before.free_milli[rows, candidates.card]
+        memory = before.free_memory[rows, candidates.card] if mix.has_memory else free
+        memory_after = 0 * memory if shape.whole else memory - shape.memory_bytes
+        both = np.concatenate([free - shape.compute_milli, free]), np.concatenate([memory_after, memory])
+        cards = sums_of_cards(*both, mix)
+        change = cards[: len(rows)] - cards[len(rows) :]
+        if shape.n_devices == 1:
+            sums += change
+        else:
+            np.add.at(sums, candidates.at, change)
+    cpu_milli, total = states[:, 0] - shape.cpu_milli, states[:, 2] - shape.asked_milli
+    score: Floats = (stranding.lost[of] - stranded_by_sums(cpu_milli, total, states[:, 1], sums, mix)).round(3)
     return score
 
 
