@@ -85,6 +85,31 @@ def test_as_many_members_fit_as_can_be_placed_one_by_one(out, shape):
     assert (out.n_fit(shape) > 0).tolist() == out.fits(shape).tolist()
 
 
+def headroom(cards, shape):
+    """200 thousandths of a shared card stay free."""
+    return (cards.free_milli - shape.compute_milli >= 200) | shape.whole
+
+
+@settings(max_examples=60, deadline=None)
+@given(books(), shapes())
+def test_a_filter_that_keeps_room_free_decides_as_if_others_used_that_room(out, shape):
+    used = out.copy()
+    if not shape.whole:
+        used.free_milli -= 200
+    out.filters = (headroom,)
+    fit, rows = used.n_fit(shape).tolist(), range(len(out.names))
+    assert out.n_fit(shape).tolist() == fit
+    assert [RowTrial.of(out, row, shape).n_fit() for row in rows] == fit
+    assert out.fits(shape).tolist() == used.fits(shape).tolist()
+    assert (out.cards_that_fit(shape) == used.cards_that_fit(shape)).all()
+    place = Placement(out, Mix()).best(shape)
+    assert (place is None) == (not used.fits(shape).any())
+    if place is not None:
+        assert used.cards_that_fit(shape)[place[0], list(place[1])].all()
+    assert out.emptied().filters == out.filters
+    assert out.filtered_by(()).filters == ()
+
+
 @settings(max_examples=60, deadline=None)
 @given(books(), st.lists(shapes(), min_size=1, max_size=8))
 def test_a_plan_undone_leaves_every_array_as_it_was(out, wanted):

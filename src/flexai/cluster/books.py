@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flexai.cluster.card_filter import Cards, n_passing, passing
 from flexai.cluster.topology import Topology
 from flexai.model import best_start, partition_profile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from flexai.cluster.card_filter import Filter
     from flexai.cluster.shape import Shape
     from flexai.model import Device, Node, PartitionProfile
 
@@ -65,6 +67,7 @@ class Books:
         changed: rows in the order in which they changed; caches remember how far they have read.
         gained: rows where something became free since ``gained`` was last cleared by its reader.
         version: counts changes.
+        filters: what else must let a member onto a card, beside that it fits.
     """
 
     cpu_milli: Ints = field(default_factory=lambda: _zeros(0))
@@ -93,6 +96,7 @@ class Books:
     changed: list[int] = field(default_factory=list)
     gained: set[int] = field(default_factory=set)
     version: int = 0
+    filters: tuple[Filter, ...] = ()
     _closed: dict[str, set[str]] = field(default_factory=dict)
     _foreign: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -230,7 +234,13 @@ class Books:
             ok &= self.partition_mask(shape.partition)[rows] & (self._n_more(shape.profile, rows) > 0)
         elif self.partitions:
             ok &= self.cut[rows] == 0
+        if self.filters:
+            ok &= passing(self.filters, self._cards(rows), shape)
         return ok
+
+    def _cards(self, rows: Ints | slice) -> Cards:
+        """What filters look at."""
+        return Cards(self.free_milli[rows], self.free_memory[rows], self.granted_memory[rows] > 0)
 
     def _n_more(self, profile: PartitionProfile, rows: Ints | slice) -> Ints:
         """How many partitions can still be cut out of each card, for their places alone: (rows, columns)."""
@@ -267,6 +277,8 @@ class Books:
             if shape.profile is not None:
                 per_card = np.minimum(per_card, self._n_more(shape.profile, rows))
             slots = np.where(ok, per_card, 0)
+            if self.filters:
+                slots = n_passing(self.filters, self._cards(rows), shape, slots)
             most = np.minimum(most, slots.sum(axis=1) // shape.n_devices)
             if shape.n_devices > 1:
                 most = _of_different_cards(slots, most, shape.n_devices)
@@ -307,6 +319,12 @@ class Books:
         for name in ("cpu_milli", "ram_bytes", "free_milli", "free_memory", "granted_milli", "granted_memory", "cut"):
             setattr(twin, name, getattr(self, name).copy())
         twin.changed, twin.gained = [], set()
+        return twin
+
+    def filtered_by(self, filters: tuple[Filter, ...]) -> Books:
+        """The same books, to be read only, as other filters would have them."""
+        twin = copy(self)
+        twin.filters = filters
         return twin
 
     def emptied(self) -> Books:

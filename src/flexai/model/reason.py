@@ -24,6 +24,7 @@ class Reason(StrEnum):
     NOT_ENOUGH_CPU = "NotEnoughCpu"
     NOT_ENOUGH_RAM = "NotEnoughRam"
     FRAGMENTED = "Fragmented"
+    FILTERED = "Filtered"
     GANG_INCOMPLETE = "GangIncomplete"
     TOPOLOGY = "Topology"
     NO_DEVICES = "NoDevices"

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flexai.cluster.card_filter import Cards, passing
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -196,6 +198,9 @@ class NodeClasses:
             if profile is not None:  # what is shared is not cut
                 ok &= self._is_cut(sort) | ((sort & 1) == 0)
             ok &= able[sort >> 1]  # a closed card's kind is -1: the last, which is not able
+        if self.books.filters:
+            cards = Cards(self.part(states, 0), self.part(states, 1), (self.part(states, 2) & 1) == 1)
+            ok &= passing(self.books.filters, cards, shape)
         return ok
 
     def _is_cut(self, sort: Ints) -> Flags:

@@ -13,10 +13,15 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from flexai.cluster.card_filter import Cards, n_passing
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from flexai.cluster import Books, Hold, Shape
+    from flexai.cluster.card_filter import Filter
 
 EXACT_ROWS = 8
 EXACT_UP_TO = 7
@@ -70,6 +75,7 @@ class RowTrial:
     granted_memory: list[int]
     usable: list[bool]
     cut: list[int]
+    filters: tuple[Filter, ...] = ()
 
     @staticmethod
     def of(books: Books, row: int, shape: Shape) -> RowTrial:
@@ -82,7 +88,7 @@ class RowTrial:
         return RowTrial(
             shape, row, int(books.cpu_milli[row]), int(books.ram_bytes[row]), books.free_milli[row, :n].tolist(),
             books.free_memory[row, :n].tolist(), books.granted_memory[row, :n].tolist(), usable,
-            books.cut[row, :n].tolist(),
+            books.cut[row, :n].tolist(), books.filters,
         )  # fmt: skip
 
     def move(self, victim: Victim, sign: int) -> None:
@@ -112,6 +118,8 @@ class RowTrial:
         if not shape.n_devices:
             return most
         slots = [self._slots(column) for column in range(len(self.usable))]
+        if self.filters:
+            slots = self._passing(slots)
         if shape.n_devices == 1:
             return min(most, sum(slots))
         # The cards of one member differ: m members fit if the cards, each for at most m of them, have room for m * n.
@@ -119,6 +127,14 @@ class RowTrial:
         while members > 0 and sum(min(slot, members) for slot in slots) < members * shape.n_devices:
             members -= 1
         return members
+
+    def _passing(self, slots: list[int]) -> list[int]:
+        """What filters leave of it."""
+        free, memory, granted = (np.array([each]) for each in (self.free_milli, self.free_memory, self.granted_memory))
+        left: list[int] = n_passing(self.filters, Cards(free, memory, granted > 0), self.shape, np.array([slots]))[
+            0
+        ].tolist()
+        return left
 
     def _slots(self, column: int) -> int:
         shape, free = self.shape, self.free_milli[column]

@@ -6,6 +6,7 @@ fit. ``testing.reason_checker`` supplies it and watches the job start.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,14 +31,53 @@ def reason_for(state: State, job_id: str) -> PendingReason | None:
     record = state.jobs.get(job_id)
     if record is None or record.state not in (JobState.QUEUED, JobState.HELD) or record.is_placed:
         return None
+    bare = _without_filters(state)
     return (
         _waiting(state, record)
         or _queue(state, record)
-        or _impossible(state, record)
-        or _resources(state, record)
+        or _impossible(bare, record)
+        or _resources(bare, record)
+        or _filtered(state, record)
         or _class_limit(state, record)
         or _order(state, record)
     )
+
+
+def _without_filters(state: State) -> State:
+    """What is missing is told first as if there were no filters; what they keep away would fit."""
+    if not state.books.filters:
+        return state
+    bare = copy(state)
+    bare.books = state.books.filtered_by(())
+    return bare
+
+
+def _filtered(state: State, record: JobRecord) -> PendingReason | None:
+    """It would fit, but for the filters in use."""
+    books, shape, together = state.books, record.shape, record.together
+    if not books.filters or fits_together(books, shape, together):
+        return None
+    needed, n = record.job.min_member, len(books.names)
+    bare = books.filtered_by(())
+    named = dict(zip(state.settings.filters, books.filters, strict=True))
+    alone = [name for name, each in named.items() if not fits_together(books.filtered_by((each,)), shape, together)]
+    n_bare, n_left = (most_together(each, each.n_fit(shape), together) for each in (bare, books))
+    cards, left = (int(each.cards_that_fit(shape)[:n].sum()) for each in (bare, books))
+    most = most_together(books, books.emptied().n_fit(shape), together)
+    which = " and ".join(alone or named)
+    says = f"filter {which} keeps" if len(alone or named) == 1 else f"filters {which} keep"
+    told = (
+        f"{cards} cards have {_free_part(record)}, but {says} it off {cards - left} of them"
+        if needed == 1
+        else f"{n_bare} of its members would fit now, but {says} all but {n_left} of the {needed} needed away"
+    )
+    helps = "wait" if most >= needed else "have it taken out: even empty cards would not do"
+    return _say(
+        state, Reason.FILTERED,
+        f"{told}; ask for less, or {helps}.",
+        n_cards=cards, n_refused=cards - left, n_members=needed, n_fit=n_left, n_fit_unfiltered=n_bare,
+        most_members=most, missing_members=needed - n_left,
+    )  # fmt: skip
 
 
 def _say(state: State, code: Reason, message: str, **numbers: int) -> PendingReason:

@@ -11,6 +11,7 @@ class SchedulerSettings:
 
     Attributes:
         scorer: name in ``policy.scores.SCORERS``.
+        filters: names in ``policy.filters.FILTERS``: cards that they refuse take no new member, though it would fit.
         order: ``expected`` (least expected card time first inside a priority) or ``fifo``.
         reserve_cards: jobs of so many cards, or of a quarter of a small pool, get a reservation as soon as they wait.
         reserve_after_ms: any job that has waited so long gets one too.
@@ -28,6 +29,7 @@ class SchedulerSettings:
     """
 
     scorer: str = "fragmentation"
+    filters: tuple[str, ...] = ()
     order: str = "expected"
     reserve_cards: int = 16
     reserve_after_ms: int = 604_800_000

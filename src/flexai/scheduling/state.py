@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flexai.cluster import ALL_CARDS, Books, Evictable, QueueTree, Shape
 from flexai.model import Grant, JobState, MemberState, PartitionProfile, SliceRequest
+from flexai.policy.filters import FILTERS
 from flexai.policy.fragmentation import Mix
 from flexai.policy.move_cost import MoveCosts
 from flexai.policy.placement import Placement
@@ -67,6 +68,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.queues.half_life_ms = self.settings.half_life_ms
+        self.books.filters = tuple(FILTERS[name] for name in self.settings.filters)
         self.placement = Placement(self.books, self.mix, SCORERS[self.settings.scorer])
 
     def shape_of(self, job: Job, request: SliceRequest | None = None) -> Shape:
