@@ -19,6 +19,7 @@ enum sm_op {
     SM_OP_RECORD = 3, /* event slot `slot` gets the time */
     SM_OP_WAIT = 4,   /* until stream `slot` of this process has completed `amount` entries */
     SM_OP_HOST = 5,   /* until the producer has run its function: host_done > this entry's index */
+    SM_OP_SPIN = 6,   /* a kernel that keeps the card busy until host_done > this entry's index: it waits for a peer */
 };
 enum sm_copy { SM_COPY_H2D = 0, SM_COPY_D2H = 1, SM_COPY_D2D = 2, SM_N_COPY = 3 };
 

@@ -23,8 +23,24 @@ static const char PTX[] =
     "  setp.lt.u64 %p1, %rd2, %rd1;\n  @%p1 bra LOOP;\n"
     "DONE:\n  ret;\n}\n";
 
+/* A collective's kernel in small: spins until its peer is there. Once under a name that tells nothing, once as a
+ * collective library names its own, which is what the shim goes by. */
+#define SPIN(name)                                                                                                     \
+    ".visible .entry " name "(.param .u64 peer, .param .u64 own, .param .u32 turn, .param .u64 n)\n{\n"                \
+    "  .reg .u64 %rd<5>;\n  .reg .u32 %r<4>;\n  .reg .pred %p<3>;\n"                                                   \
+    "  ld.param.u64 %rd1, [peer];\n  ld.param.u64 %rd2, [own];\n"                                                      \
+    "  ld.param.u32 %r1, [turn];\n  ld.param.u64 %rd3, [n];\n"                                                         \
+    "WAIT:\n  ld.acquire.sys.global.u32 %r2, [%rd1];\n"                                                               \
+    "  setp.lt.u32 %p1, %r2, %r1;\n  @%p1 bra WAIT;\n"                                                                \
+    "  mov.u64 %rd4, 0;\n"                                                                                            \
+    "LOOP:\n  add.u64 %rd4, %rd4, 1;\n  xor.b64 %rd4, %rd4, 0;\n  membar.cta;\n"                                      \
+    "  setp.lt.u64 %p2, %rd4, %rd3;\n  @%p2 bra LOOP;\n"                                                              \
+    "  add.u32 %r3, %r1, 1;\n  st.release.sys.global.u32 [%rd2], %r3;\n  ret;\n}\n"
+static const char SPIN_PTX[] =
+    ".version 7.0\n.target sm_70\n.address_size 64\n" SPIN("flexai_spin") SPIN("ncclFlexaiSpin");
+
 #define EVENTS 1025
-static void *context, *module, *function, *stream, *exec;
+static void *context, *module, *function, *spin, *stream, *exec, *driver;
 static void *event[EVENTS];
 static char name[256];
 
@@ -64,6 +80,7 @@ void cuda_open(int device)
         fprintf(stderr, "flexai-workload: no CUDA driver: %s\n", dlerror());
         exit(1);
     }
+    driver = l;
     int (*init)(unsigned), (*get)(int *, int), (*retain)(void **, int), (*current)(void *), (*load)(void **, const void *);
     int (*find)(void **, void *, const char *), (*make_stream)(void **, unsigned), (*make_event)(void **, unsigned);
     int (*get_name)(char *, int, int);
@@ -188,4 +205,53 @@ void cuda_graph_make(uint64_t iterations, unsigned nodes)
 void cuda_graph_launch(void)
 {
     check(p_graph_launch(exec, stream), "cuGraphLaunch");
+}
+
+struct cuda_handle cuda_share(uint64_t at)
+{
+    struct cuda_handle handle;
+    int (*share)(struct cuda_handle *, uint64_t);
+    *(void **)&share = need(driver, "cuIpcGetMemHandle");
+    check(share(&handle, at), "cuIpcGetMemHandle");
+    return handle;
+}
+
+uint64_t cuda_join(struct cuda_handle handle)
+{
+    uint64_t at = 0;
+    int (*join)(uint64_t *, struct cuda_handle, unsigned);
+    *(void **)&join = need(driver, "cuIpcOpenMemHandle_v2");
+    check(join(&at, handle, 1), "cuIpcOpenMemHandle");
+    return at;
+}
+
+void cuda_leave(uint64_t at)
+{
+    int (*leave)(uint64_t);
+    *(void **)&leave = need(driver, "cuIpcCloseMemHandle");
+    check(leave(at), "cuIpcCloseMemHandle");
+}
+
+void cuda_fill(uint64_t at, uint32_t value, size_t n)
+{
+    int (*fill)(uint64_t, unsigned, size_t, void *);
+    *(void **)&fill = need(driver, "cuMemsetD32Async");
+    check(fill(at, value, n, stream), "cuMemsetD32Async");
+    cuda_synchronize();
+}
+
+void cuda_spin_make(bool collective)
+{
+    void *with_spins = NULL;
+    int (*load)(void **, const void *), (*find)(void **, void *, const char *);
+    *(void **)&load = need(driver, "cuModuleLoadData");
+    *(void **)&find = need(driver, "cuModuleGetFunction");
+    check(load(&with_spins, SPIN_PTX), "cuModuleLoadData");
+    check(find(&spin, with_spins, collective ? "ncclFlexaiSpin" : "flexai_spin"), "cuModuleGetFunction");
+}
+
+void cuda_spin(uint64_t peer, uint64_t own, uint32_t turn, uint64_t iterations)
+{
+    void *parameters[] = {&peer, &own, &turn, &iterations};
+    check(p_launch(spin, 1, 1, 1, 1, 1, 1, 0, stream, parameters, NULL), "cuLaunchKernel");
 }

@@ -100,15 +100,15 @@ static void note_latency(double ms)
     control_latency((float)ms);
 }
 
-static void step(uint64_t iterations)
+static void step(void (*launch)(uint64_t), uint64_t iterations)
 {
     while (goes_on()) {
         double at = now_s();
-        cuda_launch(iterations);
+        launch(iterations);
         cuda_synchronize();
         note_latency((now_s() - at) * 1e3);
         finish(1);
-        if (o.host_us > 0)
+        if (o.host_us > 0 && !o.pair)
             sleep_until(now_s() + o.host_us / 1e6);
     }
 }
@@ -176,6 +176,8 @@ int main(int argc, char **argv)
     }
     if (!strcmp(o.kind, "graph"))
         cuda_graph_make(iterations, o.nodes);
+    if (o.pair)
+        pair_open(o.pair, o.collective);
     control_ready();
     began = now_s();
     if (!strcmp(o.kind, "flood"))
@@ -183,12 +185,16 @@ int main(int argc, char **argv)
     else if (!strcmp(o.kind, "graph"))
         fed(launch_graph, iterations, o.kernel_us * o.nodes);
     else if (!strcmp(o.kind, "step"))
-        step(iterations);
+        step(cuda_launch, iterations);
     else if (!strcmp(o.kind, "latency"))
         latency(iterations);
+    else if (o.pair)
+        step(pair_step, iterations);
     else
         fill();
     double took = now_s() - began;
+    if (o.pair)
+        pair_close();
     size_t n = n_latencies < 65536 ? (size_t)n_latencies : 65536;
     qsort(sample, n, sizeof sample[0], by_value);
     printf("{\"kind\": \"%s\", \"device\": \"%s\", \"kernel_us\": %g, \"iterations\": %llu, \"seconds\": %.6f, "

@@ -7,20 +7,22 @@
 static int usage(void)
 {
     fprintf(stderr,
-            "usage: flexai-workload flood|latency|step|graph|fill [--kernel-us U] [--seconds S] [--iterations N]\n"
+            "usage: flexai-workload flood|latency|step|graph|fill|spin-pair [--kernel-us U] [--seconds S] [--iterations N]\n"
             "         [--depth N] [--memory BYTES] [--host-us U] [--period-us U] [--nodes N] [--device N] [--control FILE]\n"
             "  flood    kernels back to back, --depth in flight (0: 20 ms of them, 3 to 500)\n"
             "  latency  a request of one kernel every --period-us, open loop\n"
             "  step     a kernel, synchronise, --host-us on the host\n"
             "  graph    replays of a graph of --nodes kernels\n"
-            "  fill     allocates until refused, frees, again\n");
+            "  fill     allocates until refused, frees, again\n"
+            "  spin-pair  two processes with the same --pair FILE (made by whoever starts them): each step's kernel spins on\n"
+            "           device memory until the other has done as many; --collective 0: under a name that tells nothing\n");
     return 2;
 }
 
 int options_read(struct options *o, int argc, char **argv)
 {
-    *o = (struct options){.kernel_us = 1000, .host_us = 100, .period_us = 20000, .nodes = 20};
-    static const char *const KINDS[] = {"flood", "latency", "step", "graph", "fill"};
+    *o = (struct options){.kernel_us = 1000, .host_us = 100, .period_us = 20000, .nodes = 20, .collective = true};
+    static const char *const KINDS[] = {"flood", "latency", "step", "graph", "fill", "spin-pair"};
     for (size_t i = 0; argc > 1 && i < sizeof KINDS / sizeof KINDS[0]; i++)
         if (!strcmp(argv[1], KINDS[i]))
             o->kind = KINDS[i];
@@ -33,6 +35,10 @@ int options_read(struct options *o, int argc, char **argv)
         char *end = NULL;
         if (!strcmp(name, "--control")) {
             o->control = text;
+            continue;
+        }
+        if (!strcmp(name, "--pair")) {
+            o->pair = text;
             continue;
         }
         double value = strtod(text, &end);
@@ -48,8 +54,13 @@ int options_read(struct options *o, int argc, char **argv)
         else if (!strcmp(name, "--host-us")) o->host_us = value;
         else if (!strcmp(name, "--period-us")) o->period_us = value;
         else if (!strcmp(name, "--nodes")) o->nodes = (unsigned)value;
+        else if (!strcmp(name, "--collective")) o->collective = value != 0;
         else if (!strcmp(name, "--device")) o->device = (int)value;
         else return usage();
+    }
+    if (!strcmp(o->kind, "spin-pair") != (o->pair != NULL)) {
+        fprintf(stderr, "flexai-workload: spin-pair, and nothing else, needs --pair FILE\n");
+        return 2;
     }
     if (!o->depth) { /* enough that a machine short of processors does not let the card run dry */
         double us = o->kernel_us * (strcmp(o->kind, "graph") ? 1 : o->nodes);

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 struct options {
-    const char *kind;      /* flood, latency, step, graph, fill */
+    const char *kind;      /* flood, latency, step, graph, fill, spin-pair */
     double kernel_us;      /* card time of one kernel */
     double seconds;        /* 0 = no limit */
     uint64_t iterations;   /* 0 = no limit */
@@ -16,6 +16,8 @@ struct options {
     unsigned nodes;        /* graph: kernels per replay */
     int device;
     const char *control;
+    const char *pair;      /* spin-pair: the file by which the two find each other */
+    bool collective;       /* spin-pair: its kernel has the name of a collective library's */
 };
 int options_read(struct options *o, int argc, char **argv);
 
@@ -34,6 +36,21 @@ void cuda_free(uint64_t at);
 void cuda_memory(uint64_t *free_bytes, uint64_t *total);
 void cuda_graph_make(uint64_t iterations, unsigned nodes);
 void cuda_graph_launch(void);
+
+/* Memory that a peer process holds too; a kernel that waits in it. */
+struct cuda_handle { unsigned char bytes[64]; };
+struct cuda_handle cuda_share(uint64_t at);
+uint64_t cuda_join(struct cuda_handle handle);
+void cuda_leave(uint64_t at);
+void cuda_fill(uint64_t at, uint32_t value, size_t n);
+void cuda_spin_make(bool collective);
+/* Until *peer >= turn, then `iterations`, then *own = turn + 1. */
+void cuda_spin(uint64_t peer, uint64_t own, uint32_t turn, uint64_t iterations);
+
+/* The spin pair: spin.c. */
+void pair_open(const char *path, bool collective);
+void pair_step(uint64_t iterations);
+void pair_close(void);
 
 /* The shared control file (apps/bench/torch_workloads.py says its layout); does nothing without one. */
 enum order { ORDER_IDLE = 0, ORDER_RUN = 1, ORDER_END = 2 };

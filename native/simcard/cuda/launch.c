@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Kernels take time and compute nothing: flexai_work as long as asked, others 10 us.
+ * Kernels take time and compute nothing: flexai_work as long as asked, a spin until its peer
+ * lets it go (spin.c), others 10 us.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,8 @@ static CUresult launch(CUfunction f, CUstream stream, void **parameters, void **
     struct sim_stream *s = sim_stream(stream);
     if (!f)
         return CUDA_ERROR_INVALID_HANDLE;
+    if (f->is_spin)
+        return s && s->capture ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : sim_spin(s, parameters);
     if (s && s->capture)
         return sim_graph_add(s->capture, &(struct sim_node){.type = SIM_KERNEL, .kernel_ns = duration_of(f, parameters, extra)},
                              NULL);

@@ -148,6 +148,7 @@ SIM_API CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, cons
     if (!f && (f = calloc(1, sizeof *f))) {
         snprintf(f->name, sizeof f->name, "%s", name);
         f->is_work = strcmp(name, "flexai_work") == 0;
+        f->is_spin = strcmp(name, "flexai_spin") == 0 || strcmp(name, "ncclFlexaiSpin") == 0;
         f->module = module;
         f->next = module->functions;
         module->functions = f;

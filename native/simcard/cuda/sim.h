@@ -109,6 +109,7 @@ struct sim_function {
     struct sim_module *module;
     char name[128];
     bool is_work;              /* flexai_work(u64 iterations): 1 ns each */
+    bool is_spin;              /* flexai_spin, ncclFlexaiSpin: see spin.c */
 };
 
 struct sim_module {
@@ -152,6 +153,8 @@ void sim_modules_forget(struct sim_context *context);
 void sim_arrays_forget(struct sim_context *context);
 /* Contents of a fill, as far as the simulated card writes them. */
 void sim_write(char *to, uint64_t value, size_t width, size_t bytes);
+/* Launch a kernel that waits for a peer: parameters as spin.c has them. */
+CUresult sim_spin(struct sim_stream *stream, void **parameters);
 /* Put host function on a stream that does not capture. */
 CUresult sim_host(struct sim_stream *stream, void (*function)(void *), void *data);
 void sim_memory_forget(struct sim_context *context);

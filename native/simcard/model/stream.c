@@ -178,7 +178,8 @@ static void run(struct sm_stream *s)
         if (s->phase == SM_ARRIVING) {
             switch (s->head.op) {
             case SM_OP_WORK:
-                s->left_ns = kernel_ns(&s->head);
+            case SM_OP_SPIN:
+                s->left_ns = s->head.op == SM_OP_SPIN ? SM_MAX_AMOUNT_NS : kernel_ns(&s->head);
                 s->phase = SM_READY;
                 /* What ran before on this engine is accounted before the queue changes. */
                 sm_engine_account(c, now);
@@ -283,6 +284,11 @@ void sm_stream_scan(struct sm_stream *s)
             s->scanned_service += copy_ns(s->group->card->spec, &e);
         s->service[i] = s->scanned_service;
         s->scanned++;
+    }
+    if (s->phase == SM_READY && s->head.op == SM_OP_SPIN &&
+        atomic_load_explicit(&s->ring->host_done, memory_order_acquire) > s->tail) {
+        sm_engine_account(s->group->card, now);
+        s->left_ns = 0; /* what it waits for is there: it ends as soon as it has the card */
     }
     if (s->phase == SM_EMPTY || s->phase == SM_HOST)
         todo_add(s);

@@ -34,6 +34,8 @@ uint64_t sm_watch_earliest(const struct sm_stream *s, uint64_t seq, int depth)
     case SM_HOST:
         return SM_NEVER; /* the producer will tell */
     case SM_READY:
+        if (s->head.op == SM_OP_SPIN && s->left_ns)
+            return SM_NEVER;
         earliest = sm_engine_earliest(s->group);
         return earliest == SM_NEVER ? SM_NEVER : earliest + s->left_ns + after_head;
     case SM_BLOCKED: {

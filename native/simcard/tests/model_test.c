@@ -339,6 +339,34 @@ static void a_watch_is_answered_once_when_its_entries_are_done_before_it_and_whe
     sm_free(m);
 }
 
+static void a_kernel_that_waits_for_a_peer_has_the_card_until_it_is_let_go_and_gives_way_to_others(void)
+{
+    struct sm_model *m = sm_new(0);
+    static struct sm_ring rings[2];
+    struct sm_group *g[2];
+    struct sm_stream *s[2];
+    struct sm_entry spin = {.op = SM_OP_SPIN}, work = {.op = SM_OP_WORK, .amount = MS, .n_kernels = 1};
+    struct sm_group_figures f;
+    CHECK(sm_add_cards(m, "h200") == 1);
+    for (uint32_t i = 0; i < 2; i++)
+        CHECK(sm_group_new(sm_process_new(m, i + 1, 0, NULL), 0, &g[i]) == 0 &&
+              sm_stream_new(g[i], 0, &rings[i], &s[i]) == 0);
+    CHECK(sm_submit(s[0], &spin, NULL) == 0 && sm_submit(s[0], &work, NULL) == 0);
+    sm_advance(m, 100 * MS);
+    CHECK(sm_group_figures(m, sm_group_context(g[0]), &f) == 0 && f.work_ns > 99 * MS);
+    CHECK(sm_stream_completed(s[0]) == 0);
+    CHECK(sm_submit(s[1], &work, NULL) == 0);
+    sm_advance(m, 110 * MS); /* the peer has its turn although nobody let the spinner go */
+    CHECK(sm_stream_completed(s[1]) == 1 && sm_stream_completed(s[0]) == 0);
+    atomic_store(&rings[0].host_done, 1);
+    sm_advance(m, 110 * MS);
+    CHECK(sm_stream_completed(s[0]) == 1);
+    sm_advance(m, 112 * MS);
+    CHECK(sm_stream_completed(s[0]) == 2);
+    CHECK(!sm_busy(m) && sm_next_wake(m) == SM_NEVER);
+    sm_free(m);
+}
+
 static int moved;
 
 static void note_move(void *arg, uint64_t cookie, int result)
@@ -397,6 +425,7 @@ static const struct {
     CASE(injected_errors_hit_the_next_calls_and_change_nothing),
     CASE(a_card_that_fails_ends_its_contexts_and_refuses_new_ones_until_it_recovers),
     CASE(a_watch_is_answered_once_when_its_entries_are_done_before_it_and_when_the_stream_ends),
+    CASE(a_kernel_that_waits_for_a_peer_has_the_card_until_it_is_let_go_and_gives_way_to_others),
     CASE(a_parked_process_leaves_its_memory_to_others_and_comes_back_where_it_was),
     CASE(the_wake_is_never_later_than_the_completion_it_is_for),
 };

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -128,6 +129,15 @@ class Node:
 
     def run(self, name, *arguments, shimmed=False):
         """A program of a tenant; its own command line is the workload's."""
+        process = subprocess.Popen(
+            [flexai_native.program("flexai-workload"), *map(str, arguments)], env=self.environment(name, shimmed),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        self.programs.append(process)
+        return process
+
+    def environment(self, name, shimmed):
+        """What a tenant's program needs to find the cards, and the shim."""
         env = dict(os.environ, FLEXAI_SIMCARD=str(self.socket), LD_LIBRARY_PATH=str(SIMCARD_LIBRARIES))
         if shimmed:
             env |= {
@@ -135,11 +145,17 @@ class Node:
                 "FLEXAI_TENANT_DIR": self.regions.directory(name),
                 "FLEXAI_REAL_CUDA": str(SIMCARD_LIBRARIES / "libcuda.so.1"),
             }
+        return env
+
+    def run_pair(self, name, *arguments):
+        """A tenant of two processes of the same command line, with the shim; what both print comes by its stdout."""
+        words = shlex.join([str(flexai_native.program("flexai-workload")), *map(str, arguments)])
         process = subprocess.Popen(
-            [flexai_native.program("flexai-workload"), *map(str, arguments)], env=env,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            ["sh", "-c", f"{words} & {words} & wait"], env=self.environment(name, shimmed=True),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
         self.programs.append(process)
+        self.sessions.append(process.pid)
         return process
 
     def run_shell(self, script):

@@ -1,0 +1,77 @@
+"""Processes that wait for each other on the card, as the ranks of a collective do, beside a tenant that never rests."""
+
+import json
+
+import pytest
+
+LEASE, HWSLICE = 1, 2
+
+
+def busy_neighbour(node, request):
+    node.put("flood", None, request)
+    node.put("flood", node.run("flood", "flood", "--kernel-us", 500, shimmed=True), request)
+
+
+def words(node, seconds, collective=True):
+    return (
+        "spin-pair", "--pair", node.run_dir / "pair", "--kernel-us", 200, "--seconds", seconds,
+        "--collective", int(collective),
+    )  # fmt: skip
+
+
+def reports(*processes):
+    """What both ranks say at their end, which must come."""
+    said = "".join(process.communicate(timeout=20)[0] for process in processes)
+    return [json.loads(line) for line in said.splitlines()]
+
+
+def assert_both_kept_moving(ranks, n_steps):
+    assert len(ranks) == 2, ranks
+    done = [rank["iterations"] for rank in ranks]
+    assert min(done) >= n_steps, done
+    assert abs(done[0] - done[1]) <= 2, f"neither gets ahead of the other: {done}"
+
+
+@pytest.mark.parametrize("backend", [HWSLICE, LEASE])
+def test_a_spin_pair_in_one_tenant_moves_beside_a_flood(make_node, backend):
+    node = make_node()
+    node.prefer(backend)
+    busy_neighbour(node, 500)
+    node.put("pair", None, 500)
+    pair = node.run_pair("pair", *words(node, 1))
+    node.put("pair", pair, 500)
+    assert_both_kept_moving(reports(pair), 30)
+
+
+def test_a_spin_pair_that_the_shim_does_not_know_as_a_collective_is_slow_but_never_stuck_at_a_gate(make_node):
+    node = make_node()
+    node.prefer(LEASE)
+    busy_neighbour(node, 500)
+    node.put("pair", None, 500)
+    pair = node.run_pair("pair", *words(node, 1.5, collective=False))
+    node.put("pair", pair, 500)
+    assert_both_kept_moving(reports(pair), 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("backend", "collective"), [(HWSLICE, True), (LEASE, True), (LEASE, False)])
+def test_ranks_in_two_tenants_are_slow_but_never_stuck(make_node, backend, collective):
+    node = make_node()
+    node.prefer(backend)
+    busy_neighbour(node, 400)
+    ranks = []
+    for name in ("one", "two"):
+        node.put(name, None, 300)
+        ranks.append(node.run(name, *words(node, 3, collective), shimmed=True))
+        node.put(name, ranks[-1], 300)
+    assert_both_kept_moving(reports(*ranks), 5)
+
+
+def test_a_third_rank_is_told_that_the_pair_is_complete(make_node):
+    node = make_node()
+    node.put("pair", None, 500)
+    pair = node.run_pair("pair", *words(node, 0.1))
+    assert len(reports(pair)) == 2
+    third = node.run("pair", *words(node, 0.1))
+    assert "name a new file" in third.communicate(timeout=20)[0]
+    assert third.returncode == 2
