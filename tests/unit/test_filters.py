@@ -2,11 +2,15 @@
 
 import pytest
 
+from flexai.apps.pool.main import settings_of
+from flexai.apps.simulator.recorded import Recording, decide
 from flexai.model import Device, Job, Node, Queue, Reason, SliceRequest
 from flexai.policy.filters import FILTERS
 from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Evict, Start
 from flexai.scheduling.events import JobSubmitted, MemberFinished, MemberStarted, NodePut, QueuePut, Tick
+from flexai.wire.errors import BadInput
+from flexai.wire.store import PoolStarted, decode_event, encode_event
 
 GIB = 2**30
 
@@ -79,3 +83,19 @@ def test_nobody_is_evicted_where_a_filter_would_still_refuse():
     assert not [command for command in commands if isinstance(command, Evict)]
     commands = submit(scheduler, 4, 500, priority=9) + scheduler.step(Tick(20))
     assert [command.job_id for command in commands if isinstance(command, Evict)] == ["j1"]
+
+
+def test_a_pool_names_its_filters_and_its_log_tells_them(tmp_path):
+    settings = settings_of(["--run-dir", str(tmp_path), "--state-dir", str(tmp_path), "--filters", "half, unshared"])
+    assert settings.scheduler.filters == ("half", "unshared")
+    started = PoolStarted(1, settings.scheduler)
+    assert decode_event(*encode_event(started)) == started
+
+
+def test_a_filter_that_there_is_not_is_named(tmp_path):
+    with pytest.raises(BadInput, match="none-such") as refused:
+        settings_of(["--run-dir", str(tmp_path), "--state-dir", str(tmp_path), "--filters", "half,none-such"])
+    assert refused.value.remedy == "Use one of: half, unshared"
+    recorded = encode_event(PoolStarted(1, SchedulerSettings(filters=("gone",))))
+    with pytest.raises(BadInput, match="gone"):
+        list(decide(Recording((recorded,), ())))

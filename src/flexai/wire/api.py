@@ -6,7 +6,7 @@ Written without a validation library on purpose: a submission is decoded on the 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -187,6 +187,18 @@ def decode_queue(name: str, fields: Mapping[str, Any]) -> Queue:
         user_limit_milli=integer(fields, "user_limit_milli", -1, MAX_INT, -1),
         over_cap=choice(fields, "over_cap", ("", *OVER_CAP), ""),
     )
+
+
+def check_filters(names: Iterable[str], known: Collection[str]) -> None:
+    """Check the names of filters that a pool shall use.
+
+    Raises:
+        BadInput: one of them is not known here.
+    """
+    for name in names:
+        if name not in known:
+            remedy = one_of(set(known)) if known else "None is known here; leave the setting out, or add the filter"
+            raise BadInput("filters", name, "is not the name of a filter", remedy)
 
 
 def _quota_and_limit(fields: Mapping[str, Any]) -> tuple[int, int]:

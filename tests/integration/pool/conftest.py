@@ -116,14 +116,15 @@ async def until(condition, timeout_s=60.0):
 @pytest.fixture
 def new_rig(tmp_path):
     @contextlib.asynccontextmanager
-    async def make(agent=True, scheduler=Scheduler, **agent_fields) -> AsyncIterator[Rig]:
+    async def make(agent=True, scheduler=None, options=(), **agent_fields) -> AsyncIterator[Rig]:
         run, state = tmp_path / "r", tmp_path / "s"
         run.mkdir(exist_ok=True)
+        settings = main.settings_of(["--run-dir", str(run), "--state-dir", str(state), *options])
         rig = Rig(
             tmp_path,
             ScriptedAgent(run / "agent.sock", **agent_fields),
-            service.Settings(run, state),
-            scheduler=scheduler,
+            settings,
+            scheduler=scheduler or (lambda: Scheduler(settings.scheduler)),
         )
         if agent:
             await rig.agent.open()

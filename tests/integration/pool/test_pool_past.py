@@ -3,6 +3,8 @@
 import asyncio
 import json
 
+from flexai.policy.filters import FILTERS
+
 
 async def test_explain_says_what_every_card_lacks(new_rig):
     async with new_rig() as rig:
@@ -15,6 +17,18 @@ async def test_explain_says_what_every_card_lacks(new_rig):
         assert [card["fits"] for card in why["cards"]] == [False, False]
         assert "has 40% of its compute free, not 60%" in why["cards"][0]["says"]
         assert why["history"][0]["kind"] == "Submitted"
+
+
+async def test_explain_names_the_filter_that_keeps_a_job_off_a_card(new_rig, monkeypatch):
+    monkeypatch.setitem(FILTERS, "unshared", lambda cards, _shape: ~cards.held)
+    async with new_rig(options=("--filters", "unshared")) as rig:
+        for _ in range(3):
+            job_id = await rig.submit(compute_milli=100)
+        await rig.in_state("2", "running")
+        why = await rig.get(f"/v1/jobs/{job_id}/explain")
+        assert why["reason"]["code"] == "Filtered"
+        assert [card["fits"] for card in why["cards"]] == [False, False]
+        assert why["cards"][0]["says"] == "has room for one member, but filter unshared keeps it off"
 
 
 async def test_history_tells_a_jobs_life_in_order_page_by_page(new_rig):

@@ -26,10 +26,11 @@ class Settings:
         share: share of a card of jobs that name none, as ``30%``.
         ready_timeout_s: how long ``up`` waits for each process to answer.
         color: ``auto`` (on a terminal), ``always`` or ``never``.
-        grace_ms: of the scheduler; see ``scheduling.SchedulerSettings``, as for the next three.
+        grace_ms: of the scheduler; see ``scheduling.SchedulerSettings``, as for the next four.
         reclaim: see there.
         consolidate_moves: see there.
         move_cost_ms: see there.
+        filters: see there; names with commas between them.
         keep_days: jobs that ended, their output and history are kept so long.
     """
 
@@ -46,6 +47,7 @@ class Settings:
     reclaim: str = "quota"
     consolidate_moves: int = 0
     move_cost_ms: int = 60_000
+    filters: str = ""
     keep_days: int = 30
 
 
@@ -150,6 +152,8 @@ SETTINGS = (
             " cards for one that waits; `0` for none", "`0`", "consolidate_moves"),
     Setting("move_cost", _duration, "of the pool: what a move costs a job beside its grace; a job is moved only for one"
             " that has waited for as much card time", "`60s`", "move_cost_ms"),
+    Setting("filters", str, "of the pool: filters in use, with commas between their names"
+            " ([add one](../how-to/add-a-filter.md))", "none"),
     Setting("keep_days", _days, "of the pool: so many days jobs that ended, their output and their history are kept",
             "`30`"),
 )  # fmt: skip

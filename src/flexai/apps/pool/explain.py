@@ -2,12 +2,16 @@
 
 from typing import Any
 
+import numpy as np
+
 from flexai.apps.pool.book import JobRecord
 from flexai.apps.pool.devices import HEALTHY
 from flexai.apps.pool.identity import Peer
 from flexai.apps.pool.service import Pool
 from flexai.apps.pool.views import queue_view, reason_view
+from flexai.cluster import Shape
 from flexai.model import MILLI_PER_DEVICE, Device, JobState
+from flexai.policy.filters import FILTERS, Cards, Filter
 from flexai.wire.store import to_plain
 
 
@@ -77,6 +81,12 @@ def _card(pool: Pool, record: JobRecord, device: Device) -> dict[str, Any]:
         problems.append(f"has {free_milli / 10:g}% of its compute free, not {request.compute_milli / 10:g}%")
     if free_bytes < wanted_bytes:
         problems.append(f"has {free_bytes / 2**30:.4g} GiB of its memory free, not {wanted_bytes / 2**30:.4g} GiB")
+    if not problems:
+        problems = [
+            f"has room for one member, but filter {name} keeps it off"
+            for name in pool.settings.scheduler.filters
+            if not _lets_pass(FILTERS[name], record, free_milli, free_bytes, is_held=taken > 0)
+        ]
     is_here = any(holder is record for holder, _ in held)
     return {
         "uuid": device.uuid,
@@ -86,3 +96,10 @@ def _card(pool: Pool, record: JobRecord, device: Device) -> dict[str, Any]:
         "fits": not problems and not is_here,
         "says": "the job is on it" if is_here else "; ".join(problems) or "has room for one member",
     }
+
+
+def _lets_pass(filter_: Filter, record: JobRecord, free_milli: int, free_bytes: int, *, is_held: bool) -> bool:
+    """Whether a filter lets one member onto a card in this state."""
+    job, ask = record.job, record.job.request
+    shape = Shape(job.cpu_milli, job.ram_bytes, ask.n_devices, ask.compute_milli, ask.memory_bytes, ask.is_whole)
+    return bool(filter_(Cards(np.array([[free_milli]]), np.array([[free_bytes]]), np.array([[is_held]])), shape)[0, 0])

@@ -20,7 +20,9 @@ from flexai.apps.pool.core import DecisionCore
 from flexai.apps.pool.identity import PeerProtocol
 from flexai.apps.pool.lock import take_lock
 from flexai.apps.pool.service import Settings, open_pool
+from flexai.policy.filters import FILTERS
 from flexai.scheduling import Scheduler, SchedulerSettings
+from flexai.wire.api import check_filters
 from flexai.wire.errors import BadInput
 
 log = logging.getLogger("flexai.pool")
@@ -49,7 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def settings_of(argv: Sequence[str] | None) -> Settings:
-    """Settings out of the command line."""
+    """Settings out of the command line.
+
+    Raises:
+        BadInput: a filter that there is not.
+    """
     parser = argparse.ArgumentParser(prog="python -m flexai.apps.pool", description="The FlexAI pool process.")
     parser.add_argument("--run-dir", type=Path, required=True, help="directory of sockets")
     parser.add_argument("--state-dir", type=Path, required=True, help="directory of what must survive")
@@ -58,8 +64,11 @@ def settings_of(argv: Sequence[str] | None) -> Settings:
     for name, meaning in _DECIDING.items():
         flag, value = f"--{name.replace('_', '-')}", getattr(usual, name)
         parser.add_argument(flag, type=type(value), default=value, help=meaning)
+    parser.add_argument("--filters", default="", help="names of filters in use, with commas between them")
     given = parser.parse_args(argv)
-    scheduler = SchedulerSettings(**{name: getattr(given, name) for name in _DECIDING})
+    filters = tuple(name.strip() for name in given.filters.split(",") if name.strip())
+    check_filters(filters, FILTERS)
+    scheduler = SchedulerSettings(**{name: getattr(given, name) for name in _DECIDING}, filters=filters)
     return Settings(given.run_dir, given.state_dir, given.keep_days, scheduler)
 
 

@@ -19,10 +19,11 @@ import typer
 
 from flexai.adapters.sqlite import recorded_log
 from flexai.model import Queue
+from flexai.policy.filters import FILTERS
 from flexai.scheduling import Scheduler
 from flexai.scheduling.commands import Command, Evict, Resize, Start
 from flexai.scheduling.events import Event, QueuePut
-from flexai.wire.api import DEFAULT_QUEUE
+from flexai.wire.api import DEFAULT_QUEUE, check_filters
 from flexai.wire.errors import BadInput
 from flexai.wire.store import PoolStarted, decode_event, dumps, to_plain
 
@@ -105,7 +106,7 @@ def decide(recording: Recording) -> Iterator[Command]:
     """The commands of a fresh scheduler, until the pool was restarted.
 
     Raises:
-        BadInput: an event that is unknown or does not fit its kind.
+        BadInput: an event that is unknown or does not fit its kind, or a filter that is not known here.
     """
     scheduler, n_pools = Scheduler(), 0
     for kind, body in recording.events:
@@ -114,6 +115,7 @@ def decide(recording: Recording) -> Iterator[Command]:
             n_pools += 1
             if n_pools > 1:
                 return
+            check_filters(event.scheduler.filters, FILTERS)
             scheduler = Scheduler(event.scheduler)
             scheduler.step(QueuePut(event.at_ms, Queue(DEFAULT_QUEUE)))  # which every pool has, without an event
         elif isinstance(event, get_args(Event)):

@@ -150,7 +150,7 @@ def _keep(settings: Settings, cards: str, say: Callable[[str], None], ready: Cal
 def _deciding(settings: Settings) -> tuple[str, ...]:
     """Options of the pool: what differs from what it does by itself."""
     usual = Settings(settings.run_dir, settings.state_dir)
-    names = ("grace_ms", "reclaim", "consolidate_moves", "move_cost_ms", "keep_days")
+    names = ("grace_ms", "reclaim", "consolidate_moves", "move_cost_ms", "filters", "keep_days")
     changed = [name for name in names if getattr(settings, name) != getattr(usual, name)]
     return tuple(word for name in changed for word in (f"--{name.replace('_', '-')}", str(getattr(settings, name))))
 
