@@ -23,6 +23,8 @@ void ac_charge(struct ac_card *c, int tenant, uint64_t ns)
     t->priority_ns -= (int64_t)ns;
     if (tenant == c->primary)
         c->turn_held += ns;
+    if (t->class == FX_CLASS_BEST_EFFORT)
+        c->lent_ns += ns;
 }
 
 static void refund(struct ac_card *c, int tenant, uint64_t ns)
@@ -185,8 +187,10 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
         close_after_loss(c, NULL, ts); /* its END is missing */
     c->resident = true;
     c->resident_tenant = g ? g->tenant : p ? p->tenant : AC_OUTSIDE;
-    if (c->resident_tenant != c->last_tenant)
+    if (c->resident_tenant != c->last_tenant) {
         c->alone_since = at;
+        c->n_lent += c->lender >= 0 && c->last_tenant == c->lender;
+    }
     c->last_tenant = c->resident_tenant;
     c->resident_pid = r->pid;
     c->resident_context = r->context;
@@ -235,7 +239,7 @@ static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts,
     }
     const struct group *g = find_group(c, c->resident_pid, c->resident_context);
     close_interval(c, ts);
-    if (tenant < 0 || c->tenant[tenant].class == FX_CLASS_LATENCY)
+    if (tenant < 0 || c->tenant[tenant].class == FX_CLASS_LATENCY || tenant == c->lender)
         c->last_first_end = at;
     if (tenant < 0)
         return;
@@ -245,7 +249,7 @@ static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts,
     t->last_run = at;
     if (tenant == c->primary)
         c->turn_ends++;
-    if (t->class == FX_CLASS_LATENCY)
+    if (t->class == FX_CLASS_LATENCY || tenant == c->lender)
         c->last_latency_end = at;
 }
 

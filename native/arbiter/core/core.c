@@ -29,7 +29,7 @@ struct ac_card *ac_new(const struct ac_settings *settings, enum fx_backend backe
     c->backend = backend;
     c->budget_ppm = c->set.budget_ppm;
     c->lock_tokens_ns = (int64_t)c->budget_ppm * 500;
-    c->primary = c->last_primary = -1;
+    c->primary = c->last_primary = c->lender = -1;
     c->accrued_at = c->window_at = now;
     c->next_look = now;
     c->next_lone_test = now + 50 * MS;

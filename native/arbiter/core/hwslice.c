@@ -6,7 +6,8 @@
  * that the card never waits for us, and what each had is read from the log. Whoever has no work stays runnable, and those
  * beside it have short time slices: it is on the card as soon as it wakes, and is seen there. A tenant whose turns show
  * gaps lets the others fill them (a long time slice for it, the shortest for them). Beside a latency tenant the one with
- * the turn has short time slices, and turns change right after a request.
+ * the turn has short time slices, and turns change right after a request. The same lends an owner's gaps to best-effort
+ * tenants (lend.c).
  */
 #include <string.h>
 #include "state.h"
@@ -55,6 +56,10 @@ static struct slice_range slice_of(const struct ac_card *c, int tenant, bool bes
     const struct tenant *t = &c->tenant[tenant];
     uint32_t n = (uint32_t)t->n_groups; /* every group of it earns a turn of the hardware's */
     uint32_t turn_us = (uint32_t)((c->turn_end - c->turn_began) / US);
+    if (tenant == c->lender)
+        return (struct slice_range){c->set.slice_fill_long_us / n, c->set.slice_fill_long_us / n, US_MAX};
+    if (c->lender >= 0)
+        return (struct slice_range){0, c->set.slice_fill_short_us, c->set.slice_fill_short_us};
     if (t->prior)
         return (struct slice_range){c->set.slice_latency_us / n, c->set.slice_latency_us / n, c->set.slice_latency_us / n};
     if (beside)
@@ -79,6 +84,7 @@ static struct slice_range slice_of(const struct ac_card *c, int tenant, bool bes
 static void decide(struct ac_card *c, uint64_t now)
 {
     ac_find_idle(c, now);
+    ac_lend(c, now);
     int n = ac_classify(c, now);
     choose_turn(c, n, now);
     bool beside = ac_latency_beside(c), may_wake = ac_may_wake(c);

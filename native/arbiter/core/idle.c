@@ -58,6 +58,8 @@ void ac_find_idle(struct ac_card *c, uint64_t now)
             continue;
         if ((c->fill || c->guard) && i != c->primary && c->resident)
             continue; /* it may wait for a long time slice to end */
+        if (c->lender >= 0 && c->resident && c->resident_tenant == c->lender)
+            continue; /* so do they to whom its gaps are lent */
         uint64_t since = t->last_run > t->runnable_since ? t->last_run : t->runnable_since;
         since = since > c->last_first_end ? since : c->last_first_end;
         if (i == c->primary && c->settled_at != AC_NEVER && c->settled_at > since)
@@ -78,7 +80,7 @@ static bool due(const struct ac_card *c, int who, uint64_t now)
     const struct tenant *t = &c->tenant[who];
     if (!ac_others_want(c, who))
         return now >= c->next_lone_test && now > c->alone_since + 50 * MS && t->limit_milli >= 1000 && t->wants;
-    if (c->primary != who || c->rotate || somebody_fills(c))
+    if (c->primary != who || c->rotate || somebody_fills(c) || (c->lender >= 0 && !ac_waiting(c)))
         return false;
     bool affordable = c->lock_tokens_ns >= (int64_t)LEAST_TOKENS_NS;
     if (ac_waiting(c)) /* else the end of the turn will tell */

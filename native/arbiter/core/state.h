@@ -35,6 +35,7 @@ struct tenant {
     uint64_t yielded_at;    /* our time at which it gave the card up; AC_NEVER: it did not */
     bool gappy;             /* others fill its turns */
     uint32_t turns_to_trial;
+    uint64_t lends_at;      /* its gaps are not lent before */
     uint32_t n_defied;      /* stops that it undid, of late */
     uint64_t defied_at;
     bool frozen;            /* while it is stopped */
@@ -102,6 +103,8 @@ struct ac_card {
     bool trial;             /* for a moment, to find out whether they should be */
     bool guard;             /* or may be, since the one whose turn it is does not give up the card */
     bool reconsider;
+    int lender;             /* the owner whose gaps are lent; -1: nobody */
+    uint64_t lent_from, n_lent, lent_ns; /* since then: how often somebody came on the card after it, what they had */
     uint64_t turn_began, turn_end, settled_at, next_look, test_at;
     bool judging;
     uint64_t judged_from, turn_held, turn_ends; /* what the one whose turn it is had, and how often it left the card */
@@ -172,6 +175,8 @@ void ac_rotate(struct ac_card *c, uint64_t now);
 uint64_t ac_slices_of_others(const struct ac_card *c, int than);
 void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint64_t at);
 void ac_came_back(struct ac_card *c, int tenant, uint64_t at);
+/* lend.c */
+void ac_lend(struct ac_card *c, uint64_t now);
 /* idle.c */
 void ac_find_idle(struct ac_card *c, uint64_t now);
 bool ac_test_idle(struct ac_card *c, uint64_t now, struct ac_action *a);

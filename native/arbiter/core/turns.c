@@ -24,7 +24,7 @@ int ac_classify(struct ac_card *c, uint64_t now)
             t->throttled = t->tokens_ns < tokens_high(c, t);
         else
             t->throttled = t->tokens_ns < (int64_t)(250 * US);
-        t->prior = may_run(t, now) && t->class == FX_CLASS_LATENCY && !t->spent;
+        t->prior = may_run(t, now) && ((t->class == FX_CLASS_LATENCY && !t->spent) || i == c->lender);
         t->candidate = may_run(t, now) && t->wants && !(t->prior && c->backend == FX_BACKEND_HWSLICE);
         if (t->candidate && t->class != FX_CLASS_BEST_EFFORT)
             owners = true;
