@@ -140,14 +140,21 @@ def sums_of_cards(free_milli: Ints, free_memory: Ints, mix: Mix) -> Ints:
 
 def stranded_by_sums(cpu_milli: Ints, total: Ints, model: Ints, sums: Ints, mix: Mix) -> Floats:
     """``stranded`` from all free compute (n,) and the sums over the cards (n, pairs)."""
-    n_pairs = len(mix.pair_milli)
-    n_cards, useful = np.minimum(sums >> COUNT_BITS, mix.most_devices), sums & (COUNT - 1)
-    at = np.minimum(model, mix.n_models) * mix.n_steps + mix.cpu_steps.searchsorted(cpu_milli, side="right")
-    n_cards += (at * n_pairs)[:, None] * (mix.most_devices + 1) + mix.pair_offset
-    lost: Floats = total - np.add.reduce(mix.hosted.take(n_cards) * useful, axis=1)
+    at = mix.cpu_steps.searchsorted(cpu_milli, side="right")
+    if mix.n_models:
+        at += np.minimum(model, mix.n_models) * mix.n_steps
+    at *= len(mix.pair_milli) * (mix.most_devices + 1)
+    n_cards = np.minimum(sums >> COUNT_BITS, mix.most_devices)
+    n_cards += at[:, None]
+    n_cards += mix.pair_offset
+    useful = mix.hosted.take(n_cards)
+    useful *= sums & (COUNT - 1)
+    lost: Floats = total - np.add.reduce(useful, axis=1)
     if mix.cpu_per_card:
         need = CPU_RESERVE * mix.cpu_per_card
-        lost += np.maximum(0.0, total * (need / 1000) - cpu_milli) * (1000 / need)
+        lacks = total * (need / 1000)
+        lacks -= cpu_milli
+        lost += np.maximum(lacks, 0.0, out=lacks) * (1000 / need)
     return lost
 
 

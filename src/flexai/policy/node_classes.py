@@ -73,6 +73,7 @@ class NodeClasses:
     _ids: dict[bytes, int] = field(default_factory=dict)
     _keys: list[bytes] = field(default_factory=list)
     _unused: list[int] = field(default_factory=list)
+    _is_used: Flags = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     _seen: int = 0
     _kinds: dict[tuple[int, tuple[str, ...], int], int] = field(default_factory=dict)
     _kind: Ints = field(default_factory=lambda: _none(0, 0))
@@ -118,26 +119,26 @@ class NodeClasses:
         books = self.books
         if books.free_milli.shape != self._kind.shape:
             self._restart()
-            rows = np.arange(len(books.names))
+            rows = list(range(len(books.names)))
         else:
-            changed = books.changed[self._seen :]
-            rows = np.array(changed if len(changed) == 1 else sorted(set(changed)), dtype=np.int64)
+            if self._seen == len(books.changed):
+                return
+            rows = sorted(set(books.changed[self._seen :]))
         self._seen = len(books.changed)
-        if not len(rows):
-            return
-        for row in rows.tolist():
+        for row in rows:
             node = books.nodes.get(books.names[row])
             if self._nodes.get(row) is not node or books.partitions:
                 self._nodes[row] = node
                 self._learn_kinds(row)
-        for row, state in zip(rows.tolist(), self._one(rows) if len(rows) == 1 else self._many(rows), strict=True):
-            self._move(row, state)
+        if len(rows) == 1 and 0 < books.free_milli.shape[1] <= FEW_CARDS:
+            self._move(rows[0], self._one(rows[0]))
+        elif rows:
+            for row, state in zip(rows, self._many(np.array(rows, dtype=np.int64)), strict=True):
+                self._move(row, state)
 
-    def _one(self, rows: Ints) -> list[Ints]:
+    def _one(self, row: int) -> Ints:
         """A node's state as a row of the table."""
-        books, row = self.books, int(rows[0])
-        if not 0 < books.free_milli.shape[1] <= FEW_CARDS:
-            return list(self._many(rows))
+        books = self.books
         cards = sorted(
             (free, memory, 2 * kind + (held > 0)) if free >= 0 else CLOSED_CARD
             for free, memory, kind, held in zip(
@@ -149,7 +150,7 @@ class NodeClasses:
         total = sum(milli for milli in free if milli > 0)
         first = map(ne, cards, [(), *cards])
         head = books.cpu_milli.item(row), books.model.item(row, 0), total
-        return [np.array([*head, *free, *memory, *sort, *first], dtype=np.int64)]
+        return np.array([*head, *free, *memory, *sort, *first], dtype=np.int64)
 
     def _many(self, rows: Ints) -> Ints:
         """Say the same of many nodes at once."""
@@ -170,8 +171,9 @@ class NodeClasses:
 
     def in_use(self, since: int = 0) -> Ints:
         """Classes that have nodes, of those that came since the log was so long (0: all), in order of number."""
-        numbers = sorted(set(self.log[since:])) if since else range(len(self.rows))
-        return np.array([number for number in numbers if self.rows[number]], dtype=np.int64)
+        if not since:
+            return np.flatnonzero(self._is_used)
+        return np.array([number for number in sorted(set(self.log[since:])) if self.rows[number]], dtype=np.int64)
 
     def forget(self) -> None:
         """Number everything anew at the next ``sync``: the books' log of changes was cut."""
@@ -234,7 +236,7 @@ class NodeClasses:
         number = self._ids.get(key)
         if number is None:
             number = self._new(key, state)
-        old = int(self.class_of[row])
+        old = self.class_of.item(row)
         if old == number:
             return
         if old >= 0:
@@ -242,6 +244,7 @@ class NodeClasses:
             if not self.rows[old]:
                 del self._ids[self._keys[old]]
                 self._unused.append(old)
+                self._is_used[old] = False
                 self.log.append(old)
         self.class_of[row] = number
         self.rows[number][row] = None
@@ -258,6 +261,7 @@ class NodeClasses:
                 self._grow(max(64, 2 * number))
         self._ids[key] = number
         self.table[number] = state
+        self._is_used[number] = True
         self.log.append(number)
         return number
 
@@ -273,6 +277,7 @@ class NodeClasses:
         table = _none(n, self.table.shape[1])
         table[: len(self.table)] = self.table
         self.table = table
+        self._is_used = np.concatenate([self._is_used, np.zeros(n - len(self._is_used), dtype=np.bool_)])
 
     def _restart(self) -> None:
         """The books have another shape: number everything anew."""
@@ -281,5 +286,6 @@ class NodeClasses:
         self.class_of = np.full(n_rows, -1, dtype=np.int64)
         self._kind = _none(n_rows, n_cards)
         self.table = _none(0, HEAD + 4 * n_cards)
+        self._is_used = np.zeros(0, dtype=np.bool_)
         self.rows, self.log, self._ids, self._keys, self._unused = [], [], {}, [], []
         self._nodes = {}

@@ -189,8 +189,9 @@ class Placement:
         score = self.scorer(Candidates(classes.states(), ids[of], at, card, shape, self.stranding), self.mix)
         score = score - _TIE * states[of, 2]
         if shape.n_devices == 1:
-            by_card = np.full(ok.shape, NEVER)
-            by_card[of, card] = score
+            by_card = np.empty(ok.shape)
+            by_card.fill(NEVER)
+            by_card[ok] = score
             cache.card[ids] = by_card.argmax(axis=1)
             cache.score[ids] = np.maximum.reduce(by_card, axis=1)
         else:

@@ -73,10 +73,11 @@ def fragmentation(candidates: Candidates, mix: Mix) -> Floats:
     if shape.n_devices:  # only the cards taken change: their part of the sums is replaced, the rest stays
         rows = of if shape.n_devices == 1 else of[candidates.at]
         free = before.free_milli[rows, candidates.card]
-        memory = before.free_memory[rows, candidates.card] if mix.has_memory else free
-        memory_after = 0 * memory if shape.whole else memory - shape.memory_bytes
-        both = np.concatenate([free - shape.compute_milli, free]), np.concatenate([memory_after, memory])
-        cards = sums_of_cards(*both, mix)
+        both = both_memory = np.concatenate([free - shape.compute_milli, free])
+        if mix.has_memory:
+            memory = before.free_memory[rows, candidates.card]
+            both_memory = np.concatenate([0 * memory if shape.whole else memory - shape.memory_bytes, memory])
+        cards = sums_of_cards(both, both_memory, mix)
         change = cards[: len(rows)] - cards[len(rows) :]
         if shape.n_devices == 1:
             sums += change

@@ -157,9 +157,12 @@ class State:
 
     def _count_waiting(self, key: LineKey, sign: int) -> None:
         """Compute that jobs of a queue wait for, in all and on cards of the one class that they may use."""
-        for device_class in {ALL_CARDS, self.class_of(key.shape)}:
+        waiting, milli, device_class = self.waiting_milli, sign * key.asked_milli, self.class_of(key.shape)
+        at = key.queue, ALL_CARDS
+        waiting[at] = waiting.get(at, 0) + milli
+        if device_class != ALL_CARDS:
             at = key.queue, device_class
-            self.waiting_milli[at] = self.waiting_milli.get(at, 0) + sign * key.asked_milli
+            waiting[at] = waiting.get(at, 0) + milli
 
     def start(self, record: JobRecord, member: int, hold: Hold, cause: str, *, lent: bool = False) -> None:
         """Book and command the start of one member; the hold is in the books already."""
@@ -190,15 +193,17 @@ class State:
 
     def grants_of(self, record: JobRecord, member: int, hold: Hold) -> tuple[Grant, ...]:
         """The hold in the words of the model."""
-        request = record.job.request
+        job, request, milli, cut = record.job.id, record.job.request, hold.compute_milli, hold.cut
         name, uuids = self.books.names[hold.row], self.books.uuids[hold.row]
+        limit_milli = milli if cut else max(request.limit_milli, milli)
         return tuple(
-            Grant(
-                record.job.id, member, name, uuids[column], hold.compute_milli,
-                hold.compute_milli if hold.cut else max(request.limit_milli, hold.compute_milli), memory,
-                request.tenant_class, request.partition if hold.cut else "", _lowest_bit(hold.cut, at),
-            )
-            for at, (column, memory) in enumerate(zip(hold.columns, hold.memory_bytes, strict=True))
+            [
+                Grant(
+                    job, member, name, uuids[column], milli, limit_milli, memory, request.tenant_class,
+                    request.partition if cut else "", _lowest_bit(cut, at) if cut else -1,
+                )
+                for at, (column, memory) in enumerate(zip(hold.columns, hold.memory_bytes, strict=True))
+            ]
         )  # fmt: skip
 
     def stop(self, record: JobRecord, index: int, cause: str, *, requeue: bool) -> None:
@@ -257,5 +262,5 @@ class State:
 
 
 def _lowest_bit(cut: tuple[int, ...], at: int) -> int:
-    """The place that a partition begins at; -1 where the card is not cut."""
-    return (cut[at] & -cut[at]).bit_length() - 1 if at < len(cut) else -1
+    """The place that a partition begins at."""
+    return (cut[at] & -cut[at]).bit_length() - 1
