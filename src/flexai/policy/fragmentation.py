@@ -133,7 +133,7 @@ def sums_of_cards(free_milli: Ints, free_memory: Ints, mix: Mix) -> Ints:
     addition keeps both how many cards are enough and how much they have.
     """
     enough = free_milli[..., None] >= mix.least_milli
-    if mix.has_memory:
+    if mix.has_memory or (free_memory < 0).any():  # less than none: programs outside the pool came to a full card
         enough &= free_memory[..., None] >= mix.pair_memory
     return enough * (free_milli + COUNT)[..., None]
 
