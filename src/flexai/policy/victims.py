@@ -3,7 +3,7 @@
 The cost of a victim is the card time it would repeat. On one node victims are taken cheapest per freed compute first
 until one more member fits, then those not needed are spared, dearest first; where few could go, every set is tried
 instead. The node on which the next member costs least is taken, again and again, until enough members have a place: a
-victim that also holds something elsewhere is paid for once.
+victim that also holds something elsewhere is paid for once. Of few victims in all, the exact optimum is taken.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 EXACT_ROWS = 8
 EXACT_UP_TO = 7
 """So many possible victims on a node, and every set of them is tried."""
+JOINT_UP_TO = 14
+"""So many possible victims on all nodes, and the best set of them is found, whatever nodes they hold something on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +248,11 @@ def cheapest_set(
     fits elsewhere is the caller's to subtract from ``needed``.
     """
     trials = {row: RowTrial.of(books, row, shape) for row in victims_on}
+    victims = {victim.key: victim for some in victims_on.values() for victim in some}
+    if len(trials) <= EXACT_ROWS and len(victims) <= JOINT_UP_TO:
+        joint = _Joint(trials, list(victims.values()), needed, allowed).best()
+        if joint is not None:
+            return joint
     if len(trials) <= EXACT_ROWS and all(len(victims) <= EXACT_UP_TO for victims in victims_on.values()):
         exact = _exact_set(trials, victims_on, needed)
         if exact is None or allowed(exact):
@@ -285,6 +292,50 @@ def cheapest_set(
             for row in touched:
                 trials[row].move(victim, 1)
     return list(search.chosen.values())
+
+
+@dataclass(slots=True)
+class _Joint:
+    """The cheapest set of all over few victims: everybody gone, then each spared or not, dearest first.
+
+    To spare more never makes more room, so a branch ends where the members no longer fit or where those that go cost
+    as much as the best set that is known.
+    """
+
+    trials: Mapping[int, RowTrial]
+    victims: list[Victim]
+    needed: int
+    allowed: Callable[[Iterable[Victim]], bool]
+    found: list[Victim] | None = None
+    least: int = 0
+
+    def best(self) -> list[Victim] | None:
+        """The set; None if there is none that suffices and may go. The trials are as before."""
+        self.victims.sort(key=lambda each: (-each.lost, each.key))
+        before = sum(trial.n_fit() for trial in self.trials.values())
+        for victim in self.victims:
+            self._move(victim, 1)
+        self._branch(0, [], 0, before + self.needed)
+        for victim in self.victims:
+            self._move(victim, -1)
+        return self.found
+
+    def _branch(self, at: int, gone: list[Victim], lost: int, wanted: int) -> None:
+        if (self.found is not None and lost >= self.least) or sum(t.n_fit() for t in self.trials.values()) < wanted:
+            return
+        if at == len(self.victims):
+            if gone and self.allowed(gone):
+                self.found, self.least = list(gone), lost
+            return
+        victim = self.victims[at]
+        self._move(victim, -1)
+        self._branch(at + 1, gone, lost, wanted)
+        self._move(victim, 1)
+        self._branch(at + 1, [*gone, victim], lost + victim.lost, wanted)
+
+    def _move(self, victim: Victim, sign: int) -> None:
+        for row in {hold.row for hold in victim.holds} & self.trials.keys():
+            self.trials[row].move(victim, sign)
 
 
 def _exact_set(
