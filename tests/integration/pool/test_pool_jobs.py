@@ -150,7 +150,8 @@ async def test_resize_pause_and_park_reach_the_agent(new_rig):
         await asyncio.sleep(0.2)
         ops = [call["op"] for call in rig.agent.calls if call.get("job_id") == job_id]
         assert "resize" in ops
-        assert ops[-1] in {"wake", "unpause"}
+        # Shares are told on a line of their own: on a busy machine they may come after what was asked later.
+        assert [op for op in ops if op != "resize"][-1] in {"wake", "unpause"}
 
 
 async def test_words_that_are_not_utf8_reach_the_process_as_they_were(new_rig):
