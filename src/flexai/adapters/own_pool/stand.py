@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-_UP_S, _DOWN_S = 90, 90
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 class NotStarted(RuntimeError):
@@ -37,9 +35,26 @@ class OwnPool:
     environment: Mapping[str, str]
 
 
+# A process of its own brings the pool up and, when its standard input ends, down: that is when we close it, and when we
+# are killed. In a session of its own it is no part of what a terminal interrupts.
+_KEEPER = """
+trap : TERM INT HUP PIPE
+folder=$1 cards=$2
+shift 2
+"$@" up --detach ${cards:+--simulate "$cards"} 2>&1 </dev/null
+echo "$?"
+exec >/dev/null 2>&1
+cat
+"$@" down --jobs cancel
+rm -rf "$folder"
+"""
+
+
 @contextmanager
 def own_pool(simulate: str = "", extra: Mapping[str, str] | None = None) -> Iterator[OwnPool]:
     """Start a pool on the machine's cards, or on simulated ones, and end it with all its jobs afterwards.
+
+    It ends with this process too, however that ends.
 
     Args:
         simulate: as ``h200:2``; empty for what the machine has.
@@ -54,18 +69,26 @@ def own_pool(simulate: str = "", extra: Mapping[str, str] | None = None) -> Iter
         **{name: value for name, value in os.environ.items() if not name.startswith("FLEXAI_")},
         **(extra or {}), "FLEXAI_RUN_DIR": str(run_dir), "FLEXAI_STATE_DIR": str(state_dir),
     }  # fmt: skip
-    flexai = [sys.executable, "-m", "flexai.apps.cli"]
-    chosen = ["--simulate", simulate] if simulate else []
+    words = ["/bin/sh", "-c", _KEEPER, "keeper", str(folder), simulate, sys.executable, "-m", "flexai.apps.cli"]
+    keeper = subprocess.Popen(
+        words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert keeper.stdin is not None
+    assert keeper.stdout is not None
     try:
-        said = subprocess.run(
-            [*flexai, "up", "--detach", *chosen], env=environment, capture_output=True, text=True, timeout=_UP_S,
-            check=False,
-        )  # fmt: skip
-        if said.returncode != 0:
-            raise NotStarted((said.stdout + said.stderr).strip())
-        yield OwnPool(run_dir, state_dir, tuple(said.stdout.splitlines()), environment)
+        *said, code = _up_to_number(keeper.stdout)
+        if code != "0":
+            raise NotStarted("\n".join(said))
+        yield OwnPool(run_dir, state_dir, tuple(said), environment)
     finally:
-        subprocess.run(
-            [*flexai, "down", "--jobs", "cancel"], env=environment, capture_output=True, timeout=_DOWN_S, check=False
-        )
-        shutil.rmtree(folder, ignore_errors=True)
+        keeper.stdin.close()
+        keeper.stdout.close()
+        keeper.wait()
+
+
+def _up_to_number(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        yield line.rstrip("\n")
+        if re.fullmatch(r"\d+\n", line):
+            return
+    yield "the process that starts it was killed"

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from flexai.adapters.own_pool import end_in_order
 from flexai.apps.bench.frame import Run, header, part_of, run_case, unmeasured
 from flexai.apps.bench.kept import keep as keep_result
 
@@ -177,8 +177,7 @@ def main() -> int:
     """Run one benchmark and return the exit code."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command()(bench)
-    # Ended from outside as by Ctrl-C: cases end the pools that they began.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_in_order()
     try:
         return typer.main.get_command(app).main(prog_name="flexai bench", standalone_mode=False) or 0
     except typer.TyperException as error:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from flexai.adapters.own_pool import NotStarted, own_pool
+from flexai.adapters.own_pool import NotStarted, end_in_order, own_pool
 from flexai.adapters.pool_client import PoolClient, PoolRefused, PoolUnreachable
 from flexai.apps.demo.morning import PUBLISHED, SOURCE, draw_morning
 from flexai.apps.demo.outcome import DELIVERED_MEANS, OWED_MEANS, SHARE_ERROR_MEANS, UTILISATION_MEANS
@@ -126,6 +126,7 @@ def main() -> int:
     """Run the demo and return the exit code."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command()(demo)
+    end_in_order()
     try:
         return typer.main.get_command(app).main(prog_name="flexai demo", standalone_mode=False) or 0
     except typer.TyperException as error:

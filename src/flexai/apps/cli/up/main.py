@@ -79,8 +79,10 @@ def down(settings: Settings, jobs: str, say: Callable[[str], None]) -> int:
             os.kill(holder, signal.SIGTERM)
         except PermissionError:
             raise BadInput("pool", holder, "belongs to another user", "Ask its owner, or use sudo") from None
+        except ProcessLookupError:
+            pass  # it ended by itself meanwhile
     until = time.monotonic() + _DOWN_GRACE_S
-    while start_ticks(holder) == ticks:
+    while ticks is not None and start_ticks(holder) == ticks:
         if time.monotonic() > until:
             say(f"pid {holder} did not end within {_DOWN_GRACE_S:g} s; it is killed")
             stop_process(holder, 1.0)
