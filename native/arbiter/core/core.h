@@ -115,7 +115,8 @@ bool ac_contended(const struct ac_card *card);
 /* Control calls may take this many millionths of the time: less where many cards share one controller. */
 void ac_budget(struct ac_card *card, uint32_t ppm);
 /* What the card says that a group's time slice is. Other than we set: somebody changed it; counted, and set again. */
-void ac_timeslice_seen(struct ac_card *card, uint32_t handle, uint32_t us);
+/* False: it is not what was set. */
+bool ac_timeslice_seen(struct ac_card *card, uint32_t handle, uint32_t us);
 /* Somebody else resumed everything: look again. */
 void ac_all_resumed(struct ac_card *card, uint64_t now);
 /* Every handle that is stopped or may be: what must be resumed when we let go of the card. */

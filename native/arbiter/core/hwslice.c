@@ -9,6 +9,7 @@
  * the turn has short time slices, and turns change right after a request. The same lends an owner's gaps to best-effort
  * tenants (lend.c).
  */
+#include <errno.h>
 #include <string.h>
 #include "state.h"
 
@@ -195,6 +196,28 @@ static void failed(struct ac_card *c, struct group *g, enum ac_kind kind, int n,
     }
 }
 
+static bool names(const struct ac_action *a, const struct group *g)
+{
+    for (int i = 0; i < a->n && g->used; i++)
+        if (a->handles[i] == g->id.handle)
+            return true;
+    return false;
+}
+
+/* Its process is ending, which may take a while: nothing of it can be controlled any more, and nothing need be. */
+static void ending(struct ac_card *c, const struct ac_action *a, uint64_t now)
+{
+    for (int i = 0; i < c->n_groups; i++) {
+        struct group *g = &c->group[i];
+        if (!names(a, g))
+            continue;
+        g->retry_at = now + LAST_RETRY_NS;
+        if (c->tenant[g->tenant].n_groups == 1)
+            ac_sleeps(c, &c->tenant[g->tenant]);
+    }
+    c->next_look = 0; /* nobody waits for the end of its turn */
+}
+
 static void note_runnable(struct ac_card *c, uint64_t now)
 {
     bool stopped[AC_MAX_TENANTS], any[AC_MAX_TENANTS];
@@ -232,6 +255,10 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
         }
         return;
     }
+    if (result == -ESRCH) {
+        ending(c, a, now);
+        return;
+    }
     if (a->kind == AC_PREEMPT || a->kind == AC_STOP)
         c->forced_at = now;
     if (a->kind == AC_PREEMPT) {
@@ -245,10 +272,7 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
         return;
     for (int i = 0; i < c->n_groups; i++) {
         struct group *g = &c->group[i];
-        bool named = false;
-        for (int j = 0; j < a->n && g->used; j++)
-            named |= a->handles[j] == g->id.handle;
-        if (!named)
+        if (!names(a, g))
             continue;
         if (result < 0) {
             failed(c, g, a->kind, a->n, now);

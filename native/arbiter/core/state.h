@@ -60,7 +60,7 @@ struct group {
     uint64_t slice_at;      /* at this time */
     uint32_t slice_on_us;   /* as it was when the group came on the card: a new one counts from the next time */
     uint64_t retry_at, retry_ns;
-    uint64_t stopped_at;
+    uint64_t stopped_at, found_at;
 };
 
 enum phase { PHASE_NONE, PHASE_OPEN, PHASE_CLOSING };

@@ -47,6 +47,7 @@ struct io_process {
     bool seen;
     uint64_t look_at, look_wait_ns;
     uint64_t asked_at, asked_wait_ns; /* looks that the log asked for */
+    uint32_t n_asked;
 };
 
 struct io_card {
@@ -61,6 +62,7 @@ struct io_card {
     int turn_of; /* tenant whose turn was last told, -1 = nobody */
     char note[128];
     uint64_t control_ns, n_control;
+    struct { uint64_t n, ns, most_ns; } calls[AC_N_KINDS]; /* of each kind, since the card was opened */
     struct ac_card_usage base;
     uint64_t open_at;  /* when to try again; 0 = not wanted */
     int n_failed;      /* in a row */

@@ -41,6 +41,7 @@ static void card_open(struct arbiter *a, int at)
     char why[128] = "";
     card->open_at = 0;
     card->n_failed = 0;
+    memset(card->calls, 0, sizeof card->calls);
     if (card->preferred == FX_BACKEND_LEASE) {
         use(a, at, FX_BACKEND_LEASE, "asked for");
         return;
@@ -88,6 +89,34 @@ int card_named(struct arbiter *a, const char *uuid, uint32_t preferred, bool put
     return free;
 }
 
+static void count_call(struct io_card *card, enum ac_kind kind, uint64_t ns)
+{
+    card->control_ns += ns;
+    card->n_control++;
+    card->calls[kind].n++;
+    card->calls[kind].ns += ns;
+    card->calls[kind].most_ns = ns > card->calls[kind].most_ns ? ns : card->calls[kind].most_ns;
+}
+
+/* What control cost here: the driver's locks were held for so long. */
+static void tell_calls(const struct io_card *card)
+{
+    static const char *const names[AC_N_KINDS] = {
+        [AC_READ_LOG] = "log", [AC_STOP] = "stop", [AC_RESUME] = "resume", [AC_TIMESLICE] = "time slice",
+        [AC_PREEMPT] = "preempt", [AC_CHECK] = "check", [AC_DISCOVER] = "discover",
+    };
+    char line[400] = "";
+    size_t n = 0;
+    for (int kind = 0; kind < AC_N_KINDS; kind++)
+        if (card->calls[kind].n && n < sizeof line)
+            n += (size_t)snprintf(line + n, sizeof line - n, "%s %llu %s of %llu us (longest %llu)", n ? "," : "",
+                                  (unsigned long long)card->calls[kind].n, names[kind],
+                                  (unsigned long long)(card->calls[kind].ns / card->calls[kind].n / 1000),
+                                  (unsigned long long)(card->calls[kind].most_ns / 1000));
+    if (n)
+        say("card %s: calls:%s", card->uuid, line);
+}
+
 /* Resume all that is stopped, and forget what the backend knew. */
 void card_let_go(struct arbiter *a, int at, const char *reason)
 {
@@ -113,15 +142,19 @@ void card_let_go(struct arbiter *a, int at, const char *reason)
     card->ops = NULL;
     card->cc = NULL;
     card->n_known = 0;
+    tell_calls(card);
     say("card %s: let go: %s", card->uuid, reason);
 }
 
-static int check(struct io_card *card, uint32_t handle)
+static int check(struct arbiter *a, int at, uint32_t handle)
 {
+    struct io_card *card = &a->card[at];
     uint32_t us = 0;
     int result = card->ops->get_timeslice(card->cc, handle, &us);
-    if (result >= 0)
-        ac_timeslice_seen(card->core, handle, us);
+    bool differs = result >= 0 && !ac_timeslice_seen(card->core, handle, us);
+    for (int i = 0; i < card->n_known && differs; i++)
+        if (card->known[i].handle == handle)
+            say("card %s: process %u has a time slice of %u us, which we did not set", card->uuid, card->known[i].pid, us);
     return result;
 }
 
@@ -152,12 +185,13 @@ void card_discover(struct arbiter *a, int at, int tenant, uint32_t pid)
     ac_process_put(card->core, number, pid);
     uint64_t began = now_ns();
     int n = card->ops->discover(card->cc, pid, found, 64);
-    card->control_ns += now_ns() - began;
-    card->n_control++;
+    uint64_t took = now_ns() - began;
+    count_call(card, AC_DISCOVER, took);
     for (int i = 0; i < n; i++) {
         remember(card, &found[i]);
         if (ac_group_put(card->core, number, &found[i]))
-            say("card %s: process %u of %s: group %u", card->uuid, pid, a->tenant[tenant].id, found[i].context);
+            say("card %s: process %u of %s: a group of %u channels, found in %llu us", card->uuid, pid, a->tenant[tenant].id,
+                found[i].n_channels, (unsigned long long)(took / 1000));
     }
 }
 
@@ -260,7 +294,7 @@ static int carry_out(struct arbiter *a, int at, const struct ac_action *action)
     case AC_PREEMPT:
         return card->ops->preempt(card->cc, action->handles[0]);
     case AC_CHECK:
-        return check(card, action->handles[0]);
+        return check(a, at, action->handles[0]);
     case AC_FREEZE:
         if (card->tenant[action->tenant] < 0)
             return 0;
@@ -302,9 +336,9 @@ static void card_step(struct arbiter *a, int at)
         int result = carry_out(a, at, &action);
         uint64_t ended = now_ns();
         if (action.kind < AC_DISCOVER || action.kind == AC_CHECK) {
-            card->control_ns += ended - began;
-            card->n_control++;
-            card->n_failed = result < 0 ? card->n_failed + 1 : 0;
+            count_call(card, action.kind, ended - began);
+            if (result != -ESRCH) /* its process is ending: that says nothing of control */
+                card->n_failed = result < 0 ? card->n_failed + 1 : 0;
         }
         ac_done(card->core, &action, result, ended);
         tell_turn(a, at, ended);

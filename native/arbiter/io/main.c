@@ -47,7 +47,12 @@ void say(const char *format, ...)
     va_start(list, format);
     vsnprintf(line, sizeof line, format, list);
     va_end(list);
-    fprintf(stderr, "flexai-arbiter: %s\n", line);
+    struct timespec t;
+    struct tm day;
+    clock_gettime(CLOCK_REALTIME, &t);
+    char at[32];
+    strftime(at, sizeof at, "%Y-%m-%d %H:%M:%S", localtime_r(&t.tv_sec, &day));
+    fprintf(stderr, "%s,%03ld flexai-arbiter: %s\n", at, t.tv_nsec / 1000000, line);
 }
 
 static int usage_error(void)

@@ -16,6 +16,7 @@
 
 #define FIRST_LOOK_NS (50 * MS)
 #define FIRST_ASKED_NS (20 * MS)
+#define OFTEN_ASKED 10
 #define LAST_LOOK_NS (2000 * MS)
 
 int process_tenant(const struct arbiter *a, uint32_t pid)
@@ -72,7 +73,9 @@ void process_look(struct arbiter *a, int card, uint32_t pid)
             continue;
         if (p->asked_wait_ns && now < p->asked_at + p->asked_wait_ns)
             return;
-        p->asked_wait_ns = p->asked_wait_ns ? p->asked_wait_ns * 2 : FIRST_ASKED_NS;
+        /* A context is some 100 ms in the making: as often as a share can bear meanwhile, then ever more seldom. */
+        bool often = ++p->n_asked <= OFTEN_ASKED;
+        p->asked_wait_ns = often ? FIRST_ASKED_NS : p->asked_wait_ns * 2;
         p->asked_wait_ns = p->asked_wait_ns < LAST_LOOK_NS ? p->asked_wait_ns : LAST_LOOK_NS;
         p->asked_at = now;
         card_discover(a, card, p->tenant, pid);

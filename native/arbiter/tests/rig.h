@@ -4,6 +4,7 @@
  */
 #ifndef FLEXAI_ARBITER_RIG_H
 #define FLEXAI_ARBITER_RIG_H
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@ struct rig {
     void *cc;
     struct sv_program *program[RIG_TENANTS];
     bool idle[RIG_TENANTS], gate[RIG_TENANTS], dead[RIG_TENANTS], frozen[RIG_TENANTS];
+    bool ending[RIG_TENANTS];     /* its process is ending: descriptors are gone, the process is not yet */
     int index;                    /* of the card */
     uint64_t n_calls_of[AC_N_KINDS], call_ns[AC_N_KINDS];
     uint64_t beat_at;             /* as the daemon: figures every 100 ms */
@@ -92,6 +94,12 @@ static inline void rig_do(struct rig *r, const struct ac_action *a)
     uint64_t before = sv_now(r->world);
     bool refused = r->fail_every && (a->kind < AC_DISCOVER || a->kind == AC_CHECK) && ++r->n_calls % r->fail_every == 0;
     int result = refused ? -5 : 0;
+    if (a->tenant >= 0 && a->tenant < RIG_TENANTS && r->ending[a->tenant] &&
+        (a->kind == AC_TIMESLICE || a->kind == AC_PREEMPT || a->kind == AC_CHECK)) {
+        r->n_calls_of[a->kind]++;
+        ac_done(r->card, a, -ESRCH, sv_now(r->world));
+        return;
+    }
     switch (refused ? AC_GATE : a->kind) {
     case AC_READ_LOG:
         result = rig_read_log(r);

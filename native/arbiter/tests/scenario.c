@@ -151,7 +151,10 @@ static bool carry_out(const char *word)
         rig_obey(&rig, t);
     } else if (!strcmp(name, "kill"))
         kill_program(t);
-    else if (!strcmp(name, "freeze"))
+    else if (!strcmp(name, "ending")) {
+        sv_kill(rig.program[t]);
+        rig.dead[t] = rig.ending[t] = true;
+    } else if (!strcmp(name, "freeze"))
         rig.frozen[t] = true;
     else if (!strcmp(name, "fail"))
         rig.fail_every = i;
