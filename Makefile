@@ -80,7 +80,7 @@ card-wheels: $(STAMP)  ## into WHEELS: all that card-install needs on a machine 
 	@mkdir -p $(WHEELS)
 	@$(BIN)/uv export --quiet --frozen --no-hashes --no-dev --no-emit-workspace > $(WHEELS)/locked.txt
 	@$(BIN)/uv export --quiet --frozen --no-hashes --only-group dev --no-emit-workspace | \
-	  grep -E '^(pytest|pytest-timeout|pluggy|iniconfig|packaging|pygments)==' >> $(WHEELS)/locked.txt
+	  grep -E '^(hypothesis|iniconfig|packaging|pluggy|pygments|pytest|pytest-timeout|sortedcontainers)==' >> $(WHEELS)/locked.txt
 	@$(BIN)/uv pip compile --quiet --no-deps --no-header --no-annotate --python-version $(CARD_PYTHON) \
 	  --python-platform x86_64-manylinux_2_28 $(WHEELS)/locked.txt -o $(WHEELS)/requirements.txt
 	@$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest $(WHEELS) \
@@ -90,10 +90,14 @@ card-wheels: $(STAMP)  ## into WHEELS: all that card-install needs on a machine 
 	@$(BIN)/uv build --quiet --wheel --all-packages --out-dir $(WHEELS)
 	@du -sh $(WHEELS)
 
-card-install:  ## from WHEELS into .card, which sees the machine's own packages (PyTorch)
+# A virtual environment made from another one sees the packages of the Python below both, not the other's.
+card-install:  ## from WHEELS into .card, which sees the packages of PYTHON (PyTorch)
 	@$(PYTHON) -m venv --system-site-packages .card
 	@.card/bin/pip install --quiet --disable-pip-version-check --no-index --find-links $(WHEELS) \
 	  -r $(WHEELS)/requirements.txt flexai flexai-native
+	@$(PYTHON) -c 'import site, sys; [print(f"import site; site.addsitedir({path!r})") \
+	  for path in site.getsitepackages() if sys.prefix != sys.base_prefix]' \
+	  > "$$(.card/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages-of-python.pth"
 
 card-slicing:  ## one PART of the slicing benchmark, as PART=2/3, into OUT (under 9 minutes each)
 	@mkdir -p $(OUT)

@@ -9,12 +9,15 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from flexai.apps.bench.frame import Row
 from flexai.apps.bench.slicing import CASES, draw
 from flexai.apps.bench.slicing.moments import first_run_ns, full_from_ns, max_min
+from flexai.apps.bench.slicing.stand import flood, stand
+from flexai.apps.bench.tenants import tenants
 from flexai.wire.timeline import Span
 
 AT_MOST = {
@@ -75,6 +78,20 @@ def test_every_case_measures_on_the_simulated_card(case, tmp_path):
     assert rows
     for row in rows:
         assert row["name"] in AT_MOST.keys() | AT_LEAST.keys() or row["goal"] or row["note"], row
+
+
+def test_a_program_that_ends_early_is_told_with_its_exit_code_and_its_last_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLEXAI_BENCH_SIMULATE", "h200:1")
+    two = replace(flood(500, 500, n_processes=2), memory_bytes=100 << 20)
+    with stand() as on:
+        with tenants(on.pool, tmp_path, [two]) as (running,):  # a context of 64 MiB each
+            assert running.is_ready
+        too_small = replace(two, memory_bytes=20 << 20)
+        with (
+            pytest.raises(RuntimeError, match=r"failed, exited, exit code 1; .* out of memory .* exit code 12"),
+            tenants(on.pool, tmp_path, [too_small]),
+        ):
+            raise AssertionError("a tenant without room for its context became ready")
 
 
 def test_each_case_says_how_long_it_takes_and_three_parts_are_each_under_nine_minutes():

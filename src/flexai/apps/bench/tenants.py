@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 IDLE, RUN, END = 0, 1, 2
 _FILE_BYTES = 4096 + 4 * 65536
-_READY_S = 90.0
+READY_S = 55.0
+"""Less than any case is given before it is taken for hung, so that what the pool says of the job is told."""
+_LOOK_S = 0.5
+_OVER = {"succeeded", "failed", "cancelled"}
+_LAST_BYTES, _LAST_LINES = 4096, 4
 _KEPT = ("PATH", "PYTHONPATH", "HOME")
 _GIB = 1 << 30
 
@@ -69,6 +73,7 @@ class Load:
 
     Attributes:
         bare: it strips the preload from its own environment, as a tenant may.
+        memory_bytes: cap, for each of its processes: a context alone takes half a GiB on an H200.
         n_processes: so many of the same program, each with its own control file.
     """
 
@@ -93,11 +98,15 @@ class Load:
         return self.kind, self.kernel_us, self.more, self.n_processes
 
     def job(self, controls: Sequence[Path]) -> list[str]:
-        """What the job runs: the program, or several of it that begin and end together."""
+        """What the job runs: the program, or several of it that begin and end together; all end when one fails."""
         if len(controls) == 1:
             return self.command(controls[0])
-        lines = [shlex.join(self.command(control)) + " &" for control in controls]
-        return ["/bin/sh", "-c", "\n".join([*lines, "wait"])]
+        failed = "{ echo process %d of %d ended with exit code $? >&2; kill -USR1 $$ 2>/dev/null; }"
+        lines = [
+            f"{{ {shlex.join(self.command(control))} || {failed % (number, len(controls))}; }} &"
+            for number, control in enumerate(controls, 1)
+        ]
+        return ["/bin/sh", "-c", "\n".join(["trap 'exit 1' USR1", *lines, "wait"])]
 
     def command(self, control: Path) -> list[str]:
         """One process of it."""
@@ -158,7 +167,7 @@ def tenants(pool: PoolClient, folder: Path, loads: Sequence[Load]) -> Iterator[l
     """Start all workloads, wait until each has its slice and its context, and end them afterwards.
 
     Raises:
-        TimeoutError: one of them did not start; says what the pool says of it.
+        RuntimeError: one of them ended or did not start; says what the pool says of it, and what it wrote last.
     """
     started: list[Tenant] = []
     try:
@@ -172,15 +181,16 @@ def tenants(pool: PoolClient, folder: Path, loads: Sequence[Load]) -> Iterator[l
                 "env": {name: os.environ[name] for name in _KEPT if name in os.environ},
                 "compute_milli": load.share_milli,
                 "limit_milli": load.limit_milli,
-                "memory_bytes": 0 if load.share_milli == 1000 else load.memory_bytes,
+                "memory_bytes": 0 if load.share_milli == 1000 else load.n_processes * load.memory_bytes,
                 "tenant_class": load.tenant_class,
             }  # fmt: skip
             started.append(Tenant(str(pool.post("/v1/jobs", body)["ids"][0]), load, controls))
-        until = time.monotonic() + _READY_S
+        began = looked = time.monotonic()
         while waiting := [tenant for tenant in started if not tenant.is_ready]:
-            if time.monotonic() > until:
-                job = pool.get(f"/v1/jobs/{waiting[0].job_id}")
-                raise TimeoutError(f"job {job['id']} is {job['state']}: {job.get('reason') or job.get('cause')}")
+            if (now := time.monotonic()) > looked + _LOOK_S:
+                looked = now
+                for tenant in waiting:
+                    _alive(pool, tenant, now - began)
             time.sleep(0.02)
         yield started
     finally:
@@ -190,6 +200,27 @@ def tenants(pool: PoolClient, folder: Path, loads: Sequence[Load]) -> Iterator[l
             pool.get(f"/v1/jobs/{tenant.job_id}/wait", timeout_s=40.0, timeout_ms=10_000)
             pool.post(f"/v1/jobs/{tenant.job_id}/cancel")
             tenant.close()
+
+
+def _alive(pool: PoolClient, tenant: Tenant, waited_s: float) -> None:
+    """Raises RuntimeError when the job has ended, or should long be ready."""
+    job = pool.get(f"/v1/jobs/{tenant.job_id}")
+    if job["state"] not in _OVER and waited_s < READY_S:
+        return
+    wrote = b"".join(pool.chunks(f"/v1/jobs/{tenant.job_id}/logs", offset=-_LAST_BYTES))
+    code = job["exit_code"]
+    raise RuntimeError(
+        f"job {job['id']} ({tenant.load.kind}) was not ready after {waited_s:.1f} s: it is {job['state']}, "
+        f"{job['cause'] or job['reason']}"
+        + (f", exit code {code}" if code is not None else "")
+        + f"; it wrote last: {last_lines(wrote)}"
+    )
+
+
+def last_lines(wrote: bytes) -> str:
+    """The end of what a program wrote, on one line."""
+    lines = [line.strip() for line in wrote.decode(errors="replace").splitlines() if line.strip()]
+    return " | ".join(lines[-_LAST_LINES:]) or "nothing"
 
 
 def rates_per_s(running: Sequence[Tenant], seconds: float, settle_s: float = 1.0) -> list[float]:

@@ -20,7 +20,7 @@ from flexai.adapters.own_pool import own_pool
 from flexai.adapters.pool_client import PoolClient
 from flexai.adapters.shm import TimelineFile, UsageFile
 from flexai.apps.bench.hardware import is_real
-from flexai.apps.bench.tenants import END, IDLE, RUN, Load, Tenant, controls_in
+from flexai.apps.bench.tenants import END, IDLE, READY_S, RUN, Load, Tenant, controls_in, last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from flexai.wire.timeline import Record
 
 SIMULATED = "h200:1"
-_READY_S = 90.0
 
 
 def has_torch() -> bool:
@@ -126,19 +125,23 @@ def outside(on: Stand, folder: Path, loads: Sequence[Load]) -> Iterator[list[Ten
     """The same programs with nobody who controls them: no pool, no shim.
 
     Raises:
-        RuntimeError: one of them did not start.
+        RuntimeError: one of them ended or did not start; says what it wrote last.
     """
     started: list[tuple[Tenant, subprocess.Popen[bytes]]] = []
     try:
         for load in loads:
             tenant = Tenant("", load, controls_in(folder, load))
             words = load.job([control.path for control in tenant.controls])
-            program = subprocess.Popen(words, env=on.outside(), stdout=subprocess.DEVNULL)
+            with tenant.control.path.with_suffix(".log").open("wb") as log:
+                program = subprocess.Popen(words, env=on.outside(), stdout=log, stderr=subprocess.STDOUT)
             started.append((tenant, program))
-        until = time.monotonic() + _READY_S
-        while not all(tenant.is_ready for tenant, _ in started):
-            if time.monotonic() > until or any(program.poll() is not None for _, program in started):
-                raise RuntimeError("a program outside of the pool did not start")
+        until = time.monotonic() + READY_S
+        while waiting := [(tenant, program) for tenant, program in started if not tenant.is_ready]:
+            for tenant, program in waiting:
+                if (code := program.poll()) is not None or time.monotonic() > until:
+                    wrote = last_lines(tenant.control.path.with_suffix(".log").read_bytes())
+                    how = "is not ready" if code is None else f"ended with exit code {code}"
+                    raise RuntimeError(f"{tenant.load.kind} outside of the pool {how}; it wrote last: {wrote}")
             time.sleep(0.02)
         yield [tenant for tenant, _ in started]
     finally:
