@@ -337,3 +337,12 @@ def test_work_without_cards_goes_to_a_node_without_cards():
     submit(scheduler, Job("more", "ann", "a", request, cpu_milli=6_000, seq=2))
     assert scheduler.reason_for("more").code == "NotEnoughCpu"
     assert starts(scheduler.step(MemberFinished(3, "cpu", 0, 0))) == [("more", 0)]
+
+
+def test_an_elastic_gang_of_subgroups_ends_when_each_has_run_once():
+    scheduler = pool(node("n0", 2, "r0"))
+    began = starts(submit(scheduler, subgroups("gang", 1, 4, 2, min_member=2)))
+    for index in range(4):
+        began += starts(scheduler.step(MemberFinished(2 + index, "gang", index, 0)))
+    assert began == [("gang", index) for index in range(4)]
+    assert scheduler.state.jobs == {}

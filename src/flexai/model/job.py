@@ -72,8 +72,52 @@ class SliceRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Role:
+    """Members of a job that are alike: its leader, its workers (a subgroup of a PodGroup).
+
+    Attributes:
+        name: unique in its job; empty where the job names no roles.
+        request: what each member asks of its cards.
+        n_members: members wanted.
+        min_member: members without which the job does not run, 0..n_members.
+        cpu_milli: host CPU per member, thousandths of a core.
+        ram_bytes: host memory per member.
+        required_level: topology level that its members must share; empty for none.
+        preferred_level: level they should share if they can; empty for none.
+        subgroup_size: its members come in equal subgroups of so many, in order of their numbers; 0 for none. Both
+            ``n_members`` and ``min_member`` are multiples of it.
+        subgroup_level: topology level that the members of each subgroup must share.
+    """
+
+    name: str
+    request: SliceRequest
+    n_members: int = 1
+    min_member: int = 1
+    cpu_milli: int = 0
+    ram_bytes: int = 0
+    required_level: str = ""
+    preferred_level: str = ""
+    subgroup_size: int = 0
+    subgroup_level: str = ""
+
+    @property
+    def n_cards(self) -> int:
+        """Cards of all its members."""
+        return self.n_members * self.request.n_devices
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the job can do without some of its members, one by one."""
+        return self.min_member < self.n_members and not self.subgroup_size
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """Something to run: one member, or several that start together (a PodGroup).
+
+    Where members are unlike, ``roles`` says what those of each role are: they are numbered role after role,
+    ``n_members`` and ``min_member`` are the sums over the roles, ``required_level`` holds for all of them together, and
+    ``request`` is that of the first role that asks for cards. Else the job's own fields describe its one role.
 
     Attributes:
         id: unique, never reused.
@@ -99,6 +143,7 @@ class Job:
         min_runtime_ms: not evicted before it has run this long.
         checkpointable: loses only the work since its last checkpoint when evicted.
         grace_ms: time it gets to save its work once it is asked to end; 0 for the pool's own.
+        roles: where its members are unlike: at least two, each with a name of its own; empty where they are alike.
     """
 
     id: str
@@ -123,6 +168,46 @@ class Job:
     min_runtime_ms: int = 0
     checkpointable: bool = False
     grace_ms: int = 0
+    roles: tuple[Role, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Role, ...]:
+        """Its roles, also where it names none."""
+        return self.roles or (
+            Role(
+                "", self.request, self.n_members, self.min_member, self.cpu_milli, self.ram_bytes, self.required_level,
+                self.preferred_level, self.subgroup_size, self.subgroup_level,
+            ),
+        )  # fmt: skip
+
+    @property
+    def n_cards(self) -> int:
+        """Cards of all members."""
+        if self.roles:
+            return sum(role.n_cards for role in self.roles)
+        return self.n_members * self.request.n_devices
+
+    @property
+    def asked_milli(self) -> int:
+        """Compute asked for by all members, as their requests say (a partition's size is its profile's)."""
+        return sum(role.n_cards * role.request.compute_milli for role in self.parts)
+
+    def request_of(self, member: int) -> SliceRequest:
+        """What one member asks of its cards."""
+        return self.role_of(member).request if self.roles else self.request
+
+    def role_of(self, member: int) -> Role:
+        """The role of a member; members are numbered role after role."""
+        return self.parts[self.role_index(member)]
+
+    def role_index(self, member: int) -> int:
+        """Place of a member's role among ``parts``."""
+        first = 0
+        for index, role in enumerate(self.roles):
+            first += role.n_members
+            if member < first:
+                return index
+        return 0
 
 
 @dataclass(frozen=True, slots=True)

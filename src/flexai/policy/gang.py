@@ -8,7 +8,7 @@ first needs the fewest; the last part goes where it leaves least room (the idea 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from flexai.cluster import group_sums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -40,6 +40,48 @@ class Together:
     level: str = ""
     subgroup_size: int = 0
     subgroup_level: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What must fit at the same time for a job to start: members of each of its roles.
+
+    Attributes:
+        parts: a role's shape, and how many of its members, where.
+        level: all of them inside one group of this level; empty for anywhere. Of one part, its own level says it.
+        grows: one of the parts suffices: the job runs, or could do without any of them.
+    """
+
+    parts: tuple[tuple[Shape, Together], ...]
+    level: str = ""
+    grows: bool = False
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+
+    def __post_init__(self) -> None:
+        """Needs are keys of every round: hash once."""
+        object.__setattr__(self, "_hash", hash((self.parts, self.level, self.grows)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @staticmethod
+    def of(shape: Shape, together: Together) -> Need:
+        """Members that are alike."""
+        return Need(((shape, together),))
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """What members of each part ask for."""
+        return [shape for shape, _ in self.parts]
+
+    def least(self, cost: Callable[[Shape], int]) -> int:
+        """The sum of what its members cost; of a job that grows, what the cheapest of its parts costs."""
+        costs = [together.n_members * cost(shape) for shape, together in self.parts]
+        return min(costs, default=0) if self.grows else sum(costs)
+
+
+NOTHING = Need(())
+"""What a job needs of which nothing waits."""
 
 
 def usable(books: Books, fit: Ints, together: Together) -> Ints:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flexai.policy.gang import fits_together
+from flexai.policy.roles import fits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from flexai.cluster import Books, Hold, Shape
-    from flexai.policy.gang import Together
+    from flexai.cluster import Books, Hold
+    from flexai.policy.gang import Need
 
 NEVER_MS = 2**62
 
@@ -33,8 +33,7 @@ class Reservation:
     """
 
     job_id: str
-    shape: Shape
-    together: Together
+    need: Need
     shadow_ms: int
     future: Books
     made_at_ms: int = 0
@@ -50,7 +49,7 @@ class Reservation:
             return True
         for hold in taken:
             self.future.take(hold)
-        if fits_together(self.future, self.shape, self.together):
+        if fits(self.future, self.need):
             return True
         for hold in taken:
             self.future.give(hold)
@@ -59,9 +58,9 @@ class Reservation:
     def would_pass(self, hold: Hold) -> bool:
         """Whether a member with this hold could start beside the job, however long it runs. Nothing is booked."""
         self.future.take(hold)
-        fits = fits_together(self.future, self.shape, self.together)
+        passes = fits(self.future, self.need)
         self.future.give(hold)
-        return fits
+        return passes
 
     def ended(self, hold: Hold) -> None:
         """Say that a hold ended now: it is free at the shadow time too."""
@@ -71,8 +70,7 @@ class Reservation:
 
 def reserve(
     job_id: str,
-    shape: Shape,
-    together: Together,
+    need: Need,
     now: Books,
     now_ms: int,
     ends: Iterable[tuple[int, Hold]],
@@ -97,7 +95,7 @@ def reserve(
     while low < high:
         middle = (low + high) // 2
         give_up_to(min(middle, len(order)))
-        if middle > len(order) or fits_together(future, shape, together):
+        if middle > len(order) or fits(future, need):
             high = middle
         else:
             low = middle + 1
@@ -105,4 +103,4 @@ def reserve(
     never = low > len(order)
     shadow_ms = NEVER_MS if never else max([now_ms, *(end_ms for end_ms, _ in order[:low])])
     over = {id(hold): hold for _, hold in order[: min(low, len(order))]}
-    return Reservation(job_id, shape, together, shadow_ms, future, now_ms, over=over)
+    return Reservation(job_id, need, shadow_ms, future, now_ms, over=over)

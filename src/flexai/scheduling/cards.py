@@ -70,10 +70,11 @@ def evict_from(state: State, uuids: set[str], cause: str) -> None:
 def _reshape(state: State) -> None:
     """Models or ways to cut them became known: shapes that name them mean something else now."""
     for record in state.jobs.values():
-        if (record.job.request.models or record.job.request.partition) and not record.is_placed:
+        asked = [role.request for role in record.job.parts]
+        if any(each.models or each.partition for each in asked) and not record.is_placed:
             waits = record.line is not None
             if waits:
                 state.leave(record)
-            record.shape = state.shape_of(record.job)
+            record.shapes = state.shapes_of(record.job)
             if waits:
                 state.wait(record)

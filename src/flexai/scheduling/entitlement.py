@@ -70,7 +70,7 @@ def need_rank(state: State, shares: Shares, key: LineKey) -> tuple[float, ...]:
     """
     if key.queue not in state.queues:
         return (2.0, 0.0)
-    queue, resource = state.queues[key.queue], resource_of(state, state.class_of(key.shape))
+    queue, resource = state.queues[key.queue], resource_of(state, state.class_of(key.shapes))
     below_quota = any(queue.used_of(each) < queue.quota_of(each) for each in {ALL_CARDS, resource})
     used: float = queue.used_of(resource)
     share: float = max(shares.get((key.queue, resource), 0), 1)
@@ -116,7 +116,7 @@ def standing_of(state: State) -> Standing:
     for job_id in state.claims:
         claimant = state.jobs.get(job_id)
         if claimant is not None and not claimant.is_placed and is_claiming(state, claimant):
-            by_class = {state.class_of(claimant.shape): claimant.needed_milli}
+            by_class = {state.class_of(claimant.shapes): claimant.needed_milli}
             _add(state, coming, claimant.job.queue, by_class)
     return Standing(shares_of(state, state.settings.fair_k_milli) if fair else {}, leaving, coming)
 
@@ -145,7 +145,7 @@ def entitled_up_to(state: State, record: JobRecord, standing: Standing) -> set[s
 
     It may take from the queues that leave such a path: from brothers of the last one named, and their children.
     """
-    resource = resource_of(state, state.class_of(record.shape))
+    resource = resource_of(state, state.class_of(record.shapes))
     within: set[str] = set()
     for each in state.queues.path(record.job.queue):
         at = each.queue.name, resource

@@ -10,13 +10,15 @@ members beyond its ``min_member`` and goes on. What is freed is reserved for the
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flexai.cluster import Plan, group_sums
 from flexai.model import JobState, TenantClass
-from flexai.policy.gang import fits_together, most_together
+from flexai.policy.gang import Need, fits_together, most_together
+from flexai.policy.roles import fits, orders, pack
 from flexai.policy.victims import Victim, cheapest_set
 from flexai.scheduling import entitlement
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from flexai.cluster import Books, Hold
     from flexai.scheduling.entitlement import Standing
     from flexai.scheduling.records import JobRecord, Line
     from flexai.scheduling.state import State
@@ -33,6 +36,8 @@ STEPS = 20_000
 """Search budget of a step that brings none: nodes looked at for victims."""
 MAX_GROUPS = 4
 """So many groups of a required level are searched for victims, those that lack least first."""
+MOST_SPARED = 32
+"""Of so many victims for a gang of roles each is looked at again, whether all the others suffice."""
 SHRINK_DISCOUNT = 1000
 """A member that an elastic job can do without costs so much less than its run time: its work goes on in the others."""
 
@@ -142,47 +147,128 @@ def choose(
     state: State, record: JobRecord, standing: Standing, steps: int
 ) -> tuple[list[Victim] | None, int]:  # fmt: skip
     """The victims for a job, and how many nodes were looked at. First the bound: would it fit with everybody gone?"""
-    books, shape, needed = state.books, state.shape_now(record), record.n_needed
+    if record.job.roles:
+        return _choose_for_roles(state, record, standing, steps)
+    return _choose(state, record, Search(state.books), standing, steps)
+
+
+@dataclass(slots=True)
+class Search:
+    """What victims are sought on.
+
+    Attributes:
+        books: free as it would be without those chosen before, and with what other roles of the job would take.
+        within: queues that with the whole job would hold no more than they are entitled to.
+        chosen: victims chosen before, for other roles.
+        parts: what each job was split into.
+        wanted: nodes where room is wanted.
+    """
+
+    books: Books
+    within: set[str] | None = None
+    chosen: list[Victim] = field(default_factory=list)
+    parts: dict[str, list[Victim]] = field(default_factory=dict)
+    wanted: set[int] = field(default_factory=set)
+
+    def if_all_left(self, state: State) -> Books:
+        """The books without any evictable job, beside those that are gone already."""
+        twin = state.evictable_holds.if_all_left(self.books)
+        for victim in self.chosen:
+            for hold in victim.holds:
+                twin.take(hold)
+        return twin
+
+
+def _choose(
+    state: State, record: JobRecord, search: Search, standing: Standing, steps: int
+) -> tuple[list[Victim] | None, int]:  # fmt: skip
+    """The victims for members that are alike."""
+    books, shape, needed = search.books, state.shape_now(record), record.n_needed
     n = len(books.names)
-    most = state.evictable_holds.if_all_left(books).n_fit(shape)[:n]
+    most = search.if_all_left(state).n_fit(shape)[:n]
     if most_together(books, most, record.together) < needed:
         return None, 1
     now = books.n_fit(shape)[:n]
-    within = entitlement.entitled_up_to(state, record, standing)
+    if search.within is None:
+        search.within = entitlement.entitled_up_to(state, record, standing)
     looked_at = 1
-    for rows, missing in _regions(state, record, most, now):
+    for rows, missing in _regions(search.books, record, most, now):
         nodes = rows[most[rows] > now[rows]].tolist()
         on: dict[int, list[Victim]] = {}
-        parts: dict[str, list[Victim]] = {}
+        if not search.chosen:
+            search.parts, search.wanted = {}, set(nodes)
         for row in nodes:
-            victims = _victims_on(state, record, row, within, standing, parts, set(nodes))
+            victims = _victims_on(state, record, row, standing, search)
             looked_at += 1
             if victims:
                 on[row] = victims
             if looked_at >= steps:
                 break
         chosen = cheapest_set(
-            books, shape, missing, on, lambda some: _leaves_enough(state, record, some, standing)
+            books, shape, missing, on,
+            lambda some: _leaves_enough(state, record, [*search.chosen, *some], standing),
         )  # fmt: skip
-        if chosen is not None and record.job.subgroup_size and not _would_fit(state, record, chosen):
+        if chosen is not None and record.job.subgroup_size and not _would_fit(books, record.need, chosen):
             chosen = None  # room enough, but not in whole subgroups
         if chosen is not None or looked_at >= steps:
             return chosen, looked_at
     return None, looked_at
 
 
+def _choose_for_roles(
+    state: State, record: JobRecord, standing: Standing, steps: int
+) -> tuple[list[Victim] | None, int]:  # fmt: skip
+    """The victims for members that are unlike: those for one role, then for the next beside it, in any order."""
+    need, looked_at = record.need, 1
+    if fits(state.books, need) or not fits(state.evictable_holds.if_all_left(state.books), need):
+        return None, looked_at
+    roles, within = record.alone(), entitlement.entitled_up_to(state, record, standing)
+    for order in orders(len(roles)):
+        search = Search(state.books.copy(), within)
+        for at in order:
+            part = Need(need.parts[at : at + 1], need.level)
+            if not fits(search.books, part):
+                some, n_nodes = _choose(state, roles[at], search, standing, max(1, steps - looked_at))
+                looked_at += n_nodes
+                search.chosen += some or ()
+                for hold in (hold for victim in some or () for hold in victim.holds):
+                    search.books.give(hold)
+            packing = pack(search.books, part)
+            if packing.lacks >= 0:
+                break
+            for hold in packing.holds[0]:
+                search.books.take(hold)
+        else:
+            chosen = _spared(state.books, need, search.chosen)
+            if chosen and _would_fit(state.books, need, chosen) and _leaves_enough(state, record, chosen, standing):
+                return chosen, looked_at
+        if looked_at >= steps:
+            break
+    return None, looked_at
+
+
+def _spared(books: Books, need: Need, chosen: list[Victim]) -> list[Victim]:
+    """Those of the chosen that are needed: room made for one role may serve another too. The dearest is spared."""
+    left = list(chosen)
+    for victim in sorted(chosen, key=lambda each: (-each.lost, each.key)) if len(chosen) <= MOST_SPARED else ():
+        others = [each for each in left if each is not victim]
+        if _would_fit(books, need, others):
+            left = others
+    return left
+
+
 def _regions(
-    state: State, record: JobRecord, most: NDArray[np.int64], now: NDArray[np.int64]
+    books: Books, record: JobRecord, most: NDArray[np.int64], now: NDArray[np.int64]
 ) -> list[tuple[NDArray[np.int64], int]]:
     """Rows to look for victims in, and how many members are missing there: groups of a required level, or everywhere.
 
     A region that lacks nothing waits for its turn, not for victims.
     """
     needed, level = record.n_needed, record.job.required_level
-    if record.job.subgroup_size and fits_together(state.books, record.shape, record.together):
+    if record.job.subgroup_size and fits_together(books, record.shape, record.together):
         return []
     if not level and record.job.subgroup_size:
-        groups = state.books.topology.groups(record.job.subgroup_level, len(most))
+        groups = books.topology.groups(record.job.subgroup_level, len(most))
         able = np.flatnonzero(group_sums(groups, most) >= needed)
         can = group_sums(groups, now)
         one = [(np.flatnonzero((groups == at) & (most > 0)), max(1, needed - int(can[at]))) for at in able.tolist()]
@@ -191,9 +277,9 @@ def _regions(
     if not level:
         missing = needed - int(now.sum())
         return [(np.flatnonzero(most > 0), missing)] if missing > 0 else []
-    if level not in state.books.topology:
+    if level not in books.topology:
         return []
-    groups = state.books.topology.groups(level, len(most))
+    groups = books.topology.groups(level, len(most))
     could, can = group_sums(groups, most), group_sums(groups, now)
     if (can >= needed).any():
         return []
@@ -202,37 +288,40 @@ def _regions(
     return [(np.flatnonzero((groups == group) & (most > 0)), missing) for missing, group in best]
 
 
-def _would_fit(state: State, record: JobRecord, chosen: Sequence[Victim]) -> bool:
-    plan = Plan(state.books)
+def _would_fit(books: Books, need: Need, chosen: Sequence[Victim]) -> bool:
+    plan = Plan(books)
     for victim in chosen:
         for hold in victim.holds:
             plan.give(hold)
-    fits = fits_together(state.books, record.shape, record.together)
+    able = fits(books, need)
     plan.undo()
-    return fits
+    return able
 
 
 def _victims_on(
     state: State,
     record: JobRecord,
     row: int,
-    within: set[str],
     standing: Standing,
-    parts: dict[str, list[Victim]],
-    wanted: set[int],
+    search: Search,
 ) -> list[Victim]:
-    """Who may be evicted for the job on one node; ``parts`` keeps what each job was split into."""
-    out = []
+    """Who may be evicted for the job on one node."""
+    out, parts = [], search.parts
+    gone = {victim.key for victim in search.chosen}
     for job_id in state.evictable_holds.holders.get(row, ()):
         other = state.jobs[job_id]
         if job_id not in parts:
-            may = _may_evict(state, record, other, within)
+            may = _may_evict(state, record, other, search.within or set())
             parts[job_id] = [
                 victim
-                for victim in (_parts_of(state, other, wanted) if may else ())
+                for victim in (_parts_of(state, other, search.wanted) if may else ())
                 if is_lent(other) or _leaves_enough(state, record, [victim], standing)
             ]
-        out += [victim for victim in parts[job_id] if any(hold.row == row for hold in victim.holds)]
+        out += [
+            victim
+            for victim in parts[job_id]
+            if any(hold.row == row for hold in victim.holds) and victim.key not in gone
+        ]
     return out
 
 
@@ -251,32 +340,34 @@ def _may_evict(state: State, record: JobRecord, other: JobRecord, within: set[st
 
 
 def _parts_of(state: State, other: JobRecord, wanted: set[int]) -> list[Victim]:
-    """A job as victims: members beyond its least, one by one and at a token price, then all the rest together.
+    """A job as victims: members beyond the least of their role, one by one and at a token price, then all the rest.
 
-    Of an elastic job those may go first that stand where room is wanted, the last first.
+    Of an elastic role those may go first that stand where room is wanted, the last first.
     """
     ran_ms = max(0, state.now_ms - other.started_at_ms)
     if is_lent(other):
         ran_ms = 0
-    placed = [
-        (index, member.hold)
-        for index, member in enumerate(other.members)
-        if member.hold is not None and not member.evicting
-    ]
-    n_spare = max(0, len(placed) - other.job.min_member) if _can_shrink(other) else 0
-    placed.sort(key=lambda each: (each[1].row in wanted, each[0]))
+    spare: list[tuple[int, Hold]] = []
+    least: list[tuple[int, Hold]] = []
+    first = 0
+    for role in other.job.parts:
+        placed = [
+            (index, member.hold)
+            for index, member in enumerate(other.members[first : first + role.n_members], first)
+            if member.hold is not None and not member.evicting
+        ]
+        first += role.n_members
+        n_least = min(len(placed), role.min_member) if role.is_elastic else len(placed)
+        placed.sort(key=lambda each: (each[1].row in wanted, each[0]))
+        least += placed[:n_least]
+        spare += placed[n_least:]
     out = [
         Victim(other.job.id, (hold,), 1 + ran_ms * hold.compute_milli * len(hold.columns) // SHRINK_DISCOUNT, (index,))
-        for index, hold in placed[len(placed) - n_spare :]
+        for index, hold in spare
     ]
-    rest = tuple(hold for _, hold in placed[: len(placed) - n_spare])
-    if rest:
-        out.append(Victim(other.job.id, rest, ran_ms * other.held_milli + 1))
+    if least:
+        out.append(Victim(other.job.id, tuple(hold for _, hold in least), ran_ms * other.held_milli + 1))
     return out
-
-
-def _can_shrink(other: JobRecord) -> bool:
-    return other.job.min_member < other.job.n_members and not other.job.subgroup_size
 
 
 def _leaves_enough(state: State, record: JobRecord, some: Iterable[Victim], standing: Standing) -> bool:

@@ -22,7 +22,8 @@ def submit(state: State, job: Job) -> None:
     if job.id in state.jobs or job.id in state.ended:
         return
     record = new_record(state, job)
-    state.mix.add(record.shape, job.n_members)
+    for role, shape in zip(job.parts, record.shapes, strict=True):
+        state.mix.add(shape, role.n_members)
     failed = [name for name in job.after if state.ended.get(name) is False]
     record.waits_on = {name for name in job.after if name not in state.ended}
     for name in record.waits_on:
@@ -38,9 +39,9 @@ def submit(state: State, job: Job) -> None:
 
 def new_record(state: State, job: Job) -> JobRecord:
     """The record of a job that is not known yet."""
-    burst = state.run_times.submitted(f"{job.queue}/{job.user}", job.n_members * job.request.n_devices, state.now_ms)
+    burst = state.run_times.submitted(f"{job.queue}/{job.user}", job.n_cards, state.now_ms)
     members = [MemberRecord() for _ in range(job.n_members)]
-    record = state.jobs[job.id] = JobRecord(job, state.shape_of(job), burst, JobState.QUEUED, members)
+    record = state.jobs[job.id] = JobRecord(job, state.shapes_of(job), burst, JobState.QUEUED, members)
     return record
 
 
@@ -81,9 +82,9 @@ def cancel(state: State, job_id: str) -> None:
 
 
 def resize(state: State, event: JobResizeAsked) -> None:
-    """Its user wants other shares; a running job that they do not fit keeps what it has."""
+    """Its user wants other shares; a running job that they do not fit keeps what it has. Roles are not resized."""
     record = state.jobs.get(event.job_id)
-    if record is None or record.job.request.n_devices == 0 or record.job.request.partition:
+    if record is None or record.job.request.n_devices == 0 or record.job.request.partition or record.job.roles:
         return
     request = replace(
         record.job.request, compute_milli=event.compute_milli,
@@ -94,7 +95,7 @@ def resize(state: State, event: JobResizeAsked) -> None:
         if waits:
             state.leave(record)
         record.job = replace(record.job, request=request)
-        record.shape = state.shape_of(record.job)
+        record.shapes = state.shapes_of(record.job)
         if waits:
             state.wait(record)
         return
@@ -110,7 +111,7 @@ def resize(state: State, event: JobResizeAsked) -> None:
     grows = record.line is not None
     state.leave(record)
     record.job = replace(record.job, request=request)
-    record.shape = state.shape_of(record.job)
+    record.shapes = state.shapes_of(record.job)
     if grows:
         state.wait(record)
     for index, member in placed:

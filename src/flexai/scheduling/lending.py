@@ -75,7 +75,7 @@ def _lend(state: State, record: JobRecord, idle: NDArray[np.int64]) -> bool:
         return False
     cause = f"lent: {idle[row, column] / 10:g}% of its card was measured idle"
     idle[row, column] -= record.shape.compute_milli
-    begin(state, record, [hold], cause, lent=True)
+    begin(state, record, {0: hold}, cause, lent=True)
     return True
 
 

@@ -8,6 +8,7 @@ from flexai.model import JobState, MemberState
 from flexai.scheduling import evicting
 
 if TYPE_CHECKING:
+    from flexai.model import Role
     from flexai.scheduling.events import MemberFinished, MemberStarted
     from flexai.scheduling.records import JobRecord
     from flexai.scheduling.state import State
@@ -72,27 +73,40 @@ def finished(state: State, event: MemberFinished) -> None:
 
 def _one_less(state: State, record: JobRecord, *, failed: bool) -> None:
     """A member is gone, others are there: too few of them are stopped; else the job goes on, and may grow again."""
-    n_left = sum(
-        member.hold is not None or (member.state is MemberState.FINISHED and not member.failed)
-        for member in record.members
-    )
-    if failed and n_left < record.job.min_member:
-        evicting.stop_rest(state, record, f"another member failed; it needs {record.job.min_member} together")
+    if failed and (short := _short_of(record)) is not None:
+        evicting.stop_rest(state, record, f"another member failed; it needs {_told(short)} together")
     elif record.state not in (JobState.STOPPING, JobState.HELD) and not record.cancelled:
         state.leave(record)
         if record.n_to_start:
             state.wait(record)
 
 
+def _short_of(record: JobRecord) -> Role | None:
+    """A role of which fewer members are left than the job needs."""
+    for index, role in enumerate(record.job.parts):
+        n_left = sum(
+            member.hold is not None or (member.state is MemberState.FINISHED and not member.failed)
+            for member in record.members_of(index)
+        )
+        if n_left < role.min_member:
+            return role
+    return None
+
+
+def _told(role: Role) -> str:
+    return f"{role.min_member} of role {role.name}" if role.name else f"{role.min_member}"
+
+
 def _requeue(state: State, record: JobRecord, *, evicted: bool) -> None:
-    """Nothing of the job runs, and it is not over: a gang starts again as a whole, an elastic job its rest."""
+    """Nothing of the job runs, and it is not over: evicted, roles start again as a whole, elastic ones their rest."""
     state.leave(record)
     state.run_times.stopped(record.burst, record.job.id)
     record.n_evictions += evicted
     record.exit_code, record.cause, record.started_at_ms = 0, "", -1
-    if record.job.min_member == record.job.n_members or record.job.subgroup_size:
-        for member in record.members:
-            member.state = MemberState.WAITING
+    for index, role in enumerate(record.job.parts if evicted else ()):
+        if not role.is_elastic:
+            for member in record.members_of(index):
+                member.state = MemberState.WAITING
     cause = "evicted; keeps its place in the queue" if evicted else "the rest of its members wait"
     state.set_state(record, JobState.QUEUED, cause)
     state.wait(record)

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexai.cluster import Hold, Plan, group_sums
-from flexai.model import JobState, MemberState
+from flexai.model import JobState
 from flexai.policy.reservation import NEVER_MS, reserve
 from flexai.scheduling import entitlement
 from flexai.scheduling.gangs import place_members
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from flexai.cluster import Shape
+    from flexai.policy.gang import Need
     from flexai.policy.reservation import Reservation
-    from flexai.scheduling.records import JobRecord, Line, LineKey, Need
+    from flexai.scheduling.records import JobRecord, Line, LineKey
     from flexai.scheduling.state import State
 
 FEW_NODES = 512
@@ -77,9 +78,14 @@ def run_round(state: State) -> None:
 
 def _has_place(state: State, key: LineKey) -> bool:
     """Whether one member of such a job fits anywhere; if not, the need is blocked before its lines cost anything."""
-    if key.need not in state.blocked and not state.placement.has_place(key.shape):
+    if key.need not in state.blocked and not _may_fit(key.need, state.placement.has_place):
         state.blocked[key.need] = None
     return key.need not in state.blocked
+
+
+def _may_fit(need: Need, has_place: Callable[[Shape], bool]) -> bool:
+    """Whether one member of every part has a place; of any, if the job grows."""
+    return (any if need.grows else all)(map(has_place, need.shapes))
 
 
 def _is_claimed(state: State, key: LineKey) -> bool:
@@ -88,7 +94,7 @@ def _is_claimed(state: State, key: LineKey) -> bool:
     Which of the free places is asked does not matter much: who finds another is tried at the next event again.
     """
     held = state.reservation
-    if held is None or not held.is_claim or key.n_members != 1 or key.need == (held.shape, held.together):
+    if held is None or not held.is_claim or key.n_members != 1 or key.need == held.need:
         return False
     place = state.placement.best(key.shape)
     return place is not None and not held.would_pass(state.books.hold_for(key.shape, *place))
@@ -103,10 +109,10 @@ def _unblock(state: State) -> None:
     gained.clear()
     fits: dict[Shape, bool] = {}
     for need in list(state.blocked):
-        shape = need[0]
-        if shape not in fits:
-            fits[shape] = bool(state.books.fits(shape, rows).any())
-        if fits[shape]:
+        for shape in need.shapes:
+            if shape not in fits:
+                fits[shape] = bool(state.books.fits(shape, rows).any())
+        if any(fits[shape] for shape in need.shapes):
             del state.blocked[need]
             state.ready.update(state.by_need[need])
     # What waited behind a reservation, or at a queue's limit, may pass now that something ended.
@@ -138,40 +144,36 @@ def _try_line(state: State, line: Line) -> bool:
             state.deferred[line.key] = None
             return False
     plan = Plan(state.books)
-    holds = place_members(state, record, plan)
-    if holds is None:
-        if state.shape_now(record) is record.shape:
+    placed = place_members(state, record, plan)
+    if placed is None:
+        if not state.is_limited(record):
             state.blocked[line.key.need] = None
         else:  # its queue's limit keeps it from some cards; another queue's job of this shape may start
             state.deferred[line.key] = None
         return False
-    if held_for is not None and held_for.job_id != job.id and not held_for.lets_pass(holds, ends_at_ms):
+    if held_for is not None and held_for.job_id != job.id and not held_for.lets_pass(placed.values(), ends_at_ms):
         plan.undo()
         state.refused[line.key.need] = ends_at_ms
         state.deferred[line.key] = None
         return False
     plan.keep()
-    begin(state, record, holds, "fits")
+    begin(state, record, placed, "fits")
     return True
 
 
-def begin(state: State, record: JobRecord, holds: list[Hold], cause: str, *, lent: bool = False) -> None:
+def begin(state: State, record: JobRecord, placed: Mapping[int, Hold], cause: str, *, lent: bool = False) -> None:
     """Start every member for which there is a hold (already in the books)."""
     state.leave(record)
     grows = record.is_placed
-    waiting = [
-        index
-        for index, member in enumerate(record.members)
-        if member.hold is None and member.state is MemberState.WAITING
-    ]
-    for index, hold in zip(waiting, holds, strict=False):
-        state.start(record, index, hold, cause, lent=lent)
+    n_waiting = record.n_to_start
+    for number, hold in placed.items():
+        state.start(record, number, hold, cause, lent=lent)
     if not grows:
         record.started_at_ms = state.now_ms
         state.note_running(record, runs=True)
         state.run_times.started(record.burst, record.job.id, state.now_ms)
         state.set_state(record, JobState.STARTING, cause)
-    if len(holds) < len(waiting):
+    if len(placed) < n_waiting:
         state.wait(record)
 
 
@@ -197,7 +199,7 @@ def _start_big(state: State) -> bool:
         if state.settling and len(state.running) > MANY_RUNNING:
             return False
         state.reservation = _claimed(state, record) or reserve(
-            record.job.id, record.shape, record.together, state.books, state.now_ms, _ends_for(state, record)
+            record.job.id, record.need, state.books, state.now_ms, _ends_for(state, record)
         )
         return True
     return True
@@ -217,7 +219,7 @@ def _claimed(state: State, record: JobRecord) -> Reservation | None:
     ]
     if not vacated:
         return None
-    held = reserve(record.job.id, record.shape, record.together, state.books, state.now_ms, vacated)
+    held = reserve(record.job.id, record.need, state.books, state.now_ms, vacated)
     held.is_claim = True
     return held if held.shadow_ms <= state.now_ms else None
 
@@ -232,7 +234,10 @@ def _ends_for(state: State, claimant: JobRecord) -> Iterator[tuple[int, Hold]]:
     if level in books.topology and len(books.names) > FEW_NODES:
         n = len(books.names)
         groups = books.topology.groups(level, n)
-        able = group_sums(groups, books.emptied().n_fit(claimant.shape)) >= claimant.n_needed
+        empty = books.emptied()
+        able = np.logical_and.reduce(
+            [group_sums(groups, empty.n_fit(shape)) >= where.n_members for shape, where in claimant.need.parts]
+        )
         granted = group_sums(groups, books.granted_milli[:n].sum(axis=1))
         best = np.argsort(np.where(able, granted, 2**62), kind="stable")[:FEW_GROUPS]
         holders = state.evictable_holds.holders

@@ -15,8 +15,11 @@ import numpy as np
 from flexai.cluster import group_sums
 from flexai.model import JobState, PendingReason, Reason
 from flexai.policy.gang import fits_together, most_together, usable
+from flexai.policy.roles import fits, pack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from flexai.cluster import Books, Shape
@@ -35,12 +38,62 @@ def reason_for(state: State, job_id: str) -> PendingReason | None:
     return (
         _waiting(state, record)
         or _queue(state, record)
-        or _impossible(bare, record)
-        or _resources(bare, record)
-        or _filtered(state, record)
-        or _class_limit(state, record)
+        or _of_any_role(record, lambda one: _impossible(bare, one))
+        or _of_any_role(record, lambda one: _resources(bare, one))
+        or _beside(bare, record)
+        or _of_any_role(record, lambda one: _filtered(state, one))
+        or _beside(state, record)
+        or _of_any_role(record, lambda one: _class_limit(state, one))
         or _order(state, record)
     )
+
+
+def _of_any_role(record: JobRecord, find: Callable[[JobRecord], PendingReason | None]) -> PendingReason | None:
+    """What keeps the job, or the first of its roles that something keeps even if there were no others."""
+    if not record.job.roles:
+        return find(record)
+    for each, one in zip(record.needed_roles(), record.alone(), strict=True):
+        reason = find(one)
+        if reason is not None:
+            message = f"Role {each.role.name}: {reason.message}"
+            return replace(reason, message=message, numbers=reason.numbers | {"role": each.index})
+    return None
+
+
+def _beside(state: State, record: JobRecord) -> PendingReason | None:
+    """Each role has room, but not one of them beside the others: too few cards, CPUs or memory for both."""
+    if not record.job.roles or fits(state.books, record.need):
+        return None
+    need, waiting = record.need, record.needed_roles()
+    if need.grows:
+        return None
+    ever = pack(state.books.emptied(), need)
+    packing = ever if ever.lacks >= 0 else pack(state.books, need)
+    if packing.lacks < 0:
+        return None
+    short, n_fit, n = waiting[packing.lacks], len(packing.holds[packing.lacks]), need.parts[packing.lacks][1].n_members
+    others = " and ".join(
+        f"{each.role.name} ({len(holds)})" for each, holds in zip(waiting, packing.holds, strict=True)
+        if holds and each is not short
+    )  # fmt: skip
+    where = f" inside one {need.level}" if need.level else ""
+    numbers = {"role": short.index, "n_members": n, "missing_members": n - n_fit}
+    if packing.group >= 0:
+        where += f" ({state.books.place_name(need.level, packing.group)} comes nearest)"
+        numbers["group"] = packing.group
+    if ever.lacks >= 0:
+        return _say(
+            state, Reason.TOO_LARGE,
+            f"Role {short.role.name}: even when empty, the pool can host {n_fit} of its {n} members beside "
+            f"{others or 'the others'}{where}.",
+            most_members=n_fit, n_devices=short.shape.n_devices, **numbers,
+        )  # fmt: skip
+    return _say(
+        state, Reason.GANG_INCOMPLETE,
+        f"Role {short.role.name}: {n_fit} of {n} members would fit now beside {others or 'the others'}{where}; none "
+        "starts before all do.",
+        n_fit=n_fit, **numbers,
+    )  # fmt: skip
 
 
 def _without_filters(state: State) -> State:

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flexai.model import JobState, MemberState
-from flexai.policy.gang import Together
+from flexai.policy.gang import NOTHING, Need, Together
 
 if TYPE_CHECKING:
     from flexai.cluster import Hold, Shape
-    from flexai.model import Grant, Job, PendingReason
+    from flexai.model import Grant, Job, PendingReason, Role
     from flexai.policy.run_time import Burst
 
 
-Need = tuple["Shape", Together]
-"""Members of a shape that must fit together, and where."""
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Members of one role that wait.
+
+    Attributes:
+        index: place of the role among the job's.
+        role: the role.
+        shape: what each of them asks for.
+        numbers: which members they are.
+        together: how many of them must fit at once, and where.
+    """
+
+    index: int
+    role: Role
+    shape: Shape
+    numbers: tuple[int, ...]
+    together: Together
 
 
 @dataclass(slots=True)
@@ -41,7 +56,7 @@ class JobRecord:
     """One job that is not over."""
 
     job: Job
-    shape: Shape
+    shapes: tuple[Shape, ...]
     burst: Burst
     state: JobState
     members: list[MemberRecord]
@@ -58,40 +73,110 @@ class JobRecord:
     line: LineKey | None = None
 
     @property
+    def shape(self) -> Shape:
+        """What each member asks for; of several roles, the members of the one that ``Job.request`` is of."""
+        if len(self.shapes) == 1:
+            return self.shapes[0]
+        return next((one for one in self.shapes if one.n_devices), self.shapes[0])
+
+    def shape_of(self, member: int) -> Shape:
+        """What one member asks for."""
+        return self.shapes[self.job.role_index(member)]
+
+    @property
     def n_cards(self) -> int:
         """Cards of all members."""
-        return self.job.n_members * self.job.request.n_devices
+        return self.job.n_cards
 
     @property
     def n_to_start(self) -> int:
         """Members that wait."""
         if len(self.members) == 1:
             return int(self.members[0].hold is None)
-        return sum(member.state is MemberState.WAITING and member.hold is None for member in self.members)
+        return sum(map(_waits, self.members))
 
     @property
     def n_needed(self) -> int:
         """Members that must start together: ``min_member`` at first; then an elastic job grows one by one."""
         if len(self.members) == 1:
             return 1
+        if self.job.roles:
+            return self.need.least(lambda _: 1)
         if self.is_placed:
             return max(1, self.job.subgroup_size)
         return min(self.job.min_member, max(1, self.n_to_start))
 
     @property
     def together(self) -> Together:
-        """Where they must go."""
+        """Where the members of its one role must go."""
         job = self.job
         return Together(self.n_needed, job.required_level, job.subgroup_size, job.subgroup_level)
 
     @property
+    def need(self) -> Need:
+        """What must fit at the same time now."""
+        if not self.job.roles:
+            return Need.of(self.shape, self.together)
+        roles = self.needed_roles()
+        grows = self.is_placed or not any(each.together.n_members for each in roles)
+        parts = [
+            (each.shape, replace(each.together, n_members=max(1, each.together.n_members)) if grows else each.together)
+            for each in roles
+        ]
+        return Need(tuple(parts), self.job.required_level, grows)
+
+    def members_of(self, role: int) -> list[MemberRecord]:
+        """The members of one role."""
+        first = sum(each.n_members for each in self.job.roles[:role])
+        return self.members[first : first + self.job.parts[role].n_members]
+
+    def waiting(self) -> list[Waiting]:
+        """Members that wait, role by role."""
+        out: list[Waiting] = []
+        first, placed = 0, self.is_placed
+        for index, (role, shape) in enumerate(zip(self.job.parts, self.shapes, strict=True)):
+            some = range(first, first + role.n_members)
+            numbers = tuple(number for number in some if _waits(self.members[number]))
+            first += role.n_members
+            least = min(role.min_member, len(numbers) if self.job.roles else max(1, len(numbers)))
+            needed = max(1, role.subgroup_size) if placed else least
+            where = Together(needed, role.required_level, role.subgroup_size, role.subgroup_level)
+            out.append(Waiting(index, role, shape, numbers, where))
+        return out
+
+    def needed_roles(self) -> list[Waiting]:
+        """Roles of which members are needed: the parts of ``need``, in order."""
+        waiting = self.waiting()
+        grows = self.is_placed or not any(each.together.n_members for each in waiting)
+        return [each for each in waiting if each.numbers and (grows or each.together.n_members)]
+
+    def alone(self) -> list[JobRecord]:
+        """Each role of which members are needed, as a job of its own."""
+        need = self.need
+        return [
+            JobRecord(
+                replace(
+                    self.job, request=each.role.request, n_members=len(each.numbers),
+                    min_member=max(each.together.n_members, need.grows), cpu_milli=each.role.cpu_milli,
+                    ram_bytes=each.role.ram_bytes, required_level=each.role.required_level or self.job.required_level,
+                    preferred_level=each.role.preferred_level, subgroup_size=each.role.subgroup_size,
+                    subgroup_level=each.role.subgroup_level, roles=(),
+                ),
+                (each.shape,), self.burst, self.state, [self.members[number] for number in each.numbers],
+            )
+            for each in self.needed_roles()
+        ]  # fmt: skip
+
+    @property
     def asked_milli(self) -> int:
         """Compute of all members."""
-        return self.job.n_members * self.shape.asked_milli
+        return sum(role.n_members * shape.asked_milli for role, shape in zip(self.job.parts, self.shapes, strict=True))
 
     @property
     def needed_milli(self) -> int:
         """Compute of the members that must start together."""
+        if self.job.roles:
+            return self.need.least(lambda shape: shape.asked_milli)
         return self.n_needed * self.shape.asked_milli
 
     @property
@@ -120,17 +205,20 @@ class LineKey:
     preferred_level: str
     subgroup_size: int = 0
     subgroup_level: str = ""
-    need: Need = field(init=False, repr=False, compare=False)
+    roles: tuple[tuple[Shape, int], ...] = ()
+    """Shape and members of each role, where they are unlike; the fields above are then those of all together."""
+    need: Need = field(default=NOTHING, repr=False)
     """What has to be free at once for a job of the line to start."""
     _hash: int = field(init=False, repr=False, compare=False, default=0)
 
     def __post_init__(self) -> None:
         """Lines are looked up many times a step: hash once, and name the need once."""
-        where = Together(self.min_member, self.required_level, self.subgroup_size, self.subgroup_level)
-        object.__setattr__(self, "need", (self.shape, where))
+        if not self.roles:
+            where = Together(self.min_member, self.required_level, self.subgroup_size, self.subgroup_level)
+            object.__setattr__(self, "need", Need.of(self.shape, where))
         key = (
-            self.queue, self.user, self.shape, self.n_members, self.min_member, self.priority, self.burst.number,
-            self.required_level, self.preferred_level, self.subgroup_size, self.subgroup_level,
+            self.queue, self.user, self.n_members, self.priority, self.burst.number, self.preferred_level, self.roles,
+            self.need,
         )  # fmt: skip
         object.__setattr__(self, "_hash", hash(key))
 
@@ -140,7 +228,14 @@ class LineKey:
     @property
     def asked_milli(self) -> int:
         """Compute that one job of the line waits for."""
+        if self.roles:
+            return sum(n * shape.asked_milli for shape, n in self.roles)
         return self.n_members * self.shape.asked_milli
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """What its members ask for, role by role."""
+        return tuple(shape for shape, _ in self.roles) or (self.shape,)
 
 
 @dataclass(slots=True)
@@ -170,7 +265,18 @@ class Line:
 def line_key(record: JobRecord) -> LineKey:
     """The line that a job waits in."""
     job = record.job
+    if job.roles:
+        need = record.need
+        roles = tuple((each.shape, len(each.numbers)) for each in record.waiting() if each.numbers)
+        return LineKey(
+            job.queue, job.user, record.shape, record.n_to_start, record.n_needed, job.priority, record.burst,
+            job.required_level, job.preferred_level, roles=roles, need=need,
+        )  # fmt: skip
     return LineKey(
         job.queue, job.user, record.shape, record.n_to_start, record.n_needed, job.priority, record.burst,
         job.required_level, job.preferred_level, job.subgroup_size, job.subgroup_level,
     )  # fmt: skip
+
+
+def _waits(member: MemberRecord) -> bool:
+    return member.state is MemberState.WAITING and member.hold is None

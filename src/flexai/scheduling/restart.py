@@ -46,7 +46,7 @@ def take_found(state: State, record: JobRecord, grants: list[Grant]) -> None:
         if not held:
             continue
         places = [state.books.place_of[grant.device] for grant in held]
-        shape = record.shape
+        shape = record.shape_of(index)
         hold = placing.hold_of(
             places, held[0].compute_milli, tuple(grant.memory_bytes for grant in held), shape.cpu_milli,
             shape.ram_bytes, tuple(shape.profile.places(grant.partition_start) for grant in held)

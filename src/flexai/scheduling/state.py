@@ -14,13 +14,14 @@ from flexai.policy.placement import Placement
 from flexai.policy.run_time import RunTimes
 from flexai.policy.scores import SCORERS
 from flexai.scheduling.commands import Evict, SetJobState, Start
-from flexai.scheduling.records import JobRecord, Line, LineKey, MemberRecord, Need, line_key
+from flexai.scheduling.records import JobRecord, Line, LineKey, MemberRecord, line_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from flexai.cluster import Hold
-    from flexai.model import Job
+    from flexai.model import Job, Role
+    from flexai.policy.gang import Need
     from flexai.policy.reservation import Reservation
     from flexai.scheduling.commands import Command
     from flexai.scheduling.settings import SchedulerSettings
@@ -71,18 +72,21 @@ class State:
         self.books.filters = tuple(FILTERS[name] for name in self.settings.filters)
         self.placement = Placement(self.books, self.mix, SCORERS[self.settings.scorer])
 
-    def shape_of(self, job: Job, request: SliceRequest | None = None) -> Shape:
-        """What one member of the job asks for, with the models known so far."""
-        ask = request or job.request
+    def shapes_of(self, job: Job) -> tuple[Shape, ...]:
+        """What members of each of the job's roles ask for, with the models known so far."""
+        return tuple(self._shape_of(role) for role in job.parts)
+
+    def _shape_of(self, role: Role) -> Shape:
+        ask = role.request
         mask = self.books.model_mask(ask.models)
         if ask.partition and ask.n_devices:
-            return self._partition_shape(job, ask, mask)
+            return self._partition_shape(role, ask, mask)
         return Shape(
-            job.cpu_milli, job.ram_bytes, ask.n_devices, ask.compute_milli if ask.n_devices else 0, ask.memory_bytes,
+            role.cpu_milli, role.ram_bytes, ask.n_devices, ask.compute_milli if ask.n_devices else 0, ask.memory_bytes,
             ask.is_whole and ask.n_devices > 0, mask,
         )  # fmt: skip
 
-    def _partition_shape(self, job: Job, ask: SliceRequest, mask: int) -> Shape:
+    def _partition_shape(self, role: Role, ask: SliceRequest, mask: int) -> Shape:
         """A hardware partition: as large as the profile is on the first model allowed that has it, and on no other."""
         known = {
             model: profile
@@ -91,28 +95,35 @@ class State:
         }
         if not known:
             unknown = PartitionProfile(ask.partition, ask.compute_milli, ask.memory_bytes, 1, ())
-            return Shape(job.cpu_milli, job.ram_bytes, ask.n_devices, 1, 1, False, 0, unknown)
+            return Shape(role.cpu_milli, role.ram_bytes, ask.n_devices, 1, 1, False, 0, unknown)
         profile = next(iter(known.values()))
         models = sum(1 << model for model, each in known.items() if each == profile)
         return Shape(
-            job.cpu_milli, job.ram_bytes, ask.n_devices, profile.compute_milli, profile.memory_bytes, False, models,
+            role.cpu_milli, role.ram_bytes, ask.n_devices, profile.compute_milli, profile.memory_bytes, False, models,
             profile,
         )  # fmt: skip
 
-    def shape_now(self, record: JobRecord, planned: Mapping[str, int] | None = None, n: int = 0) -> Shape:
-        """The job's shape without the classes of cards of which its queue, or one above it, would exceed a limit.
+    def shape_now(
+        self, record: JobRecord, shape: Shape | None = None, n: int = 0, planned: Mapping[str, int] | None = None
+    ) -> Shape:
+        """A shape of the job without the classes of cards of which its queue, or one above it, would exceed a limit.
 
-        ``n`` members more (those needed, if not given) beside what is ``planned`` already, by class.
+        ``n`` members of it more (all that are needed, if not given) beside what is ``planned`` already, by class.
         """
-        shape = record.shape
+        shape = shape or record.shape
         if not self.queues.limited or not shape.n_devices:
             return shape
-        full = self.queues.full_classes(record.job.queue, (n or record.n_needed) * shape.asked_milli, planned)
+        milli = n * shape.asked_milli if n else record.needed_milli
+        full = self.queues.full_classes(record.job.queue, milli, planned)
         bits = sum(1 << self.books.models[name] for name in full if name in self.books.models)
         if not bits:
             return shape
         every = (1 << len(self.books.models)) - 1 if shape.models == -1 else shape.models
         return replace(shape, models=every & ~bits) if every & bits else shape
+
+    def is_limited(self, record: JobRecord) -> bool:
+        """Whether a limit of its queue keeps the job from some class of cards now."""
+        return any(self.shape_now(record, shape) is not shape for shape in record.shapes)
 
     def grace_ms(self, job: Job) -> int:
         """Time that a job gets to save its work once it is asked to end."""
@@ -151,13 +162,18 @@ class State:
                 del self.by_need[key.need]
                 self.blocked.pop(key.need, None)
 
-    def class_of(self, shape: Shape) -> str:
-        """The one class of cards that a shape may use, if its queue terms could name it; else ``ALL_CARDS``."""
-        return self.books.only_model(shape.models) if shape.models > 0 else ALL_CARDS
+    def class_of(self, shapes: Sequence[Shape]) -> str:
+        """The one class of cards that these shapes may use, if queue terms could name it; else ``ALL_CARDS``."""
+        classes = {
+            self.books.only_model(shape.models) if shape.models > 0 else ALL_CARDS
+            for shape in shapes
+            if shape.n_devices or len(shapes) == 1
+        }
+        return classes.pop() if len(classes) == 1 else ALL_CARDS
 
     def _count_waiting(self, key: LineKey, sign: int) -> None:
         """Compute that jobs of a queue wait for, in all and on cards of the one class that they may use."""
-        waiting, milli, device_class = self.waiting_milli, sign * key.asked_milli, self.class_of(key.shape)
+        waiting, milli, device_class = self.waiting_milli, sign * key.asked_milli, self.class_of(key.shapes)
         at = key.queue, ALL_CARDS
         waiting[at] = waiting.get(at, 0) + milli
         if device_class != ALL_CARDS:
@@ -193,7 +209,7 @@ class State:
 
     def grants_of(self, record: JobRecord, member: int, hold: Hold) -> tuple[Grant, ...]:
         """The hold in the words of the model."""
-        job, request, milli, cut = record.job.id, record.job.request, hold.compute_milli, hold.cut
+        job, request, milli, cut = record.job.id, record.job.request_of(member), hold.compute_milli, hold.cut
         name, uuids = self.books.names[hold.row], self.books.uuids[hold.row]
         limit_milli = milli if cut else max(request.limit_milli, milli)
         return tuple(

@@ -13,6 +13,8 @@ import numpy as np
 
 from flexai.cluster import group_sums
 from flexai.model import JobState
+from flexai.policy.gang import fits_together
+from flexai.policy.roles import pack
 from flexai.policy.victims import Victim, cheapest_set
 from flexai.scheduling import entitlement
 from flexai.scheduling.placing import ends_at
@@ -20,7 +22,7 @@ from flexai.scheduling.placing import ends_at
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flexai.cluster import Shape
+    from flexai.cluster import Books, Shape
     from flexai.scheduling.records import JobRecord
     from flexai.scheduling.state import State
 
@@ -55,8 +57,9 @@ def what_must_end(state: State, job_id: str) -> tuple[Blocker, ...]:
         return ()
     if record.job.queue not in state.queues:
         return ()
-    shape = state.shape_now(record)
-    rows, missing = _region(state, record, shape)
+    books, one = _lacking(state, record)
+    shape = state.shape_now(one)
+    rows, missing = _region(books, one, shape)
     if missing <= 0:
         return ()
     on: dict[int, list[Victim]] = {}
@@ -67,7 +70,7 @@ def what_must_end(state: State, job_id: str) -> tuple[Blocker, ...]:
             )
             for name in state.evictable_holds.holders.get(row, ())
         ]
-    chosen = cheapest_set(state.books, shape, missing, {row: some for row, some in on.items() if some}, lambda _: True)
+    chosen = cheapest_set(books, shape, missing, {row: some for row, some in on.items() if some}, lambda _: True)
     return tuple(
         Blocker(
             victim.job_id, state.jobs[victim.job_id].job.queue, state.jobs[victim.job_id].held_milli,
@@ -77,9 +80,24 @@ def what_must_end(state: State, job_id: str) -> tuple[Blocker, ...]:
     )  # fmt: skip
 
 
-def _region(state: State, record: JobRecord, shape: Shape) -> tuple[NDArray[np.int64], int]:
+def _lacking(state: State, record: JobRecord) -> tuple[Books, JobRecord]:
+    """The books as they are and the job; of several roles the one that lacks room, beside those that have it."""
+    if not record.job.roles:
+        return state.books, record
+    alone, need = record.alone(), record.need
+    for one in alone:
+        if not fits_together(state.books, one.shape, one.together):
+            return state.books, one
+    packing, books = pack(state.books, need), state.books.copy()
+    for at, holds in enumerate(packing.holds):
+        for hold in holds if at != packing.lacks else ():
+            books.take(hold)
+    return books, alone[max(packing.lacks, 0)]
+
+
+def _region(books: Books, record: JobRecord, shape: Shape) -> tuple[NDArray[np.int64], int]:
     """Nodes to look at, and how many members have no place on them now."""
-    books, level = state.books, record.job.required_level
+    level = record.job.required_level
     n = len(books.names)
     now, most = books.n_fit(shape)[:n], books.emptied().n_fit(shape)[:n]
     here = np.ones(n, dtype=bool)
@@ -117,7 +135,7 @@ def _kept_because(state: State, record: JobRecord, other: JobRecord) -> str:
             return f"same queue, and its priority {job.priority} is not below {record.job.priority}"
         return "nothing: it is evicted at the next look, unless others are evicted instead"
     standing = entitlement.standing_of(state)
-    resource = entitlement.resource_of(state, state.class_of(record.shape))
+    resource = entitlement.resource_of(state, state.class_of(record.shapes))
     mine = entitlement.entitled_milli(state, queue, resource, standing)
     if not entitlement.may_take_from(state, record, entitlement.entitled_up_to(state, record, standing), job.queue):
         used = state.queues[queue].used_of(resource)
