@@ -1,8 +1,9 @@
-"""Loads of a tenant: several processes begin and end together, and what they wrote last is told."""
+"""Loads of a tenant: several processes begin and end together, and what they wrote last is told; memory by phases."""
 
 import subprocess
 import time
 
+from flexai.apps.bench.slicing.memory import CALLS, END, START, Phase, split
 from flexai.apps.bench.tenants import Load, last_lines
 
 
@@ -30,3 +31,10 @@ def test_a_job_of_several_processes_ends_when_all_have(tmp_path, monkeypatch):
 def test_of_what_a_program_wrote_the_last_lines_are_told():
     assert last_lines(b"") == "nothing"
     assert last_lines(b"1\n2\n\n 3\n4\n5\n") == "2 | 3 | 4 | 5"
+
+
+def test_memory_seen_is_told_by_the_phase_in_which_it_was_seen():
+    ms = 1_000_000
+    tenant = {"ready_ns": [100 * ms, 200 * ms], "stopped_ns": [500 * ms, 510 * ms]}
+    spans = [[0, 5, ms], [150 * ms, 7, 120 * ms], [300 * ms, 9, 3 * ms], [490 * ms, 8, 4 * ms], [505 * ms, 6, 30 * ms]]
+    assert split(spans, tenant) == {START: Phase(7, 120.0), CALLS: Phase(9, 4.0), END: Phase(6, 30.0)}

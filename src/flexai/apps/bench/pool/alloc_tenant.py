@@ -1,8 +1,10 @@
 """Inside a slice: processes that allocate and free at random, then one that takes all it can get.
 
 ``python -m flexai.apps.bench.pool.alloc_tenant SEED SECONDS N_PROCESSES CAP_BYTES [every-call]``; prints one line of
-JSON. With ``every-call`` memory comes by four kinds of calls: plain, pitched, stream-ordered, and physical handles.
-Managed memory is left out: more of it than a card has free can take the card down for others.
+JSON, in it when each process had its context, made its last call and had ended (CLOCK_MONOTONIC, ns). Each begins to
+allocate as soon as it has its context, and ends with all it holds, whatever the others do. With ``every-call`` memory
+comes by four kinds of calls: plain, pitched, stream-ordered, and physical handles. Managed memory is left out: more of
+it than a card has free can take the card down for others.
 """
 
 from __future__ import annotations
@@ -115,14 +117,17 @@ def main(seed: int, seconds: float, n_processes: int, cap_bytes: int, *, every: 
         pid = os.fork()
         if pid == 0:
             chance = random.Random(seed * 100 + number)  # noqa: S311  reproducible on purpose
-            n_calls, n_refused = _at_random(chance, seconds, cap_bytes, every=every)
-            os.write(tell, f"{n_calls} {n_refused}\n".encode())
+            words = _at_random(chance, seconds, cap_bytes, every=every)
+            os.write(tell, f"{' '.join(map(str, words))}\n".encode())
             os._exit(0)
         children.append(pid)
-    failed = sum(os.waitpid(pid, 0)[1] != 0 for pid in children)
     os.close(tell)
+    failed, ended_ns = 0, []
+    for pid in children:
+        failed += os.waitpid(pid, 0)[1] != 0
+        ended_ns.append(time.monotonic_ns())
     with os.fdopen(told) as lines:
-        counts = [tuple(map(int, line.split())) for line in lines]
+        did = [tuple(map(int, line.split())) for line in lines]
     driver = Driver()
     free_bytes = driver.free_bytes()
     held, size = 0, cap_bytes
@@ -132,16 +137,18 @@ def main(seed: int, seconds: float, n_processes: int, cap_bytes: int, *, every: 
         else:
             held += size
     answer = {
-        "obtained_bytes": held, "failed": failed, "free_bytes": free_bytes, "n_calls": sum(n for n, _ in counts),
-        "n_refused": sum(n for _, n in counts),
+        "obtained_bytes": held, "failed": failed, "free_bytes": free_bytes, "n_calls": sum(one[0] for one in did),
+        "n_refused": sum(one[1] for one in did), "ready_ns": [one[2] for one in did],
+        "stopped_ns": [one[3] for one in did], "ended_ns": ended_ns,
     }  # fmt: skip
     print(json.dumps(answer))
     return 0
 
 
-def _at_random(chance: random.Random, seconds: float, cap_bytes: int, *, every: bool) -> tuple[int, int]:
-    """How many calls it made, and how many of them were refused."""
+def _at_random(chance: random.Random, seconds: float, cap_bytes: int, *, every: bool) -> tuple[int, int, int, int]:
+    """How many calls it made, how many of them were refused, when it had its context and when it stopped (ns)."""
     driver = Driver()
+    ready_ns = time.monotonic_ns()
     kinds = driver.kinds(every=every)
     held: list[tuple[int, Callable[[int], None]]] = []
     until = time.monotonic() + seconds
@@ -159,7 +166,7 @@ def _at_random(chance: random.Random, seconds: float, cap_bytes: int, *, every: 
             n_refused += 1
         else:
             held.append((got, give_back))
-    return n_calls, n_refused
+    return n_calls, n_refused, ready_ns, time.monotonic_ns()
 
 
 if __name__ == "__main__":

@@ -1,18 +1,26 @@
 """Outside every slice: the memory that the driver itself says is used on card 0, until a line or the end of input.
 
-``python -m flexai.apps.bench.pool.ledger_watch [changes]``; prints ``watching``, then the most bytes above those at the
-start, the number of looks and the longest time between two in ms; with ``changes`` also one line of JSON, of each
-change: when (CLOCK_MONOTONIC, ns) and how many bytes above those at the start. The line ``now`` is answered with the
-bytes above those at the start, and the watch goes on.
+``python -m flexai.apps.bench.pool.ledger_watch [changes] [context]``; prints ``watching``, and in the end one line of
+JSON: the most bytes above those at the start, the number of looks, the longest time between two, and by ``SPAN_NS``
+(when it began, CLOCK_MONOTONIC) the most bytes and the longest time between looks that ended in it. With ``changes``
+also each change. The line ``now`` is answered with the bytes above those at the start, and the watch goes on.
+
+With ``context`` it makes a plain context before it begins, and keeps it: what the driver takes once for a card's first
+user is then no growth. JSON says how much that is, beyond what the driver lists as this process's.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import select
 import sys
 import time
 from typing import Any
+
+from flexai.apps.bench.pool.alloc_tenant import Driver
+
+SPAN_NS = 10_000_000
 
 
 def _is_over(above: int) -> bool:
@@ -31,19 +39,28 @@ def main() -> int:
     nvml: Any = untyped
     nvml.nvmlInit()
     card = nvml.nvmlDeviceGetHandleByIndex(0)
+    told: dict[str, Any] = {"first_context_bytes": 0, "listed_bytes": 0}
     base = nvml.nvmlDeviceGetMemoryInfo(card).used
+    kept = Driver() if "context" in sys.argv else None
+    if kept is not None:
+        bare, base = base, nvml.nvmlDeviceGetMemoryInfo(card).used
+        own = [one for one in nvml.nvmlDeviceGetComputeRunningProcesses(card) if one.pid == os.getpid()]
+        told = {"first_context_bytes": base - bare, "listed_bytes": sum(one.usedGpuMemory or 0 for one in own)}
     print("watching", flush=True)
-    most, n_looks, longest_ns, last_ns = 0, 0, 0, time.monotonic_ns()
-    changes = [(last_ns, 0)]
-    while not _is_over(changes[-1][1]):
+    most, n_looks, longest_ns, last_ns, above = 0, 0, 0, time.monotonic_ns(), 0
+    changes, spans = [(last_ns, 0)], [[last_ns, 0, 0]]
+    while not _is_over(above):
         above = nvml.nvmlDeviceGetMemoryInfo(card).used - base
         now_ns = time.monotonic_ns()
-        most, n_looks, longest_ns, last_ns = max(most, above), n_looks + 1, max(longest_ns, now_ns - last_ns), now_ns
-        if above != changes[-1][1]:
+        gap_ns, last_ns, n_looks = now_ns - last_ns, now_ns, n_looks + 1
+        most, longest_ns = max(most, above), max(longest_ns, gap_ns)
+        if now_ns - spans[-1][0] >= SPAN_NS:
+            spans.append([now_ns - now_ns % SPAN_NS, 0, 0])
+        spans[-1][1:] = max(spans[-1][1], above), max(spans[-1][2], gap_ns)
+        if "changes" in sys.argv and above != changes[-1][1]:
             changes.append((now_ns, above))
-    print(most, n_looks, f"{longest_ns / 1e6:.3f}")
-    if "changes" in sys.argv:
-        print(json.dumps(changes))
+    told |= {"most_bytes": most, "n_looks": n_looks, "longest_ns": longest_ns, "spans": spans, "changes": changes}
+    print(json.dumps(told))
     return 0
 
 

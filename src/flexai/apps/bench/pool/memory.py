@@ -34,7 +34,7 @@ def allocations(run: Run) -> Iterator[Row]:
         }
         outside = plain if REAL else plain | simulated
         watch = subprocess.Popen(
-            [sys.executable, "-m", f"{_PACKAGE}.ledger_watch"], env=outside, text=True,
+            [sys.executable, "-m", f"{_PACKAGE}.ledger_watch", "context"], env=outside, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         assert watch.stdout is not None
@@ -46,12 +46,15 @@ def allocations(run: Run) -> Iterator[Row]:
             str(_CAP_BYTES),
         ]  # fmt: skip
         said = subprocess.run(words, env=dict(stand.environment), capture_output=True, text=True, check=False)
-        most, n_looks = map(int, watch.communicate("\n")[0].split()[:2])
+        seen = json.loads(watch.communicate("\n")[0])
     if said.returncode != 0:
         raise RuntimeError(f"the tenant ended with {said.returncode}: {said.stderr.strip()[-300:]}")
     tenant = json.loads(said.stdout)
     conditions = f"{n_processes} processes, {seconds:g} s, cap 16 GiB, {WORDS}"
-    note = f"the driver saw at most {most / 2**30:.3f} GiB in {n_looks} looks; {tenant['failed']} processes failed"
+    most = seen["most_bytes"]
+    note = (
+        f"the driver saw at most {most / 2**30:.3f} GiB in {seen['n_looks']} looks; {tenant['failed']} processes failed"
+    )
     yield Row("bytes over the cap", conditions, at_most(0.0), float(max(0, most - _CAP_BYTES)), "bytes", note)
     yield Row(
         "cap obtainable",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -81,7 +80,7 @@ def holder_killed(run: Run) -> Iterator[Row]:
     loads = [Load(500, 500.0, more=("--memory", str(4 * _GIB)), memory_bytes=6 * _GIB), flood(500, 500)]
     with stand() as on:
         for _ in range(n_kills):
-            with watched(on, changes=True) as watch:
+            with watched(on, "changes") as watch:
                 with tenants(on.pool, run.folder, loads) as (victim, other):
                     for tenant in (victim, other):
                         tenant.order(RUN)
@@ -92,7 +91,7 @@ def holder_killed(run: Run) -> Iterator[Row]:
                     from_ns = full_from_ns(runs_of(told, name_of(other), killed_ns, end_ns), killed_ns, 0.95)
                 time.sleep(0.1)
             full_ms.append((from_ns - killed_ns) / 1e6 if from_ns is not None else float("inf"))
-            free_ms.append(_free_after_ms(json.loads(watch.lines[1]), killed_ns))
+            free_ms.append(_free_after_ms(watch.told["changes"], killed_ns))
     conditions = f"two floods 50/50, the holder has 4 GiB, worst of {n_kills}"
     yield Row(
         "holder killed -9: others at full share", conditions, at_most(10.0), max(full_ms), "ms",
