@@ -10,7 +10,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from flexai.apps.bench.slicing import cost, faults, latency, lending, limits, memory, mixed, parking, shares, spinning
+from flexai.apps.bench.slicing import (
+    contexts,
+    cost,
+    faults,
+    latency,
+    lending,
+    limits,
+    memory,
+    mixed,
+    parking,
+    shares,
+    spinning,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +32,7 @@ if TYPE_CHECKING:
 
 CASES: tuple[Case, ...] = (
     *shares.CASES, *limits.CASES, *mixed.CASES, *lending.CASES, *latency.CASES, *memory.CASES, *faults.CASES,
-    *cost.CASES, *parking.CASES, *spinning.CASES,
+    *cost.CASES, *parking.CASES, *spinning.CASES, *contexts.CASES,
 )  # fmt: skip
 
 
