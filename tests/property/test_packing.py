@@ -133,3 +133,10 @@ def test_chance_among_equals_is_the_callers():
         (start,) = decides.step(JobSubmitted(0, one[0]))
         places.add(start.grants[0].node)
     assert places == {"a", "b", "c"}
+
+
+def test_of_shapes_equally_common_the_larger_are_typical():
+    small, large, often = Shape(1000, 1, 1, 250), Shape(4000, 1, 1, 250), Shape(2000, 1, 1, 1000)
+    typical = Typical.of([small, large, often, often], cover=0.75)
+    assert typical.cpu_milli.tolist() == [2000, 4000]
+    assert typical.frequency.tolist() == [2 / 3, 1 / 3]

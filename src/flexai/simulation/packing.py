@@ -3,7 +3,7 @@
 Pods come one by one, none leaves, one that fits nowhere is dropped; what is measured is *allocation*: the part of all
 card compute that was granted when the asked-for compute reaches a multiple of capacity. Baselines here: first fit, best
 fit and FGD itself, each with two rules for equal scores, since FGD's published figure rests on whole-number scores and
-on taking the first node by name among equals.
+on taking the first node by name among equals, where names are drawn anew for each run.
 
 Units: compute in thousandths of a card, CPU in thousandths of a core, memory in MiB (RAM is a filter only).
 """
@@ -95,13 +95,18 @@ class Typical:
 
     @staticmethod
     def of(pods: Iterable[Shape], cover: float = 0.95) -> Typical:
-        """Take the commonest shapes until ``cover`` of all pods is met, as the paper's simulator does."""
-        counts = Counter((p.cpu_milli, p.n_devices, p.compute_milli, p.models) for p in pods)
+        """Take the commonest shapes, of equally common ones the larger, until ``cover`` of all pods is met.
+
+        So the paper's simulator does (``GetTypicalPods``).
+        """
+        counts = Counter((p.cpu_milli, p.compute_milli, p.n_devices, p.models) for p in pods)
         total, seen, kept = sum(counts.values()), 0, []
-        for key, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        for (cpu_milli, milli, n_devices, models), n in sorted(
+            counts.items(), key=lambda item: (item[1], item[0]), reverse=True
+        ):
             if seen >= cover * total:
                 break
-            kept.append((*key, n))
+            kept.append((cpu_milli, n_devices, milli, models, n))
             seen += n
         table = np.array(kept, dtype=np.int64).reshape(-1, 5)
         return Typical(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4] / max(seen, 1))

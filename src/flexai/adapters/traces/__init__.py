@@ -1,6 +1,6 @@
 """Trace files on disk and the chance drawn for experiments: the simulator's only I/O besides its reports."""
 
-from flexai.adapters.traces.draw import draws, shuffled_arrivals
+from flexai.adapters.traces.draw import draws, nodes_in_drawn_order, shuffled_arrivals
 from flexai.adapters.traces.files import (
     LoadedTrace,
     between,
@@ -19,6 +19,7 @@ __all__ = [
     "load_cluster",
     "load_serving",
     "load_trace",
+    "nodes_in_drawn_order",
     "open_text",
     "shuffled_arrivals",
 ]
