@@ -33,6 +33,7 @@ struct sm_card_spec {
     const char *full_name;  /* "NVIDIA H200 (simulated)" */
     uint64_t memory_bytes;
     uint64_t context_bytes; /* taken by each context */
+    uint64_t context_ns;    /* a call that makes one takes so long; its memory is taken at the begin */
     uint32_t speed_milli;   /* of an H200: scales kernels */
     uint32_t n_multiprocessors;
     uint32_t compute_major, compute_minor;
@@ -67,6 +68,8 @@ void sm_free(struct sm_model *m);
 void sm_set_callbacks(struct sm_model *m, const struct sm_callbacks *callbacks);
 /* Cards as text: "h200:2,a100:1". Returns the number of cards added, or -EINVAL. */
 int sm_add_cards(struct sm_model *m, const char *cards);
+/* What contexts take from now on, on all cards; 0 bytes: as much as before. */
+void sm_set_contexts(struct sm_model *m, uint64_t bytes, uint64_t ns);
 int sm_n_cards(const struct sm_model *m);
 const struct sm_card_spec *sm_card_spec_of(const struct sm_model *m, int card);
 const char *sm_card_uuid(const struct sm_model *m, int card); /* "GPU-..." */

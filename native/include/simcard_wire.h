@@ -72,7 +72,7 @@ struct sc_reply {
 struct sc_card {
     char uuid[48];
     char name[64];
-    uint64_t memory_bytes, context_bytes;
+    uint64_t memory_bytes, context_bytes, context_ns;
     uint32_t n_multiprocessors, compute_major, compute_minor;
     uint32_t clock_mhz, memory_clock_mhz, bus_bits, power_idle_w, power_limit_w;
 };

@@ -4,6 +4,12 @@
  * was allocated in it.
  */
 #include "glibc.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include "charge.h"
 #include "measure.h"
 
@@ -44,23 +50,73 @@ static bool learn(int card, CUcontext context)
     return __atomic_load_n(&fx.region.ledger->charged_bytes[card], __ATOMIC_SEQ_CST) <= fx_cap(card);
 }
 
-/* Remember a context that was made. False: it was new, and does not fit; the caller takes it down again. */
-static bool created(CUresult rc, const CUcontext *context, int card, uint64_t bytes)
+/* A context under way. While nobody knows what one takes, a tenant's first is made alone: those that begin meanwhile wait,
+ * and are charged what it took. */
+struct making {
+    int card, lock; /* lock -1: held by nobody */
+    uint64_t bytes;
+};
+
+#define LEARNT_WITHIN_MS 10000 /* who makes it may be stopped, by a debugger as well */
+
+static int learning_lock(int card)
 {
-    if (card < 0)
+    char path[sizeof fx.dir + 8];
+    snprintf(path, sizeof path, "%s/policy", fx.dir); /* its flock serves nothing else; the ledger's is the reapers' */
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    for (int ms = 0; ms < LEARNT_WITHIN_MS && context_bytes(card) == 0; ms++) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+            if (context_bytes(card) == 0)
+                return fd;
+            fx_reap_unlock(fd); /* it was learnt just now */
+            return -1;
+        }
+        usleep(1000);
+    }
+    close(fd);
+    return -1;
+}
+
+/* False: it does not fit the slice, and is not to be made. */
+static bool begin(struct making *making, int card)
+{
+    *making = (struct making){.card = card, .lock = card >= 0 && context_bytes(card) == 0 ? learning_lock(card) : -1};
+    making->bytes = context_bytes(card);
+    fx_enter();
+    if (card < 0 || fx_take_hard(card, making->bytes))
+        return true;
+    fx_leave(false);
+    return false; /* nothing is refused while its size is not known, so no lock is held here */
+}
+
+/* Remember a context that was made. False: it was new, and does not fit; the caller takes it down again. */
+static bool made(const struct making *making, CUresult rc, const CUcontext *context)
+{
+    if (making->card < 0)
         return true;
     if (rc != CUDA_SUCCESS) {
-        fx_give(card, bytes);
+        fx_give(making->card, making->bytes);
         return true;
     }
     fx_table_lock();
     bool is_new = !fx_table_get(FX_KIND_CONTEXT, (uint64_t)*context);
     if (is_new)
-        fx_table_put(FX_KIND_CONTEXT, (uint64_t)*context, card, bytes);
+        fx_table_put(FX_KIND_CONTEXT, (uint64_t)*context, making->card, making->bytes);
     else
-        fx_give(card, bytes); /* a primary context that was there already */
+        fx_give(making->card, making->bytes); /* a primary context that was there already */
     fx_table_unlock();
-    return !is_new || bytes || learn(card, *context);
+    return !is_new || making->bytes || learn(making->card, *context);
+}
+
+static bool end(struct making *making, CUresult rc, const CUcontext *context)
+{
+    fx_leave(true);
+    bool stays = made(making, rc, context);
+    if (making->lock >= 0)
+        fx_reap_unlock(making->lock);
+    return stays;
 }
 
 static void ended(CUcontext context)
@@ -72,16 +128,11 @@ static void ended(CUcontext context)
 }
 
 #define CREATE(call)                                                                                                   \
-    int card = fx_card_of(device);                                                                                     \
-    uint64_t bytes = context_bytes(card);                                                                              \
-    fx_enter();                                                                                                        \
-    if (card >= 0 && !fx_take_hard(card, bytes)) {                                                                     \
-        fx_leave(false);                                                                                               \
+    struct making making;                                                                                              \
+    if (!begin(&making, fx_card_of(device)))                                                                           \
         return CUDA_ERROR_OUT_OF_MEMORY;                                                                               \
-    }                                                                                                                  \
     CUresult rc = (call);                                                                                              \
-    fx_leave(true);                                                                                                    \
-    if (created(rc, context, card, bytes))                                                                             \
+    if (end(&making, rc, context))                                                                                     \
         return rc;                                                                                                     \
     FX_REAL(cuCtxDestroy_v2, CUresult (*)(CUcontext))(*context);                                                       \
     ended(*context);                                                                                                   \
@@ -124,15 +175,13 @@ static CUcontext primary[FX_MAX_ORDINALS];
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 {
     int card = fx_card_of(device);
-    uint64_t bytes = card >= 0 && !primary_active(device) ? context_bytes(card) : 0;
-    fx_enter();
-    if (card >= 0 && !fx_take_hard(card, bytes)) {
-        fx_leave(false);
+    struct making making = {.card = card, .lock = -1};
+    if (card >= 0 && primary_active(device))
+        fx_enter(); /* it is there, and charged */
+    else if (!begin(&making, card))
         return CUDA_ERROR_OUT_OF_MEMORY;
-    }
     CUresult rc = FX_REAL(cuDevicePrimaryCtxRetain, CUresult (*)(CUcontext *, CUdevice))(context, device);
-    fx_leave(true);
-    if (created(rc, context, card, bytes)) {
+    if (end(&making, rc, context)) {
         if (rc == CUDA_SUCCESS && card >= 0)
             primary[device] = *context;
         return rc;

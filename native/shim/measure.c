@@ -81,19 +81,23 @@ void fx_measure_forget(void)
 #define MOST_MISSED 3
 #define WAIT_STEPS 50
 
+/* While nothing new begins, as far as that can be waited for. */
+static bool measure_paused(uint32_t host_pid)
+{
+    fx_pause(true);
+    for (int i = 0; i < WAIT_STEPS && __atomic_load_n(&fx_under_way, __ATOMIC_SEQ_CST); i++)
+        usleep(100);
+    bool all = measure(host_pid, 0);
+    fx_pause(false);
+    return all;
+}
+
 void fx_measure(uint32_t host_pid)
 {
     static int n_missed;
     pthread_mutex_lock(&lock);
     bool pausing = n_missed >= MOST_MISSED; /* it allocates without a break */
-    if (pausing) {
-        fx_pause(true);
-        for (int i = 0; i < WAIT_STEPS && __atomic_load_n(&fx_under_way, __ATOMIC_SEQ_CST); i++)
-            usleep(100);
-    }
-    n_missed = measure(host_pid, 0) ? 0 : n_missed + 1;
-    if (pausing)
-        fx_pause(false);
+    n_missed = (pausing ? measure_paused(host_pid) : measure(host_pid, 0)) ? 0 : n_missed + 1;
     pthread_mutex_unlock(&lock);
 }
 
@@ -109,7 +113,7 @@ uint64_t fx_measure_now(int card)
 {
     pthread_mutex_lock(&lock);
     uint64_t before = fx_extra(card);
-    measure(fx_host_pid(), 0);
+    measure_paused(fx_host_pid());
     uint64_t after = fx_extra(card), took = after > before ? after - before : 0;
     fx_extra_moved(card, took);
     pthread_mutex_unlock(&lock);

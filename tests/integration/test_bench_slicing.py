@@ -18,6 +18,7 @@ from flexai.apps.bench.slicing import CASES, draw
 from flexai.apps.bench.slicing.moments import first_run_ns, full_from_ns, max_min
 from flexai.apps.bench.slicing.stand import flood, stand
 from flexai.apps.bench.tenants import tenants
+from flexai.wire import region
 from flexai.wire.timeline import Span
 
 AT_MOST = {
@@ -86,6 +87,9 @@ def test_a_program_that_ends_early_is_told_with_its_exit_code_and_its_last_words
     with stand() as on:
         with tenants(on.pool, tmp_path, [two]) as (running,):  # a context of 64 MiB each
             assert running.is_ready
+            policy = on.run_dir / "tenants" / f"{running.job_id}.0" / "policy"
+            _, (limits,) = region.read_limits(bytearray(policy.read_bytes()))
+            assert limits.context_bytes == 64 << 20  # measured before anybody got a region
         too_small = replace(two, memory_bytes=20 << 20)
         with (
             pytest.raises(RuntimeError, match=r"failed, exited, exit code 1; .* out of memory .* exit code 12"),

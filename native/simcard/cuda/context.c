@@ -3,6 +3,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "sim.h"
 
 #define DEPTH 32
@@ -44,6 +45,7 @@ static CUresult make(int ordinal, unsigned flags, bool is_primary, struct sim_co
     }
     c->ordinal = ordinal;
     c->card = s->visible[ordinal];
+    usleep((useconds_t)(s->card[c->card].context_ns / 1000));
     c->flags = flags;
     c->id = (uint32_t)reply.v;
     c->primary = is_primary;

@@ -30,7 +30,8 @@ static uint64_t clock_ns(void)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: flexai-simcard --socket PATH --cards h200:2[,a100:1...]\n"
+    fprintf(stderr, "usage: flexai-simcard --socket PATH --cards h200:2[,a100:1...] [--context-mib N] [--context-ms N]\n"
+                    "         a context takes so much memory and so long; 64 MiB and no time unless said\n"
                     "       flexai-simcard --socket PATH COMMAND    of a running one:\n"
                     "  show                      cards, figures and processes, a JSON object a line\n"
                     "  fail CARD [XID]           the card falls off the bus (79) or fails otherwise; contexts are lost\n"
@@ -86,11 +87,16 @@ static void arm(int timer, struct sm_model *m)
 int main(int argc, char **argv)
 {
     const char *path = NULL, *cards = NULL;
+    unsigned long context_mib = 0, context_ms = 0;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--socket") && i + 1 < argc)
             path = argv[++i];
         else if (!strcmp(argv[i], "--cards") && i + 1 < argc)
             cards = argv[++i];
+        else if (!strcmp(argv[i], "--context-mib") && i + 1 < argc)
+            context_mib = strtoul(argv[++i], NULL, 10);
+        else if (!strcmp(argv[i], "--context-ms") && i + 1 < argc)
+            context_ms = strtoul(argv[++i], NULL, 10);
         else if (argv[i][0] != '-' && path && !cards) {
             int status = order(path, argc - i, argv + i);
             return status == 2 ? usage() : status;
@@ -109,6 +115,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "\n");
         return 2;
     }
+    sm_set_contexts(m, (uint64_t)context_mib << 20, context_ms * 1000000ull);
     int listener = listen_at(path);
     if (listener < 0)
         return 2;

@@ -79,7 +79,7 @@ static bool card(struct server *s, struct connection *c, int index)
 {
     const struct sm_card_spec *spec = sm_card_spec_of(s->model, index);
     struct sc_card out = {
-        .memory_bytes = spec->memory_bytes, .context_bytes = spec->context_bytes,
+        .memory_bytes = spec->memory_bytes, .context_bytes = spec->context_bytes, .context_ns = spec->context_ns,
         .n_multiprocessors = spec->n_multiprocessors, .compute_major = spec->compute_major,
         .compute_minor = spec->compute_minor, .clock_mhz = spec->clock_mhz, .memory_clock_mhz = spec->memory_clock_mhz,
         .bus_bits = spec->bus_bits, .power_idle_w = spec->power_idle_w, .power_limit_w = spec->power_limit_w};

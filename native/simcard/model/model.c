@@ -44,7 +44,8 @@ static void add_card(struct sm_model *m, const struct sm_card_spec *spec)
     struct sm_card *c = &m->cards[m->n_cards];
     c->model = m;
     c->index = m->n_cards++;
-    c->spec = spec;
+    c->own = *spec;
+    c->spec = &c->own;
     for (int i = 0; i < SM_N_BUCKETS; i++)
         c->bucket_at[i] = SM_NEVER;
     unsigned mark = 0;
@@ -83,6 +84,15 @@ int sm_add_cards(struct sm_model *m, const char *cards)
             return -EINVAL;
     }
     return n_added > 0 ? n_added : -EINVAL;
+}
+
+void sm_set_contexts(struct sm_model *m, uint64_t bytes, uint64_t ns)
+{
+    for (int i = 0; i < m->n_cards; i++) {
+        if (bytes)
+            m->cards[i].own.context_bytes = bytes;
+        m->cards[i].own.context_ns = ns;
+    }
 }
 
 int sm_n_cards(const struct sm_model *m)

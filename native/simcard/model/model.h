@@ -96,6 +96,7 @@ struct sm_engine {
 struct sm_card {
     struct sm_model *model;
     int index;
+    struct sm_card_spec own; /* of this card, which differs from its model's where it was told to */
     const struct sm_card_spec *spec;
     char uuid[48];
     struct sm_group *groups;

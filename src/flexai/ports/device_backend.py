@@ -1,6 +1,6 @@
 """Cards of one vendor on this node."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,6 +72,12 @@ class DeviceBackend(Protocol):
 
     def tenant_env(self, uuids: Sequence[str]) -> dict[str, str]:
         """Variables that show a tenant these cards, in this order."""
+
+    def context_bytes(self, kept: str) -> Mapping[str, int]:
+        """What a process's context takes, by card; cards of which it cannot be told are left out.
+
+        Measured by making one; what was measured is kept in the file ``kept`` for as long as the driver is the same.
+        """
 
     def can_park(self) -> tuple[bool, str]:
         """Whether device memory of a process can be moved to the host and back, and if not, why."""

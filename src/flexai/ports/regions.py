@@ -1,5 +1,6 @@
 """The shared regions of tenants, from the agent's side."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,7 +29,13 @@ class LedgerSlot:
 
 
 class Regions(Protocol):
-    """Regions by member name."""
+    """Regions by member name.
+
+    Attributes:
+        context_bytes: what a process's context takes, by card, where that is known; charged before it is made.
+    """
+
+    context_bytes: Mapping[str, int]
 
     def put(self, name: str, uid: int, gid: int, grants: tuple[Grant, ...]) -> str:
         """Make the region, or write other limits into the one that is there; its directory."""

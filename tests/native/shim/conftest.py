@@ -147,20 +147,19 @@ def until(condition, timeout_s: float = 15.0) -> None:
 class Card:
     """Three simulated cards and one tenant: on the second, and with two caps on the first as well, in this order."""
 
-    def __init__(self, folder: Path, caps: tuple[int, ...] = (CAP,)) -> None:
+    def __init__(self, folder: Path, caps: tuple[int, ...] = (CAP,), *options: str) -> None:
         self.socket, self.dir = folder / "s", folder / "t"
         self.daemon = subprocess.Popen(
-            [SIMCARD, "--socket", self.socket, "--cards", "h200:3"], stdout=subprocess.PIPE, text=True
+            [SIMCARD, "--socket", self.socket, "--cards", "h200:3", *options], stdout=subprocess.PIPE, text=True
         )
         self.started: list[subprocess.Popen[str]] = []
         self.daemon.stdout.readline()
-        self.uuid = self.look(1)["uuid"]
+        self.uuids = [self.look(1)["uuid"], self.look(0)["uuid"]]
+        self.uuid = self.uuids[0]
         self.dir.mkdir()
         (self.dir / "policy").write_bytes(region.policy_image("t1"))
         (self.dir / "ledger").write_bytes(region.ledger_image())
-        with (self.dir / "policy").open("r+b") as file, mmap.mmap(file.fileno(), 0) as policy:
-            uuids = [self.uuid, self.look(0)["uuid"]][: len(caps)]
-            region.write_limits(policy, [region.Limits(*pair, 500, 500) for pair in zip(uuids, caps, strict=True)])
+        self.limit(*caps)
         shims = [library(f"shim/{name}") for name in ("libcuda.so.1", "libnvidia-ml.so.1")]
         self.env = {
             **os.environ,
@@ -169,9 +168,16 @@ class Card:
             "FLEXAI_SIMCARD": str(self.socket),
             "FLEXAI_REAL_CUDA": str(library("simcard/libcuda.so.1")),
             "FLEXAI_REAL_NVML": str(library("simcard/libnvidia-ml.so.1")),
-            "CUDA_VISIBLE_DEVICES": ",".join(uuids),
+            "CUDA_VISIBLE_DEVICES": ",".join(self.uuids[: len(caps)]),
             "PYTHONPATH": str(Path(__file__).parent),
         }
+
+    def limit(self, *caps: int, context_bytes: int = 0) -> None:
+        """Write the caps, as the agent does, and what a context takes, if it knows that."""
+        uuids = self.uuids[: len(caps)]
+        limits = [region.Limits(*pair, 500, 500, context_bytes=context_bytes) for pair in zip(uuids, caps, strict=True)]
+        with (self.dir / "policy").open("r+b") as file, mmap.mmap(file.fileno(), 0) as policy:
+            region.write_limits(policy, limits)
 
     def look(self, card: int) -> dict:
         """What the card says of itself."""

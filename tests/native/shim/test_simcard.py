@@ -4,8 +4,10 @@ import json
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +125,28 @@ def test_nvidias_own_management_binding_sees_the_slice(card):
         "m = n.nvmlDeviceGetMemoryInfo(c); print(n.nvmlDeviceGetCount(), m.total // MIB, m.used // MIB)"
     )
     assert out == "1 2048 364\n"
+
+
+@pytest.mark.parametrize("known_mib", [0, 518])
+def test_contexts_made_at_once_by_processes_that_allocate_at_once_stay_within_the_cap(tmp_path_factory, known_mib):
+    """As on an H200, where a context is 518 MiB and 0.1 s; the agent knows what one takes, or does not."""
+    with tempfile.TemporaryDirectory(prefix="fx") as folder:
+        card = Card(Path(folder), (4 * GIB,), "--context-mib", "518", "--context-ms", "100")
+        try:
+            card.limit(4 * GIB, context_bytes=known_mib * MIB)
+            greedy = """
+import random, time
+chance, until, held = random.Random(), time.monotonic() + 1.5, []
+while time.monotonic() < until:
+    if held and chance.random() < 0.4:
+        free(held.pop())
+    elif at := alloc(int(4 * GIB * chance.choice([0.01, 0.1, 0.5]) * chance.random())):
+        held.append(at)
+print('done')
+"""
+            workers = [card.start(greedy) for _ in range(4)]
+            said = [worker.communicate(timeout=60)[0] for worker in workers]
+            assert card.look(1)["most_used_bytes"] <= 4 * GIB
+            assert "done\n" in said  # one that found no room for its context was refused it
+        finally:
+            card.end()

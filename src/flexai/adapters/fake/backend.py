@@ -1,6 +1,6 @@
 """``ports.DeviceBackend`` without any card: the tests say what it sees."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from flexai.model import Device, DeviceHealth
@@ -60,6 +60,11 @@ class FakeBackend:
     def tenant_env(self, uuids: Sequence[str]) -> dict[str, str]:
         """See ``ports.DeviceBackend``."""
         return {"CUDA_VISIBLE_DEVICES": ",".join(uuids)}
+
+    def context_bytes(self, kept: str) -> Mapping[str, int]:
+        """See ``ports.DeviceBackend``."""
+        del kept
+        return {}
 
     def can_park(self) -> tuple[bool, str]:
         """See ``ports.DeviceBackend``."""

@@ -5,12 +5,13 @@ import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pynvml
 
+from flexai.adapters.nvidia import contexts
 from flexai.adapters.nvidia.modes import modes
 from flexai.model import Device, DeviceHealth
 from flexai.ports import DeviceMode, DeviceProcess, DeviceReading
@@ -126,6 +127,11 @@ class NvidiaBackend:
         """See ``ports.DeviceBackend``."""
         # The simulated driver reads it as the real one does; without it every tenant computes on the first card.
         return {"CUDA_VISIBLE_DEVICES": ",".join(uuids)}
+
+    def context_bytes(self, kept: str) -> Mapping[str, int]:
+        """See ``ports.DeviceBackend``."""
+        uuids = [device.uuid for device in self._devices]
+        return contexts.context_bytes(Path(kept), self._driver, uuids, self._outside)
 
     def can_park(self) -> tuple[bool, str]:
         """See ``ports.DeviceBackend``."""

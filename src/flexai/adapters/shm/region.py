@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import flexai_native
 
@@ -17,6 +18,9 @@ from flexai.model import Grant
 from flexai.ports import LedgerSlot
 from flexai.wire import region
 from flexai.wire.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _REAP_WITHIN_S = 5.0
 
@@ -26,6 +30,7 @@ class RegionFiles:
 
     def __init__(self, tenants_dir: Path) -> None:
         self._dir = tenants_dir
+        self.context_bytes: Mapping[str, int] = {}
         self._dir.mkdir(parents=True, exist_ok=True, mode=0o755)
 
     def directory(self, name: str) -> str:
@@ -45,7 +50,14 @@ class RegionFiles:
         if not self._is_ledger(directory / "ledger"):
             _create(directory / "ledger", region.ledger_image(), 0o600, (uid, gid))
         limits = [
-            region.Limits(g.device, g.memory_bytes, g.compute_milli, g.limit_milli, g.tenant_class.value)
+            region.Limits(
+                g.device,
+                g.memory_bytes,
+                g.compute_milli,
+                g.limit_milli,
+                g.tenant_class.value,
+                self.context_bytes.get(g.device, 0),
+            )
             for g in grants
         ]
         with (directory / "policy").open("r+b") as file, mmap.mmap(file.fileno(), region.POLICY_BYTES) as policy:

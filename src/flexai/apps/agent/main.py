@@ -120,6 +120,7 @@ async def serve(settings: Settings) -> int:
     node = Node(parts, machine, checkpoint)
     for device in backend.devices():
         arbiter.manage(device.uuid, _BACKENDS[settings.backend])
+    node.know_cards(settings.state_dir / "contexts.json")
     notes = await recover(node)
 
     hello = HelloServer(node)

@@ -5,6 +5,7 @@ import logging
 import signal
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from flexai import node as n
 from flexai.adapters.local import processes
@@ -54,9 +55,18 @@ class Node:
     _places: dict[Key, Place] = field(default_factory=dict)
     _locks: defaultdict[Key, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     _killers: dict[Key, asyncio.Task[None]] = field(default_factory=dict)
+    _knowing: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         self.watch = Watch(self.parts.containment, self.parts.starts, self.feed)
+
+    def know_cards(self, kept: Path) -> None:
+        """Begin to measure what a context takes on each card, unless the file tells; nobody gets a region before."""
+
+        async def measure() -> None:
+            self.parts.regions.context_bytes = await asyncio.to_thread(self.parts.backend.context_bytes, str(kept))
+
+        self._knowing = asyncio.create_task(measure())
 
     def tenant(self, key: Key) -> Tenant | None:
         """The member, if it is held here."""
@@ -97,6 +107,8 @@ class Node:
             case n.Save():
                 await self.checkpoint.save()
             case n.MakePlace(tenant=tenant):
+                if self._knowing is not None:
+                    await asyncio.wait([self._knowing])
                 self._make_place(tenant)
             case n.AddTenant(tenant=tenant):
                 parts.arbiter.put(self._policy(tenant))
