@@ -158,6 +158,7 @@ def test_no_descriptor_of_ours_reaches_the_command(pool, flexai):
         (["/"], 126, "cannot be executed"),
         (["docker", "run", "image"], 125, "another daemon"),
         (["sudo", "-E", "podman", "run", "image"], 125, "another daemon"),
+        (["sh", "-c", "cd / && docker run image"], 125, "another daemon"),
         ([], 125, "is missing"),
         (["--share", "0", "true"], 125, "'0' is not above 0"),
         (["--share", "101%", "true"], 125, "101%"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flexai.adapters.settings import Settings
+from flexai.wire.container_command import container_client
 from flexai.wire.errors import BadInput
 from flexai.wire.quantity import parse_duration_ms, parse_share, parse_size
 
@@ -61,8 +62,6 @@ OPTIONS = (
     Option("--quiet", "", "Do not say what it waits for.", "run"),
 )
 CLASSES = ("latency", "guaranteed", "best_effort")
-CONTAINER_CLIENTS = frozenset({"docker", "podman", "nerdctl", "ctr", "crictl"})
-_WRAPPERS = frozenset({"sudo", "env", "nohup", "nice", "time", "setsid", "stdbuf", "exec"})
 
 
 def options_of(command: str) -> tuple[Option, ...]:
@@ -166,17 +165,12 @@ def check_command(command: Sequence[str], who: str) -> None:
     """
     if not command:
         raise BadInput("command", "", "is missing", f"Write it after --, as: {who} --share 100% -- python train.py")
-    words = [word for word in command if not word.startswith("-") and "=" not in word]
-    while len(words) > 1 and Path(words[0]).name in _WRAPPERS:
-        words = words[1:]
-    program = Path((words or command)[0]).name
-    if program in CONTAINER_CLIENTS:
+    client = container_client(command)
+    if client:
         raise BadInput(
-            "command",
-            program,
-            "hands its work to another daemon, whose processes the slice would not hold",
-            "Run the program itself, or use the cluster form for containers",
-        )
+            "command", client, "hands its work to another daemon, whose processes the slice would not hold",
+            "Run the program itself, without a container",
+        )  # fmt: skip
 
 
 def find_program(program: str, environment: Mapping[str, str]) -> str | None:

@@ -13,6 +13,7 @@ from flexai.apps.pool.service import Pool
 from flexai.model import Job, JobState
 from flexai.wire.agent_rpc import MAX_LINE_BYTES
 from flexai.wire.api import Submission, encode_submission
+from flexai.wire.container_command import container_client
 from flexai.wire.quantity import format_size
 from flexai.wire.store import Member, dumps
 
@@ -21,8 +22,6 @@ _MAX_START_BYTES = MAX_LINE_BYTES - (64 << 10)
 # A job's place in the order of acknowledgement: that of its submission, then that of its element.
 _SEQS_PER_SUBMISSION = 1 << 20
 _MANY = 100
-_CONTAINER_TOOLS = frozenset({"docker", "podman", "nerdctl", "ctr", "docker-compose"})
-_CONTAINER_VERBS = frozenset({"run", "exec", "start", "create", "compose", "up", "restart", "docker-compose"})
 
 
 async def admit(pool: Pool, peer: Peer, submissions: Sequence[Submission]) -> list[JobRecord]:
@@ -102,12 +101,11 @@ def check(pool: Pool, peer: Peer, submission: Submission) -> None:
             request.memory_bytes,
             f"Ask for at most {format_size(largest.memory_bytes)} ({largest.model}), or spread over --devices",
         )  # fmt: skip
-    tool = submission.command[0].rsplit("/", 1)[-1]
-    if tool in _CONTAINER_TOOLS and (_CONTAINER_VERBS & {tool, *submission.command[1:]}):
+    client = container_client(submission.command)
+    if client:
         raise Refusal(
-            422, "ContainerTool", f"{tool} starts containers outside of this job, where its slice does not hold.",
-            "command", submission.command[0],
-            "Run the program itself, or start `flexai run` inside the container; see the manual's page on containers",
+            422, "ContainerTool", f"{client} starts containers outside of this job, where its slice does not hold.",
+            "command", client, "Run the program itself, without a container",
         )  # fmt: skip
 
 

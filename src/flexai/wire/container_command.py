@@ -1,0 +1,111 @@
+"""Commands that have a daemon start what they name: it would run outside of the job that holds its slice.
+
+Read from the words alone, through what commonly stands before a command (``env``, ``sudo``, ``nohup``) and through
+scripts given to a shell (``sh -c '...'``). What a program decides by itself cannot be read there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+CLIENTS = frozenset({"docker", "podman", "nerdctl", "ctr", "crictl", "docker-compose", "podman-compose"})
+_STARTING = frozenset({"run", "exec", "start", "restart", "create", "up", "play", "runp", "deploy"})
+_SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
+_KEYWORDS = frozenset({"!", "{", "if", "then", "elif", "else", "while", "until", "do", "time"})
+_BREAKS = frozenset(";&|()\n")
+# Commands that run the command after them: their options that take a value, and how many words of their own come first.
+_BEFORE: dict[str, tuple[frozenset[str], int]] = {
+    "env": (frozenset({"-u", "--unset", "-C", "--chdir"}), 0),
+    "sudo": (frozenset({"-u", "--user", "-g", "--group", "-h", "-p", "-C", "-D", "-r", "-t", "-T"}), 0),
+    "doas": (frozenset({"-u", "-C"}), 0),
+    "nohup": (frozenset(), 0),
+    "setsid": (frozenset(), 0),
+    "exec": (frozenset({"-a"}), 0),
+    "command": (frozenset(), 0),
+    "time": (frozenset({"-f", "--format", "-o", "--output"}), 0),
+    "nice": (frozenset({"-n", "--adjustment"}), 0),
+    "ionice": (frozenset({"-c", "--class", "-n", "--classdata"}), 0),
+    "stdbuf": (frozenset({"-i", "-o", "-e"}), 0),
+    "timeout": (frozenset({"-k", "--kill-after", "-s", "--signal"}), 1),
+    "taskset": (frozenset(), 1),
+    "numactl": (frozenset({"-C", "-N", "-m", "-i", "-p"}), 0),
+    "xargs": (frozenset({"-I", "-n", "-P", "-L", "-d", "-a", "-s", "-E"}), 0),
+}
+_DEEPEST = 8
+
+
+def container_client(command: Sequence[str], depth: int = 0) -> str:
+    """Name of the client by which this command would have a daemon start something; empty when none is seen."""
+    words = list(command)
+    while words:
+        program = words.pop(0).rsplit("/", 1)[-1]
+        if program in CLIENTS:
+            return program if _STARTING & set(words) else ""
+        if program in _SHELLS and depth < _DEEPEST:
+            return next((found for one in _scripts(words) if (found := container_client(one, depth + 1))), "")
+        if program not in _BEFORE:
+            return ""
+        valued, n_own = _BEFORE[program]
+        if program == "env" and (split := _split_string(words)):
+            words = split
+            continue
+        while words and (words[0].startswith("-") or _is_assignment(words[0])):
+            word = words.pop(0)
+            if word == "--":
+                break
+            if word in valued and words:
+                words.pop(0)
+        del words[:n_own]
+    return ""
+
+
+def _is_assignment(word: str) -> bool:
+    return word.partition("=")[1] == "=" and word.partition("=")[0].isidentifier()
+
+
+def _split_string(words: Sequence[str]) -> list[str]:
+    """The words after ``env -S 'a b c'``; empty when there is no such option."""
+    for at, word in enumerate(words):
+        if word in {"-S", "--split-string"} and at + 1 < len(words):
+            return words[at + 1].split() + list(words[at + 2 :])
+        if word.startswith("--split-string="):
+            return word.partition("=")[2].split() + list(words[at + 1 :])
+        if not word.startswith("-") and not _is_assignment(word):
+            break
+    return []
+
+
+def _scripts(words: Sequence[str]) -> Iterator[list[str]]:
+    """The simple commands of a shell's ``-c`` script."""
+    at, is_script = 0, False
+    while at < len(words) and words[at].startswith(("-", "+")):
+        word = words[at]
+        is_script = is_script or ("c" in word and not word.startswith(("--", "+")))
+        at += 2 if word in {"-o", "+o", "-O", "+O", "--rcfile", "--init-file"} else 1
+    if is_script and at < len(words):
+        yield from _simple_commands(words[at])
+
+
+def _simple_commands(script: str) -> Iterator[list[str]]:
+    import shlex  # noqa: PLC0415  `flexai run` starts without it
+
+    lexer = shlex.shlex(script.replace("\\\n", " "), posix=True, punctuation_chars="".join(_BREAKS))
+    lexer.whitespace, lexer.commenters = " \t\r", ""
+    words: list[str] = []
+    is_comment = False
+    try:
+        for word in lexer:
+            if set(word) <= _BREAKS:
+                is_comment = is_comment and "\n" not in word
+                yield words
+                words = []
+            elif is_comment or word.startswith("#"):
+                is_comment = True
+            elif words or not (word in _KEYWORDS or _is_assignment(word)):
+                words.append(word)
+    except ValueError:
+        return  # quotes that do not close: the shell will say so
+    yield words
