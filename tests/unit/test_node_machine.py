@@ -116,6 +116,13 @@ def test_recovery_with_a_token_finds_the_member_running(machine):
     assert machine.step(n.StartAsked(KEY, "7.0.1", LAUNCH)) == []
 
 
+@pytest.mark.parametrize("paused", [True, False])
+def test_recovery_makes_a_running_member_as_frozen_as_it_was_written_down(machine, paused):
+    was = replace(TENANT, phase=n.Phase.RUNNING, pid=100, start_ticks=5, paused=paused)
+    *_, last = machine.step(n.Recovered(was, (100, 5), alive=True, ended=None))
+    assert last == n.SetFrozen(was, frozen=paused)
+
+
 def test_recovery_with_an_exit_record_says_what_happened_while_away(machine):
     was = replace(TENANT, phase=n.Phase.RUNNING, pid=100, start_ticks=5)
     outcome = machine.step(n.Recovered(was, (100, 5), alive=False, ended=n.Ended(KEY, 3, 0, "exited")))

@@ -55,6 +55,7 @@ static void card_open(struct arbiter *a, int at)
         a->ops->close(card->cc);
     } else {
         card->ops = a->ops;
+        journal_resume(a->journal, a->ops, card->uuid); /* of an earlier time, when the card could not be asked */
     }
     if (card->ops)
         use(a, at, FX_BACKEND_HWSLICE, "");
@@ -214,8 +215,12 @@ void card_process_gone(struct arbiter *a, int at, uint32_t pid)
 static int stop(struct arbiter *a, int at, const struct ac_action *action)
 {
     struct io_card *card = &a->card[at];
+    uint32_t fresh[AC_MAX_GROUPS];
+    int n_fresh = 0;
     for (int i = 0; i < action->n; i++) {
         bool written = false;
+        if (!journal_names(a->journal, card->uuid, action->handles[i]))
+            fresh[n_fresh++] = action->handles[i];
         for (int k = 0; k < card->n_known && !written; k++)
             if (card->known[k].handle == action->handles[i])
                 written = journal_add(a->journal, card->uuid, &card->known[k]);
@@ -224,8 +229,9 @@ static int stop(struct arbiter *a, int at, const struct ac_action *action)
     }
     int result = card->ops->stop(card->cc, action->handles, action->n, 1);
     timeline_stops(a, at, action->handles, result < 0 ? 0 : action->n, true, now_ns());
-    for (int i = 0; i < action->n && result < 0 && action->n <= 8; i++)
-        journal_remove(a->journal, card->uuid, action->handles[i]);
+    /* Nothing was stopped by it; what was before, by an earlier one, is still. */
+    for (int i = 0; i < n_fresh && result < 0 && action->n <= 8; i++)
+        journal_remove(a->journal, card->uuid, fresh[i]);
     return result;
 }
 
@@ -391,7 +397,6 @@ void cards_step(struct arbiter *a)
                 a->ops->close(cc);
             card->open_at = now + RETRY_NS;
             if (passes) {
-                journal_resume(a->journal, a->ops);
                 card_let_go(a, i, "its control works again");
                 card_open(a, i);
             }

@@ -50,7 +50,7 @@ int guardian_main(const char *run_dir, const struct cc_ops *ops)
             arbiter.fd = pid ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
             watched = pid;
         }
-        bool stopped = __atomic_load_n(&j->n_used, __ATOMIC_SEQ_CST) != 0;
+        bool stopped = journal_holds(j);
         bool dead = pid && arbiter.fd < 0;
         if (arbiter.fd >= 0)
             dead = poll(&arbiter, 1, stopped ? 25 : 100) > 0;
@@ -58,13 +58,13 @@ int guardian_main(const char *run_dir, const struct cc_ops *ops)
             poll(NULL, 0, stopped ? 10 : 100);
         uint64_t beat = __atomic_load_n(&j->heartbeat_ns, __ATOMIC_SEQ_CST), now = monotonic_ns();
         bool late = now > beat && now - beat > LATE_NS;
-        if (!(dead || late) || !__atomic_load_n(&j->n_used, __ATOMIC_SEQ_CST)) {
+        if (!(dead || late) || !journal_holds(j)) {
             if (dead)
                 poll(NULL, 0, 20);
             continue;
         }
         __atomic_add_fetch(&j->rescues, 1u, __ATOMIC_SEQ_CST);
-        int n = journal_resume(j, ops);
+        int n = journal_resume(j, ops, NULL);
         fprintf(stderr, "flexai-arbiter: guardian: the arbiter (pid %u) %s; resumed %d groups\n", pid,
                 dead ? "is gone" : "shows no life", n);
         poll(NULL, 0, 20);

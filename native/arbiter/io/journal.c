@@ -64,17 +64,27 @@ uint64_t process_start_ticks(uint32_t pid)
     return at ? strtoull(at, NULL, 10) : 0;
 }
 
-static void count(struct journal *j)
+bool journal_names(struct journal *j, const char *uuid, uint32_t handle)
 {
-    uint32_t n = 0;
-    for (int i = 0; i < JOURNAL_ENTRIES; i++)
-        n += j->entry[i].used != 0;
-    __atomic_store_n(&j->n_used, n, __ATOMIC_SEQ_CST);
+    return find(j, uuid, handle) != NULL;
 }
 
+bool journal_holds(const struct journal *j)
+{
+    bool held = false;
+    for (int i = 0; i < JOURNAL_ENTRIES && !held; i++)
+        held = __atomic_load_n(&j->entry[i].used, __ATOMIC_SEQ_CST) != 0;
+    for (int i = 0; i < JOURNAL_FROZEN && !held; i++)
+        held = __atomic_load_n(&j->frozen[i].used, __ATOMIC_SEQ_CST) != 0;
+    return held;
+}
+
+/* What is named already is left as it is: it may be stopped, and for no moment may it be nameless. */
 bool journal_add(struct journal *j, const char *uuid, const struct cc_group *group)
 {
     struct journal_entry *e = find(j, uuid, group->handle);
+    if (e && e->pid == group->pid && e->start_ticks == group->start_ticks)
+        return true;
     for (int i = 0; i < JOURNAL_ENTRIES && !e; i++)
         if (!j->entry[i].used)
             e = &j->entry[i];
@@ -87,17 +97,14 @@ bool journal_add(struct journal *j, const char *uuid, const struct cc_group *gro
     e->handle = group->handle;
     snprintf(e->uuid, sizeof e->uuid, "%s", uuid);
     __atomic_store_n(&e->used, 1u, __ATOMIC_SEQ_CST);
-    count(j);
     return true;
 }
 
 void journal_remove(struct journal *j, const char *uuid, uint32_t handle)
 {
     struct journal_entry *e = find(j, uuid, handle);
-    if (!e)
-        return;
-    __atomic_store_n(&e->used, 0u, __ATOMIC_SEQ_CST);
-    count(j);
+    if (e)
+        __atomic_store_n(&e->used, 0u, __ATOMIC_SEQ_CST);
 }
 
 /* A signal, not the freezer of its control group: every process has it, whoever made its group, on every kernel, and the
@@ -157,10 +164,11 @@ static bool resume_process(const struct cc_ops *ops, void *card, uint32_t pid, u
     return true;
 }
 
-int journal_resume(struct journal *j, const struct cc_ops *ops)
+int journal_resume(struct journal *j, const struct cc_ops *ops, const char *only)
 {
     int n_resumed = 0;
-    journal_thaw(j, 0);
+    if (!only)
+        journal_thaw(j, 0);
     for (int i = 0; i < JOURNAL_ENTRIES; i++) {
         const struct journal_entry *first = &j->entry[i];
         char uuid[FX_UUID_BYTES], why[128];
@@ -169,6 +177,8 @@ int journal_resume(struct journal *j, const struct cc_ops *ops)
             continue;
         memcpy(uuid, first->uuid, sizeof uuid);
         uuid[sizeof uuid - 1] = 0;
+        if (only && strcmp(uuid, only))
+            continue;
         if (ops->open(&card, uuid, why, sizeof why) < 0) {
             fprintf(stderr, "flexai-arbiter: cannot resume on %s: %s\n", uuid, why);
             continue;
@@ -186,6 +196,5 @@ int journal_resume(struct journal *j, const struct cc_ops *ops)
         }
         ops->close(card);
     }
-    count(j);
     return n_resumed;
 }

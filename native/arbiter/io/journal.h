@@ -10,7 +10,7 @@
 #include "flexai_region.h"
 
 #define JOURNAL_MAGIC 0x4c4e524a58414c46ull
-#define JOURNAL_VERSION 2u
+#define JOURNAL_VERSION 3u
 #define JOURNAL_ENTRIES 1024
 #define JOURNAL_FROZEN 256
 
@@ -33,8 +33,7 @@ struct journal {
     uint64_t heartbeat_ns; /* of the arbiter, CLOCK_MONOTONIC */
     uint32_t arbiter_pid;
     uint32_t rescues;      /* times that the guardian resumed everything: the arbiter must look again */
-    uint32_t n_used;
-    uint32_t reserved[7];
+    uint32_t reserved[8];
     struct journal_entry entry[JOURNAL_ENTRIES];
     struct journal_frozen frozen[JOURNAL_FROZEN];
 };
@@ -42,12 +41,14 @@ struct journal {
 uint64_t process_start_ticks(uint32_t pid); /* 0 = there is no such process */
 struct journal *journal_map(const char *run_dir, bool create);
 bool journal_add(struct journal *j, const char *uuid, const struct cc_group *group);
+bool journal_names(struct journal *j, const char *uuid, uint32_t handle);
+bool journal_holds(const struct journal *j); /* something is named, stopped or frozen */
 void journal_remove(struct journal *j, const char *uuid, uint32_t handle);
 /* Freeze a process, and let it go on. False: there is no place to name it, or it is gone. */
 bool journal_freeze(struct journal *j, uint32_t pid, uint64_t start_ticks);
 void journal_thaw(struct journal *j, uint32_t pid);
-/* Resume everything that is named, through fresh attachments; what could not be resumed stays named. Returns how many
- * groups were resumed. */
-int journal_resume(struct journal *j, const struct cc_ops *ops);
+/* Resume everything that is named, through fresh attachments, and thaw; with `only`, what is stopped on that card. What
+ * could not be resumed stays named. Returns how many groups were resumed. */
+int journal_resume(struct journal *j, const struct cc_ops *ops, const char *only);
 int guardian_main(const char *run_dir, const struct cc_ops *ops);
 #endif

@@ -90,7 +90,7 @@ static void sleep_until_next(struct arbiter *a)
     uint64_t now = now_ns(), wake = cards_wake(a, now);
     wake = a->processes_at < wake ? a->processes_at : wake;
     wake = a->beat_at < wake ? a->beat_at : wake;
-    if (a->journal->n_used && now + STOPPED_BEAT_NS < wake)
+    if (now + STOPPED_BEAT_NS < wake && journal_holds(a->journal))
         wake = now + STOPPED_BEAT_NS;
     if (wake < now + 50000)
         wake = now + 50000;
@@ -147,7 +147,7 @@ static bool begin(struct arbiter *a)
     }
     /* Resume first, then look. */
     a->journal->heartbeat_ns = now_ns();
-    int n = a->ops ? journal_resume(a->journal, a->ops) : 0;
+    int n = a->ops ? journal_resume(a->journal, a->ops, NULL) : 0;
     if (n)
         say("resumed %d groups that an earlier arbiter had stopped", n);
     a->rescues = a->journal->rescues;

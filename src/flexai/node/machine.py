@@ -244,13 +244,15 @@ class NodeMachine:
         if tenant.phase is Phase.FINISHED:
             return []
         placed: list[Command] = [MakePlace(tenant), AddTenant(tenant)]
+        # As it was written down, which is not yet as it is when the kill came in between.
+        going_on = [*placed, SetFrozen(tenant, frozen=tenant.paused)]
         if event.ended is not None and not event.alive:
             if tenant.phase is Phase.PREPARED and event.began is None:
                 return placed
             return [*self._as_outcome(self._ended(tenant, event.ended))]
         if tenant.phase is Phase.RUNNING and tenant.attached:
             if event.alive:
-                return placed
+                return going_on
             return [*self._as_outcome(self._ended(tenant, Ended(tenant.key, None, 0, "lost: ended unseen")))]
         if event.began is None:
             # Nobody holds the token. A supervisor may still be on its way; the pool's next start competes with it for
@@ -259,7 +261,7 @@ class NodeMachine:
         if tenant.phase is not Phase.RUNNING:
             return [*placed, *self._as_outcome(self._began(tenant, *event.began))]
         if event.alive:
-            return placed
+            return going_on
         return [
             *self._as_outcome(self._ended(tenant, Ended(tenant.key, None, _SIGKILL, "lost: its supervisor was killed")))
         ]

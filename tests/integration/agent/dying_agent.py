@@ -1,7 +1,8 @@
 """An agent that is killed (SIGKILL, by itself) at one exact place: ``dying_agent.py PLACE NTH [agent's arguments]``.
 
-PLACE is ``before:Command``, ``after:Command`` (of the node's commands), or ``forked`` (the supervisor was forked and
-nothing is known of it yet). Nothing in the product knows of this.
+PLACE is ``before:Command``, ``after:Command`` (of the node's commands), ``forked`` (the supervisor was forked and
+nothing is known of it yet), or ``any``: before each command, before each call that changes what is on the disk, and
+``forked``. Nothing in the product knows of this.
 """
 
 import os
@@ -17,7 +18,7 @@ seen = 0
 
 def die_at(here):
     global seen  # noqa: PLW0603
-    if here == place:
+    if here == place or (place == "any" and not here.startswith("after:")):
         seen += 1
         if seen == nth:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -38,5 +39,15 @@ def forking(argv, output):
     return pid
 
 
+def changing(call):
+    def dying_call(*arguments, **options):
+        die_at(call.__name__)
+        return call(*arguments, **options)
+
+    return dying_call
+
+
 node.Node._carry_out, starts._spawn = dying, forking
+for name in ("fsync", "link", "mkdir", "replace", "rmdir", "unlink"):
+    setattr(os, name, changing(getattr(os, name)))
 raise SystemExit(main.main(sys.argv[3:]))

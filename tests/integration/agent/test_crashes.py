@@ -1,6 +1,7 @@
 """The agent is killed at every place where it matters; the next one finds the truth, and nothing runs twice."""
 
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -87,6 +88,56 @@ def test_an_end_is_not_lost_whenever_the_agent_is_killed_while_it_ends(stopped, 
     assert (rig.directory / "starts").read_text() == "x\n"
     assert rig.tenant("1") is None
     assert list((rig.run / "tenants").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_whole_life_is_lived_once_whichever_write_the_agent_is_killed_before(tmp_path):
+    for number in itertools.count(1):
+        rig = Rig(tmp_path / str(number))
+        rig.directory.mkdir()
+        try:
+            died = a_life(rig, number)
+        finally:
+            rig.close()
+        if not died:
+            break
+    print(number - 1, "points")
+    assert number > 40
+
+
+def a_life(rig, number):
+    """Started, paused, resumed, ended by itself and cleared away; whether the agent was killed on the way."""
+    starts, end = rig.directory / "starts", rig.directory / "end"
+    command = ("sh", "-c", f"echo x >> {starts}; while [ ! -e {end} ]; do sleep 0.01; done; exit 9")
+    died = False
+    try:
+        start_dying(rig, "any", number)
+        rig.submit("1", *command)
+        rig.client.call("pause", **KEY)
+        rig.client.call("unpause", **KEY)
+        end.touch()
+        rig.in_state("1", "finished")
+        rig.client.call("unprepare", **KEY)
+        rig.tenant("1")
+    except (OSError, AssertionError):
+        assert rig.process.wait(10) == -signal.SIGKILL
+        died = True
+        if rig.client:
+            rig.client.close()
+        rig.start()
+        # What the pool does when it meets an agent again: it asks for what is missing, and no more.
+        if not end.exists():
+            towards_running(rig, command)
+            rig.client.call("unpause", **KEY)
+            end.touch()
+        if rig.tenant("1"):
+            ended = rig.in_state("1", "finished")
+            assert (ended["exit_code"], ended["cause"]) == (9, "exited"), number
+            rig.client.call("unprepare", **KEY)
+    assert starts.read_text() == "x\n", number
+    assert list((rig.run / "tenants").iterdir()) == [], number
+    return died
 
 
 def test_a_job_goes_on_while_the_agent_is_away_and_is_found_and_held_again(rig):

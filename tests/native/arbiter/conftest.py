@@ -59,7 +59,11 @@ class Agent:
     def __init__(self, path):
         self.line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.line.settimeout(5)
-        self.line.connect(str(path))
+        try:
+            self.line.connect(str(path))
+        except OSError as error:
+            self.line.close()
+            raise ConnectionError(str(error)) from error
         self.seq = itertools.count(1)
         self.ask(arbiter.Op.HELLO)
 
@@ -68,7 +72,10 @@ class Agent:
 
     def send(self, message):
         self.line.send(message)
-        return arbiter.reply(self.line.recv(arbiter.REPLY_BYTES + 1))
+        answer = self.line.recv(arbiter.REPLY_BYTES + 1)
+        if not answer:
+            raise ConnectionError("the arbiter is gone")
+        return arbiter.reply(answer)
 
 
 class Node:
@@ -90,9 +97,11 @@ class Node:
         self.simcard = self.start("flexai-simcard", "--socket", self.socket, "--cards", self.kinds)
         eventually(self.socket.exists)
 
-    def start(self, name, *arguments):
+    def start(self, name, *arguments, **more):
         log = (self.run_dir / f"{name}.log").open("ab")
-        process = subprocess.Popen([flexai_native.program(name), *arguments], stderr=log, stdout=log)
+        process = subprocess.Popen(
+            [flexai_native.program(name), *arguments], stderr=log, stdout=log, env=os.environ | more
+        )
         log.close()
         self.programs.append(process)
         return process
@@ -106,18 +115,19 @@ class Node:
         python = Path(os.sys.executable)
         return subprocess.run([python, "-c", code], env=env, check=True, capture_output=True, text=True).stdout.split()
 
-    def start_arbiter(self):
+    def start_arbiter(self, **more):
+        """Raises ConnectionError when it dies at once; ``more`` is for its environment."""
         path = self.run_dir / "arbiter.sock"
         path.unlink(missing_ok=True)
         if self.agent is not None:
             self.agent.line.close()
-        self.arbiter = self.start("flexai-arbiter", "--run-dir", self.run_dir, "--simcard", self.socket)
-        eventually(path.exists)
+        self.arbiter = self.start("flexai-arbiter", "--run-dir", self.run_dir, "--simcard", self.socket, **more)
+        eventually(lambda: path.exists() or self.arbiter.poll() is not None)
         self.agent = Agent(path)
 
-    def start_guardian(self):
+    def start_guardian(self, **more):
         arguments = ("--guardian", "--run-dir", self.run_dir, "--simcard", self.socket)
-        self.guardian = self.start("flexai-arbiter", *arguments)
+        self.guardian = self.start("flexai-arbiter", *arguments, **more)
 
     def cpu_s(self):
         """Processor time that the arbiter has had."""
