@@ -153,6 +153,27 @@ def test_changing_one_thing_of_a_queue_keeps_its_terms_for_classes_of_cards(pool
     assert body["classes"] == terms
 
 
+def test_terms_for_one_class_of_cards_are_set_changed_and_forgotten(pool, command):
+    quarter = {"device_class": "h100", "quota_milli": 250, "limit_milli": -1, "weight": 1000, "priority": 0}
+    pool.answers["GET", "/v1/queues"] = {"items": [QUEUE | {"classes": [quarter]}]}
+    for words in (
+        ("--model", "h200", "--quota", "2", "--limit", "4", "--weight", "1.5", "--user", "ann"),
+        ("--model", "h100", "--priority", "3", "--limit", "50%"),
+        ("--model", "h100", "--forget"),
+    ):
+        done = command("queue", "set", "team-a", *words)
+        assert done.returncode == 0, done.stderr
+        assert f"team-a set for {words[1]}" in done.stdout
+        assert ("no card 'h100' now; it has: h200" in done.stderr) == (words[1] == "h100")
+    fresh, changed, forgotten = pool.asked_for("/v1/queues/team-a")
+    h200 = {"device_class": "h200", "quota_milli": 2000, "limit_milli": 4000, "weight": 1500}
+    assert fresh["classes"] == [quarter, h200]
+    assert (fresh["quota_milli"], fresh["users"]) == (2000, ["ann"])
+    assert changed["classes"] == [quarter | {"limit_milli": 500, "priority": 3}]
+    assert forgotten["classes"] == []
+    assert "h100" in command("queue", "list").stdout
+
+
 @pytest.mark.parametrize(("given", "milli"), [("2", 2000), ("0.5", 500), ("0", 0), ("1.001", 1001), ("1000000", 10**9)])
 def test_the_weight_of_a_queue_is_told_as_a_multiple_of_the_usual_one(pool, command, given, milli):
     assert command("queue", "set", "team-a", "--weight", given).returncode == 0
@@ -185,6 +206,10 @@ def test_the_weight_of_a_queue_is_told_as_a_multiple_of_the_usual_one(pool, comm
         (("queue", "set", "team-a", "--weight", "0.0005"), 2, ["--weight", "'0.0005'", "steps of 0.001"]),
         (("queue", "set", "team-a", "--weight", "1000000.5"), 2, ["--weight", "0 to 1000000"]),
         (("queue", "set", "a b"), 2, ["queue", "a b", "letters"]),
+        (("queue", "set", "team-a", "--model", "h200"), 2, ["--model", "h200", "no terms", "--quota"]),
+        (("queue", "set", "team-a", "--model", "h200", "--forget"), 2, ["h200", "no terms in queue team-a", "none"]),
+        (("queue", "set", "team-a", "--forget"), 2, ["--forget", "without --model"]),
+        (("queue", "set", "team-a", "--model", "x", "--quota", "1", "--forget"), 2, ["--forget", "beside new terms"]),
         (("usage", "--since", "ever"), 2, ["--since", "ever"]),
         (("completion", "tcsh"), 2, ["tcsh", "bash, zsh or fish"]),
         (("down", "--jobs", "burn"), 2, ["--jobs", "burn", "keep or cancel"]),

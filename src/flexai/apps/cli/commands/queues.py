@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,8 +15,12 @@ from flexai.wire.errors import BadInput
 from flexai.wire.quantity import parse_share
 
 if TYPE_CHECKING:
+    from flexai.adapters.pool_client import PoolClient
     from flexai.apps.cli.commands.listing import Listing
 
+SETTABLE = (
+    "parent", "quota_milli", "limit_milli", "weight", "priority", "classes", "users", "user_limit_milli", "over_cap",
+)  # fmt: skip
 app = typer.Typer(help="Queues: quota, limit, weight, who may use them.", no_args_is_help=True, rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the queue.", show_default=False)]
 
@@ -28,18 +33,26 @@ def list_queues(as_json: AsJson = False, run_dir: RunDir = None) -> None:
 
 
 def queues_table(queues: list[dict[str, Any]]) -> Listing:
-    """One row per queue."""
+    """One row per queue, and one for each class of cards that it has terms for."""
+    rows: list[tuple[object, ...]] = []
+    for queue in queues:
+        rows.append(
+            (
+                queue["name"], queue.get("parent"), *_terms(queue), cards(queue.get("held_milli", 0)),
+                queue.get("n_running"), queue.get("n_waiting"), ", ".join(queue.get("users") or ()) or "all",
+            )
+        )  # fmt: skip
+        rows += [(f"  {terms['device_class']}", "", *_terms(terms), *[""] * 4) for terms in queue.get("classes") or ()]
     return table_of(
         ("QUEUE", "PARENT??", "QUOTA>", "LIMIT>", "WEIGHT>?", "PRIORITY>??", "IN USE>", "RUNNING>", "WAITING>",
          "USERS<?"),
-        (
-            (
-                queue["name"], queue.get("parent"), cards(queue.get("quota_milli")), cards(queue.get("limit_milli")),
-                _plain_weight(queue.get("weight")), queue.get("priority"), cards(queue.get("held_milli", 0)),
-                queue.get("n_running"), queue.get("n_waiting"), ", ".join(queue.get("users") or ()) or "all",
-            )
-            for queue in queues
-        ),
+        rows,
+    )  # fmt: skip
+
+
+def _terms(of: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        cards(of.get("quota_milli")), cards(of.get("limit_milli")), _plain_weight(of.get("weight")), of.get("priority"),
     )  # fmt: skip
 
 
@@ -65,27 +78,60 @@ def set_queue(
     over_cap: Annotated[
         str | None, typer.Option(help="Of jobs over their cap of device memory: warn, stop or kill.", metavar="ACTION")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Quota, limit, weight and priority given are of cards of this model alone, beside the queue's own.",
+            metavar="NAME",
+        ),
+    ] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Have no terms for this --model any more.")] = False,
     as_json: AsJson = False,
     run_dir: RunDir = None,
 ) -> None:
     """Create a queue, or change what is named."""
-    given = {
-        "parent": parent,
+    terms: dict[str, Any] = {
         "quota_milli": _milli(quota, "--quota"),
         "limit_milli": _milli(limit, "--limit"),
         "weight": _weight_milli(weight),
         "priority": priority,
+    }
+    given: dict[str, Any] = {
+        "parent": parent,
         "users": user,
         "user_limit_milli": _milli(user_limit, "--user-limit"),
         "over_cap": over_cap,
     }
+    terms = {key: value for key, value in terms.items() if value is not None}
+    if forget and (model is None or terms):
+        problem = "is given beside new terms" if terms else "is given without --model"
+        raise BadInput("--forget", "", problem, "Write --model NAME --forget")
+    if model is not None and not (terms or forget):
+        raise BadInput("--model", model, "is given no terms", "Add --quota, --limit, --weight, --priority or --forget")
     pool = pool_from(run_dir)
     check_name(name, "queue")
     known = {queue["name"]: queue for queue in pool.pages("/v1/queues")}.get(name, {})
-    body = {key: known[key] for key in (*given, "classes") if key in known}
+    body = {key: known[key] for key in SETTABLE if key in known}
     body |= {key: value for key, value in given.items() if value is not None}
+    if model is None:
+        body |= terms
+    else:
+        _warn_of_unknown(model, pool)
+        classes = {one["device_class"]: one for one in body.get("classes") or ()}
+        if forget and model not in classes:
+            told = ", ".join(classes) or "none"
+            raise BadInput("--model", model, f"has no terms in queue {name}", f"Cards with terms: {told}")
+        changed = classes.pop(model, {"device_class": model}) | terms
+        body["classes"] = [*classes.values(), *([] if forget else [changed])]
     answer = pool.call("PUT", f"/v1/queues/{name}", body, {})
-    show(answer, as_json, f"queue {name} set")
+    show(answer, as_json, f"queue {name} set" + (f" for {model}" if model else ""))
+
+
+def _warn_of_unknown(model: str, pool: PoolClient) -> None:
+    """Terms for cards that are not there are kept for when they are; but a name is easily mistyped."""
+    there = sorted({card["model"] for card in pool.pages("/v1/devices")})
+    if model not in there:
+        print(f"note: this pool has no card {model!r} now; it has: {', '.join(there)}", file=sys.stderr)
 
 
 @app.command("delete")
