@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 from hypothesis import event, given, settings
 
-from flexai.model import Device, Job, Node, Queue, SliceRequest, TenantClass, TopologyLevel
+from flexai.model import Device, Job, Node, Queue, Role, SliceRequest, TenantClass, TopologyLevel
 from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Start
 from flexai.scheduling.events import ForeignUsage, JobSubmitted, MemberFinished, NodePut, QueuePut
@@ -55,7 +55,28 @@ def jobs(draw, seq):
 
 
 @st.composite
-def histories(draw):
+def gangs(draw, seq):
+    roles = []
+    for index in range(draw(st.sampled_from([2, 2, 3]))):
+        milli, n = draw(st.sampled_from([250, 500, 1000])), draw(st.sampled_from([1, 1, 2, 3]))
+        n_devices = draw(st.sampled_from([0, 1, 1, 2]))
+        whole = milli == 1000 or n_devices == 0
+        request = SliceRequest(milli, 1000, 0 if whole else draw(st.sampled_from([5, 20])) * GIB, n_devices=n_devices)
+        roles.append(
+            Role(
+                f"role{index}", request, n, draw(st.sampled_from([n, n, 1])), draw(st.sampled_from([0, 1_000, 3_000])),
+                draw(st.sampled_from([0, 1, 20])) * GIB, required_level=draw(st.sampled_from(["", "", "rack"])),
+            )
+        )  # fmt: skip
+    return Job(
+        f"j{seq}", "ann", draw(st.sampled_from(["a", "b"])), roles[0].request, sum(role.n_members for role in roles),
+        sum(role.min_member for role in roles), submitted_at_ms=seq, seq=seq, preemptible=False, roles=tuple(roles),
+        required_level=draw(st.sampled_from(["", "", "rack"])),
+    )  # fmt: skip
+
+
+@st.composite
+def histories(draw, jobs=jobs):
     events = [
         QueuePut(0, Queue("a", limit_milli=draw(st.sampled_from([-1, -1, 4500])))),
         QueuePut(0, Queue("b", user_limit_milli=draw(st.sampled_from([-1, -1, 3500])))),
@@ -82,6 +103,16 @@ def histories(draw):
 def test_supplying_what_a_reason_names_makes_the_job_start(history):
     waiting = ReasonChecker(history, SchedulerSettings()).waiting()
     for job_id in waiting[:: max(1, len(waiting) // 6)]:
+        checker = ReasonChecker(history, SchedulerSettings())
+        event(str(checker.scheduler.reason_for(job_id).code))
+        checker.check(job_id)
+
+
+@settings(max_examples=12, deadline=None)
+@given(histories(lambda seq: gangs(seq) if seq % 3 else jobs(seq)))
+def test_a_reason_of_a_gang_of_roles_names_the_role_that_does_not_fit(history):
+    waiting = [name for name in ReasonChecker(history, SchedulerSettings()).waiting() if int(name[1:]) % 3]
+    for job_id in waiting[:: max(1, len(waiting) // 4)]:
         checker = ReasonChecker(history, SchedulerSettings())
         event(str(checker.scheduler.reason_for(job_id).code))
         checker.check(job_id)

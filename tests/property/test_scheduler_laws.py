@@ -12,8 +12,10 @@ from flexai.model import (
     DeviceHealth,
     Job,
     JobState,
+    MemberState,
     Node,
     Queue,
+    Role,
     SliceRequest,
     TenantClass,
     TopologyLevel,
@@ -82,6 +84,8 @@ class Pool(RuleBasedStateMachine):
 
     def step(self, event):
         self.now += 1
+        begun, shrunk = set(), set()
+        idle = {job_id for job_id, record in self.scheduler.state.jobs.items() if not record.is_placed}
         for command in self.scheduler.step(replace(event, at_ms=self.now - self.late)):
             match command:
                 case Start():
@@ -89,12 +93,23 @@ class Pool(RuleBasedStateMachine):
                     assert key not in self.held, "granted twice"
                     assert not self.jobs[command.job_id].held
                     self.held[key] = command.grants
+                    begun.add(command.job_id)
                     devices = [grant.device for grant in command.grants]
-                    assert len(set(devices)) == self.jobs[command.job_id].request.n_devices
-                    assert len({grant.node for grant in command.grants}) == 1
+                    asked = self.jobs[command.job_id].role_of(command.member).request
+                    assert len(set(devices)) == asked.n_devices
+                    assert len({grant.node for grant in command.grants}) == bool(devices)
                 case Evict():
                     assert (command.job_id, command.member) in self.held
                     self.evicting[command.job_id, command.member] = command.requeue
+                    if command.cause.startswith("shrunk"):
+                        shrunk.add(command.job_id)
+        for job_id in (begun & {*idle, getattr(getattr(event, "job", None), "id", "")}) | shrunk:
+            record = self.scheduler.state.jobs[job_id]
+            for at, role in enumerate(record.job.parts):
+                members = record.members_of(at)
+                there = sum(member.hold is not None and not member.evicting for member in members)
+                done = sum(member.state is MemberState.FINISHED for member in members)
+                assert there + done >= role.min_member, "a role has fewer members than its job needs"
 
     @rule(node=st.sampled_from(NODES))
     def put_node(self, node):
@@ -139,6 +154,26 @@ class Pool(RuleBasedStateMachine):
             seq=self.seq, held=held and self.seq % 5 == 0, after=(f"j{self.seq - 1}",) if after and self.seq > 1 else
             (), checkpointable=self.seq % 2 == 0, required_level=level,
             subgroup_size=2 if members == 4 and elastic in (0, 2) and self.seq % 3 == 0 else 0, subgroup_level="rack",
+        )  # fmt: skip
+        self.jobs[job.id] = job
+        self.step(JobSubmitted(0, job))
+
+    @rule(
+        requests=st.lists(requests, min_size=2, max_size=3), queue=st.sampled_from(QUEUES), cpu=st.integers(0, 5000),
+        leader=st.booleans(), least=st.integers(0, 2), level=st.sampled_from(["", "rack"]),
+    )  # fmt: skip
+    def submit_roles(self, requests, queue, cpu, leader, least, level):
+        self.seq += 1
+        first = replace(requests[0], n_devices=0, partition="") if leader else requests[0]
+        roles = [Role("leader", first, cpu_milli=cpu)]
+        roles += [
+            Role(f"w{n}", request, n + 1, min(n + 1, least), required_level=level)
+            for n, request in enumerate(requests[1:])
+        ]
+        least = sum(role.min_member for role in roles)
+        job = Job(
+            f"j{self.seq}", "ann", queue, requests[1], sum(role.n_members for role in roles), least,
+            submitted_at_ms=self.now, seq=self.seq, checkpointable=self.seq % 2 == 0, roles=tuple(roles),
         )  # fmt: skip
         self.jobs[job.id] = job
         self.step(JobSubmitted(0, job))

@@ -4,8 +4,9 @@ import pytest
 
 from flexai.model import Device, Job, Node, Queue, Role, SliceRequest, TopologyLevel
 from flexai.scheduling import Scheduler, SchedulerSettings
-from flexai.scheduling.commands import Evict, Start
+from flexai.scheduling.commands import Evict, SetJobState, Start
 from flexai.scheduling.events import (
+    GrantsFound,
     JobSubmitted,
     MemberFinished,
     MemberStarted,
@@ -122,3 +123,124 @@ def test_a_leader_that_could_stand_in_the_workers_way_does_not():
     at = {each.member: each for each in submit(scheduler, gang("train", 1, leader, worker)) if isinstance(each, Start)}
     assert at[1].grants[0].node == "n0"
     assert int(scheduler.state.books.cpu_milli[1]) == 2000
+
+
+OWNED = (Queue("owner", quota_milli=4000), Queue("guest"))
+ELASTIC = gang("elastic", 1, LEADER, role("worker", 4, 2), queue="guest")
+
+
+def test_an_elastic_role_starts_with_what_fits_and_grows():
+    scheduler = pool(node("n0", 4))
+    submit(scheduler, one("other", 1, n_devices=2))
+    commands = submit(scheduler, gang("train", 2, LEADER, role("worker", 4, 1)))
+    assert starts(commands) == [("train", 0), ("train", 1), ("train", 2)]
+    assert starts(scheduler.step(MemberFinished(3, "other", 0, 0))) == [("train", 3), ("train", 4)]
+
+
+def test_of_two_elastic_roles_the_one_that_has_room_grows():
+    scheduler = pool(node("n0", 2))
+    submit(scheduler, one("other", 1))
+    wide, thin = role("wide", 2, 0, cards(2)), role("thin", 2, 1, cards(milli=500))
+    assert starts(submit(scheduler, gang("train", 2, wide, thin))) == [("train", 2), ("train", 3)]
+    scheduler.step(MemberFinished(3, "other", 0, 0))
+    scheduler.step(MemberFinished(4, "train", 2, 0))
+    assert starts(scheduler.step(MemberFinished(5, "train", 3, 0))) == [("train", 0)]
+
+
+def test_reclaim_shrinks_an_elastic_role_and_never_below_its_least():
+    scheduler = pool(node("n0", 4), queues=OWNED)
+    started(scheduler, submit(scheduler, ELASTIC))
+    for seq, index in ((100, 4), (101, 3)):
+        assert evictions(submit(scheduler, one(f"mine{seq}", seq, queue="owner"))) == [("elastic", index)]
+        assert starts(scheduler.step(MemberFinished(seq, "elastic", index, 143))) == [(f"mine{seq}", 0)]
+    assert scheduler.state.jobs["elastic"].state == "running"
+    assert evictions(submit(scheduler, one("third", 103, queue="owner"))) == [("elastic", n) for n in range(3)]
+
+
+def test_a_gang_that_is_evicted_waits_and_starts_again_as_one():
+    scheduler = pool(node("n0", 4), queues=OWNED)
+    started(scheduler, submit(scheduler, gang("train", 1, LEADER, WORKERS, queue="guest")))
+    commands = submit(scheduler, one("mine", 100, n_devices=4, queue="owner"))
+    assert evictions(commands) == [("train", n) for n in range(4)]
+    assert all(each.requeue for each in commands if isinstance(each, Evict))
+    for index in range(4):
+        commands += scheduler.step(MemberFinished(101, "train", index, 143))
+    assert starts(commands) == [("mine", 0)]
+    assert scheduler.reason_for("train").message.startswith("Role worker: ")
+    assert starts(scheduler.step(MemberFinished(102, "mine", 0, 0))) == [("train", n) for n in range(4)]
+
+
+def test_a_leader_that_fails_after_its_start_ends_all():
+    scheduler = pool(node("n0", 4))
+    commands = submit(scheduler, gang("train", 1, LEADER, role("worker", 3, 1)))
+    scheduler.step(MemberStarted(2, "train", 1))
+    commands = scheduler.step(MemberFinished(3, "train", 0, 127, "not started"))
+    assert evictions(commands) == [("train", n) for n in (1, 2, 3)]
+    assert "it needs 1 of role leader together" in next(each.cause for each in commands if isinstance(each, Evict))
+    for index in (1, 2, 3):
+        commands += scheduler.step(MemberFinished(4, "train", index, 143))
+    assert [each.state for each in commands if isinstance(each, SetJobState)][-1] == "failed"
+    assert not scheduler.state.books.granted_milli.any()
+    assert int(scheduler.state.books.cpu_milli[0]) == 64_000
+
+
+def test_a_worker_that_the_gang_can_do_without_may_fail():
+    scheduler = pool(node("n0", 4))
+    started(scheduler, submit(scheduler, gang("train", 1, LEADER, role("worker", 3, 2))))
+    assert evictions(scheduler.step(MemberFinished(2, "train", 3, 1, "exit 1"))) == []
+    assert evictions(scheduler.step(MemberFinished(3, "train", 2, 1, "exit 1"))) == [("train", 0), ("train", 1)]
+
+
+def test_room_is_made_for_all_roles_or_nothing_is_evicted():
+    leader = role("leader", request=NO_CARD, cpus=32)
+    scheduler = pool(node("n0", 2, cpus=32), node("n1", 2, cpus=32), queues=OWNED)
+    for seq in range(1, 5):
+        started(scheduler, submit(scheduler, Job(
+            f"g{seq}", "ann", "guest", cards(), cpu_milli=16_000, seq=seq, submitted_at_ms=seq,
+        )))  # fmt: skip
+    commands = submit(scheduler, gang("train", 20, leader, role("worker", 2, cpus=1), queue="owner"))
+    gone = evictions(commands)
+    assert len(gone) == 4, "two guests for the CPUs of the leader, and two for the cards and CPUs of the workers"
+    for name, index in gone:
+        commands += scheduler.step(MemberFinished(21, name, index, 143))
+    assert [name for name, _ in starts(commands)] == ["train"] * 3
+    too_much = gang("large", 30, role("leader", request=NO_CARD, cpus=40), WORKERS, queue="owner")
+    assert evictions(submit(scheduler, too_much)) == []
+    assert scheduler.reason_for("large").message.startswith("Role leader: It asks for 40 CPUs")
+
+
+def test_a_role_that_fits_alone_but_not_beside_another_is_named():
+    scheduler = pool(node("n0", 2, cpus=16))
+    submit(scheduler, gang("train", 1, role("leader", request=NO_CARD, cpus=10), role("worker", 2, cpus=4)))
+    reason = scheduler.reason_for("train")
+    assert (reason.code, reason.numbers["missing_members"]) == ("TooLarge", 1)
+    assert "can host 1 of its 2 members beside leader (1)" in reason.message
+
+
+def test_an_explanation_names_the_jobs_whose_end_would_help_the_role_that_waits():
+    scheduler = pool(node("n0", 2, cpus=16), node("n1", 0, cpus=16))
+    submit(scheduler, one("other", 1, n_devices=2))
+    submit(scheduler, gang("train", 2, LEADER, role("worker", 2)))
+    assert [each.job_id for each in scheduler.what_must_end("train")] == ["other"]
+
+
+def test_a_gang_found_after_a_restart_has_the_shapes_of_its_roles():
+    scheduler = pool(node("n0", 4))
+    small, large = role("small", 2, request=cards(milli=250), cpus=1), role("large", request=cards(2), cpus=16)
+    submit(scheduler, gang("mixed", 1, small, large))
+    record = scheduler.state.jobs["mixed"]
+    again = pool()
+    grants = tuple(grant for member in record.members for grant in member.grants)
+    again.step(GrantsFound(2, record.job, grants))
+    again.step(NodePut(3, node("n0", 4)))
+    assert (again.state.books.free_milli[:1] == scheduler.state.books.free_milli[:1]).all()
+    assert int(again.state.books.cpu_milli[0]) == int(scheduler.state.books.cpu_milli[0]) == 46_000
+
+
+def test_a_reservation_is_held_for_all_roles_of_a_gang():
+    scheduler = pool(node("n0", 4), node("n1", 4))
+    submit(scheduler, one("long", 1, n_devices=4, time_limit_ms=1000))
+    submit(scheduler, gang("train", 2, LEADER, role("worker", 7)))
+    assert starts(submit(scheduler, one("late", 3, n_devices=2, queue="b"))) == []
+    assert scheduler.reason_for("late").code == "Reserved"
+    assert len(starts(scheduler.step(MemberFinished(4, "long", 0, 0)))) == 8

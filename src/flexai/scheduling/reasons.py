@@ -310,8 +310,9 @@ def _cards_missing(state: State, record: JobRecord, n_ok: NDArray[np.int64]) -> 
     n = len(books.names)
     free_milli, free_memory = books.free_milli[:n], books.free_memory[:n]
     like = _like(state, shape)
-    compute = like & (free_milli >= shape.compute_milli)
-    memory = like & (books.granted_memory[:n] == 0 if shape.whole else free_memory >= shape.memory_bytes)
+    is_cut = (books.cut[:n] != 0) & (shape.profile is None)  # what is left of it is for partitions only
+    compute = like & ~is_cut & (free_milli >= shape.compute_milli)
+    memory = like & ~is_cut & (books.granted_memory[:n] == 0 if shape.whole else free_memory >= shape.memory_bytes)
     n_like, n_compute, n_memory = int(like.sum()), int(compute.sum()), int(memory.sum())
     cpu = np.maximum(0, shape.cpu_milli - books.cpu_milli[:n])
     ram = np.maximum(0, shape.ram_bytes - books.ram_bytes[:n])
@@ -332,7 +333,7 @@ def _cards_missing(state: State, record: JobRecord, n_ok: NDArray[np.int64]) -> 
     lack_memory = np.maximum(0, (books.granted_memory[:n] if shape.whole else shape.memory_bytes - free_memory))
     distance = lack_milli / 1000 + lack_memory / np.maximum(books.memory_total[:n], 1) + host[:, None]
     too_small = 0 if shape.whole else (books.memory_total[:n] < shape.memory_bytes)
-    distance = np.where(like, distance + 10 * too_small, np.inf)
+    distance = np.where(like, distance + 10 * too_small + 100 * is_cut, np.inf)
     row, column = (int(index) for index in np.unravel_index(int(distance.argmin()), distance.shape))
     code = Reason.NOT_ENOUGH_MEMORY if n_compute else Reason.NOT_ENOUGH_COMPUTE
     if n_compute and n_memory:

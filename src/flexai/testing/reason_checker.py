@@ -102,7 +102,7 @@ class ReasonChecker:
         if job_id in self._started:
             assert first.code in ORDER, f"{job_id} said {first.code}, and started when the others were held"
             return
-        for _ in range(MOST_SUPPLIES):
+        for _ in range(MOST_SUPPLIES * len(self.truth.jobs[job_id].parts)):
             reason = self.scheduler.reason_for(job_id)
             assert reason is not None, f"{job_id} neither waits nor started"
             self.said.append(reason.message)
@@ -120,7 +120,8 @@ class ReasonChecker:
                 self.truth.holds[command.job_id, command.member] = command.grants
 
     def _supply(self, job_id: str, reason: PendingReason) -> None:
-        job, numbers = self.truth.jobs[job_id], reason.numbers
+        numbers = reason.numbers
+        job = _of_role(self.truth.jobs[job_id], numbers.get("role", 0))
         match reason.code:
             case Reason.HELD:
                 self._feed(JobReleased(self._now_ms, job_id))
@@ -240,6 +241,18 @@ class ReasonChecker:
         model = job.request.models[0] if job.request.models else any_card.model
         memory = any_card.memory_bytes if partitions else max(job.request.memory_bytes, 2**30)
         return Device(f"{node}/{card}", model, any_card.vendor, card, memory, partitions=partitions)
+
+
+def _of_role(job: Job, at: int) -> Job:
+    """The job as if it had the role alone that a Reason names; of a job that names no roles, the job."""
+    if not job.roles:
+        return job
+    role = job.roles[at]
+    return replace(
+        job, request=role.request, n_members=role.n_members, min_member=role.min_member, cpu_milli=role.cpu_milli,
+        ram_bytes=role.ram_bytes, required_level=role.required_level or job.required_level,
+        subgroup_size=role.subgroup_size, subgroup_level=role.subgroup_level, roles=(),
+    )  # fmt: skip
 
 
 def _levels(node: Node) -> set[str]:
