@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flexai.cluster import Books, Shape
+    from flexai.cluster.card_filter import Filter
     from flexai.scheduling.records import JobRecord
     from flexai.scheduling.state import State
 
@@ -112,19 +113,24 @@ def _filtered(state: State, record: JobRecord) -> PendingReason | None:
         return None
     needed, n = record.job.min_member, len(books.names)
     bare = books.filtered_by(())
-    named = dict(zip(state.settings.filters, books.filters, strict=True))
-    alone = [name for name, each in named.items() if not fits_together(books.filtered_by((each,)), shape, together)]
+    harmless: tuple[Filter, ...] = ()
+    out: list[str] = []  # it would fit without these, and with all others
+    for name, each in zip(state.settings.filters, books.filters, strict=True):
+        if fits_together(books.filtered_by((*harmless, each)), shape, together):
+            harmless += (each,)
+        else:
+            out.append(name)
     n_bare, n_left = (most_together(each, each.n_fit(shape), together) for each in (bare, books))
     cards, left = (int(each.cards_that_fit(shape)[:n].sum()) for each in (bare, books))
     most = most_together(books, books.emptied().n_fit(shape), together)
-    which = " and ".join(alone or named)
-    says = f"filter {which} keeps" if len(alone or named) == 1 else f"filters {which} keep"
+    says = f"filter{'s' * (len(out) > 1)} {' and '.join(out)} keep{'s' * (len(out) == 1)}"
     told = (
         f"{cards} cards have {_free_part(record)}, but {says} it off {cards - left} of them"
         if needed == 1
         else f"{n_bare} of its members would fit now, but {says} all but {n_left} of the {needed} needed away"
     )
-    helps = "wait" if most >= needed else "have it taken out: even empty cards would not do"
+    it = "it" if len(out) == 1 else "them"
+    helps = "wait" if most >= needed else f"have {it} taken out: even empty cards would not do"
     return _say(
         state, Reason.FILTERED,
         f"{told}; ask for less, or {helps}.",

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from flexai.model import Device, Node, Reason
 from flexai.scheduling import Scheduler, SchedulerSettings
-from flexai.scheduling.commands import Start
+from flexai.scheduling.commands import Command, Start
 from flexai.scheduling.events import (
     Event,
     ForeignUsage,
+    GrantsFound,
     JobCancelled,
     JobHeld,
     JobReleased,
@@ -114,7 +115,10 @@ class ReasonChecker:
     def _feed(self, event: Event) -> None:
         self._now_ms = max(self._now_ms, event.at_ms)
         self.truth.note(event)
-        for command in self.scheduler.step(event):
+        self._book(self.scheduler.step(event))
+
+    def _book(self, commands: Sequence[Command]) -> None:
+        for command in commands:
             if isinstance(command, Start):
                 self._started.add(command.job_id)
                 self.truth.holds[command.job_id, command.member] = command.grants
@@ -145,12 +149,47 @@ class ReasonChecker:
                     self._more_host(numbers, job, numbers["missing_devices"])
                 else:
                     self._more_on_card(job, numbers)
+            case Reason.FILTERED:
+                named = re.search(r"filters? (.+?) keeps? ", reason.message)
+                assert named
+                without, commands = self._without(tuple(named[1].split(" and ")), job_id)
+                if "taken out" in reason.message:
+                    self.scheduler = without
+                    self._book(commands)
+                else:
+                    self._new_nodes(job, numbers["missing_members"], n_bytes=self._largest_card())
             case Reason.RESERVED:
                 found = re.search(r"held for job ([^\s,]+)", reason.message)
                 assert found
                 self._feed(JobCancelled(self._now_ms, found[1]))
             case _:
                 raise AssertionError(f"{job_id}: nothing to supply for {reason.code}: {reason.message}")
+
+    def _without(self, filters: tuple[str, ...], job_id: str) -> tuple[Scheduler, list[Command]]:
+        """The pool started anew without these filters, and what it then commands.
+
+        Raises:
+            AssertionError: filters that were not named keep it too.
+        """
+        left = tuple(name for name in self.settings.filters if name not in filters)
+        without, commands = Scheduler(replace(self.settings, filters=left)), []
+        held: dict[str, list[Grant]] = {}
+        for (other, _), grants in self.truth.holds.items():
+            held.setdefault(other, []).extend(grants)
+        now_ms, jobs = self._now_ms, self.truth.jobs
+        events: tuple[Event, ...] = (
+            *(QueuePut(now_ms, queue) for queue in self.truth.queues.values()),
+            *(GrantsFound(now_ms, jobs[other], tuple(grants)) for other, grants in held.items()),
+            *(JobSubmitted(now_ms, replace(jobs[other], held=True)) for other in self.waiting() if other != job_id),
+            *(NodePut(now_ms, node) for node in self.truth.nodes.values()),
+            *(ForeignUsage(now_ms, uuid, *used) for uuid, used in self.truth.foreign.items()),
+            JobSubmitted(now_ms, replace(jobs[job_id], held=False)),
+        )
+        for event in events:
+            commands += without.step(event)
+        reason = without.reason_for(job_id)
+        assert reason is None or reason.code is not Reason.FILTERED, f"without {filters}: {reason}"
+        return without, commands
 
     def _raise_limit(self, job: Job, reason: PendingReason) -> None:
         missing = reason.numbers["missing_milli"]
@@ -170,8 +209,11 @@ class ReasonChecker:
                 changed = replace(queue, limit_milli=queue.limit_milli + missing)
         self._feed(QueuePut(self._now_ms, changed))
 
-    def _new_nodes(self, job: Job, n_members: int, group: int = -1) -> None:
-        """Nodes that take one member each, and no more; in the group named, or together in a new one."""
+    def _new_nodes(self, job: Job, n_members: int, group: int = -1, n_bytes: int = 0) -> None:
+        """Nodes that take one member each, and no more; in the group named, or together in a new one.
+
+        Cards have as much memory as is asked for, but at least ``n_bytes``.
+        """
         template = next(iter(self.truth.nodes.values()))
         level = job.required_level or (job.subgroup_level if job.subgroup_size else "")
         places = next((node.topology for node in self.truth.nodes.values() if level in _levels(node)), ())
@@ -193,7 +235,7 @@ class ReasonChecker:
         for _ in range(n_members):
             self.truth.n_made += 1
             name = f"made{self.truth.n_made}"
-            devices = tuple(self._device(job, name, card) for card in range(job.request.n_devices))
+            devices = tuple(self._device(job, name, card, n_bytes) for card in range(job.request.n_devices))
             node = replace(
                 template, name=name, devices=devices, cpu_milli=job.cpu_milli, ram_bytes=job.ram_bytes, topology=places
             )
@@ -233,13 +275,16 @@ class ReasonChecker:
         if numbers.get("missing_cpu_milli") or numbers.get("missing_ram_bytes"):
             self._more_host(numbers)
 
-    def _device(self, job: Job | None, node: str, card: int) -> Device:
+    def _largest_card(self) -> int:
+        return max(card.memory_bytes for node in self.truth.nodes.values() for card in node.devices)
+
+    def _device(self, job: Job | None, node: str, card: int, n_bytes: int = 0) -> Device:
         assert job is not None
         cards = [device for each in self.truth.nodes.values() for device in each.devices]
         any_card = next((card for card in cards if job.request.partition in card.partitions), cards[0])
         partitions = (job.request.partition,) if job.request.partition else ()
         model = job.request.models[0] if job.request.models else any_card.model
-        memory = any_card.memory_bytes if partitions else max(job.request.memory_bytes, 2**30)
+        memory = any_card.memory_bytes if partitions else max(job.request.memory_bytes, 2**30, n_bytes)
         return Device(f"{node}/{card}", model, any_card.vendor, card, memory, partitions=partitions)
 
 
