@@ -40,7 +40,7 @@ GOAL_MISSED, BAD_INPUT = 6, 2
 def bench(
     name: Annotated[str, typer.Argument(help="Benchmark: " + ", ".join(SUITES) + ".")],
     quick: Annotated[bool, typer.Option("--quick", help="Shorter and rougher.")] = False,
-    case: Annotated[str, typer.Option(help="Only cases whose name matches, as 'share*'.", metavar="PATTERN")] = "*",
+    case: Annotated[str, typer.Option(help="Only cases whose name matches, as 'share*,lend'.", metavar="PATTERN")] = "*",
     json_file: Annotated[
         str, typer.Option("--json", help="Write header and rows to this file; - prints them.", metavar="FILE")
     ] = "",
@@ -71,7 +71,9 @@ def bench(
         print(f"flexai bench: {name!r} is no benchmark. Choose one of: {', '.join(SUITES)}", file=sys.stderr)
         return BAD_INPUT
     suite = importlib.import_module(SUITES[name])
-    cases: list[Case] = [one for one in suite.CASES if fnmatch.fnmatch(one.name, case)]
+    cases: list[Case] = [
+        one for one in suite.CASES if any(fnmatch.fnmatch(one.name, pattern.strip()) for pattern in case.split(","))
+    ]
     if not cases:
         known = ", ".join(one.name for one in suite.CASES)
         print(f"flexai bench: --case {case!r} matches no case. Cases: {known}", file=sys.stderr)
