@@ -46,6 +46,7 @@ struct cc_ops {
     int (*discover)(void *self, uint32_t pid, struct cc_group *groups, int max);
     /* The process is gone or no longer ours: let go of anything borrowed. */
     void (*forget)(void *self, uint32_t handle);
+    /* Returns what the card makes of it in microseconds, as get_timeslice will; 0: just that. */
     int (*set_timeslice)(void *self, uint32_t handle, uint32_t us);
     int (*get_timeslice)(void *self, uint32_t handle, uint32_t *us);
     /* Stop (1) or resume (0) several groups with as few driver calls as it takes. */

@@ -20,7 +20,8 @@ void ac_charge(struct ac_card *c, int tenant, uint64_t ns)
     t->usage.held_ns += ns;
     t->vt += (int64_t)ns * 1000 / weight_of(t);
     t->tokens_ns -= (int64_t)ns;
-    t->priority_ns -= (int64_t)ns;
+    if (ac_others_want(c, tenant)) /* what nobody else wanted is no use of the right to go first */
+        t->priority_ns -= (int64_t)ns;
     if (tenant == c->primary)
         c->turn_held += ns;
     if (t->class == FX_CLASS_BEST_EFFORT)
@@ -93,6 +94,9 @@ void ac_wakes(struct ac_card *c, struct tenant *t)
     if (c->accrued_at < t->idle_since + PAUSE_NS)
         return;
     t->woken = true;
+    /* Whatever it did before, while it was made perhaps: two hops tell it from one that fills the card, a trial takes
+     * several rounds. */
+    t->yields = t->gappy;
     ac_level(c, t);
 }
 
@@ -197,7 +201,7 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
     c->open_at = c->started_ts = ts;
     c->lost = false;
     if (g) {
-        uint32_t us = at < g->slice_at ? g->slice_was_us : g->slice_us;
+        uint32_t us = at < g->slice_at ? g->slice_was_us : g->slice_us ? g->slice_real_us : 0;
         g->slice_on_us = us ? us : DEFAULT_SLICE_US;
         if (!g->ran) {
             g->ran = true;

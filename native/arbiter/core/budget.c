@@ -22,13 +22,20 @@ void ac_spent(struct ac_card *c, enum ac_kind kind, uint64_t now)
     c->lock_tokens_ns = c->lock_tokens_ns < deepest ? deepest : c->lock_tokens_ns;
     if (kind != AC_PREEMPT && kind != AC_TIMESLICE) /* tests are made of what turns leave, time slices are set seldom */
         c->round_spent_ns += took;
-    uint64_t bounded = took < 4 * usual_ns[kind] ? took : 4 * usual_ns[kind];
+    uint64_t most = (kind == AC_READ_LOG ? 12 : 4) * usual_ns[kind], bounded = took < most ? took : most;
     c->cost_ns[kind] = (7 * ac_cost(c, kind) + bounded) / 8;
 }
 
 uint64_t ac_cost(const struct ac_card *c, enum ac_kind kind)
 {
     return c->cost_ns[kind] ? c->cost_ns[kind] : usual_ns[kind];
+}
+
+/* Between two readings of the log that ask whether something happened: no more than a third of the budget goes there. */
+uint64_t ac_look_pause(const struct ac_card *c)
+{
+    uint64_t least = ac_cost(c, AC_READ_LOG) * 3 * 1000 / c->budget_ppm * 1000;
+    return least > c->set.look_ns ? least : c->set.look_ns;
 }
 
 /* How many times rarer than on a card that has the whole budget something should be done that can wait. */

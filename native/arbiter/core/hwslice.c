@@ -134,7 +134,7 @@ static bool cut_short(struct ac_card *c, struct ac_action *a)
             continue;
         if (g->slice_on_us <= 2 * (uint64_t)c->tenant[g->tenant].slice.most_us || c->lock_tokens_ns < 0)
             return false;
-        g->slice_on_us = g->slice_us;
+        g->slice_on_us = g->slice_real_us;
         *a = (struct ac_action){.kind = AC_PREEMPT, .tenant = g->tenant, .n = 1};
         a->handles[0] = g->id.handle;
         return true;
@@ -283,8 +283,9 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
         g->solo = g->stop_unsure = false;
         g->retry_at = g->retry_ns = 0;
         if (a->kind == AC_TIMESLICE) {
-            g->slice_was_us = g->slice_us ? g->slice_us : DEFAULT_SLICE_US;
+            g->slice_was_us = g->slice_us ? g->slice_real_us : DEFAULT_SLICE_US;
             g->slice_us = a->value;
+            g->slice_real_us = result > 0 ? (uint32_t)result : a->value;
             g->slice_at = now;
             continue;
         }

@@ -68,6 +68,8 @@ void ac_find_idle(struct ac_card *c, uint64_t now)
             continue;
         if (now <= since || now - since < grace(c, i))
             continue;
+        if (c->rotate && ac_overruns(c, now))
+            break;
         ac_sleeps(c, t);
         t->yielded_at = AC_NEVER;
         if (i == c->primary && !c->fill && t->turns_to_trial > 4)

@@ -11,9 +11,9 @@ static uint64_t look_in_turns(const struct ac_card *c, uint64_t now)
     uint64_t next = now + LATEST_NS;
     bool latency = ac_latency_beside(c);
     if (ac_may_wake(c) || latency)
-        next = now + c->set.look_ns;
+        next = now + ac_look_pause(c);
     else if (c->fill || c->guard)
-        next = now + 2 * c->set.look_ns;
+        next = now + 2 * ac_look_pause(c);
     if (c->trial)
         next = soonest(next, now + TRIAL_NS / 4);
     if (c->settled_at != AC_NEVER && c->settled_at + SETTLE_NS > now)
@@ -31,9 +31,9 @@ static uint64_t look_at_limit(const struct ac_card *c, int tenant, uint64_t now)
     if (t->limit_milli >= 1000 || t->throttled || t->runnable_since == AC_NEVER)
         return AC_NEVER;
     if (!t->n_groups) /* what it takes before it is found must be made good later */
-        return c->n_processes ? now + 2 * c->set.look_ns : AC_NEVER;
+        return c->n_processes ? now + 2 * ac_look_pause(c) : AC_NEVER;
     if (!t->wants && !(c->resident && c->resident_tenant == tenant))
-        return now + c->set.look_ns;
+        return now + ac_look_pause(c);
     uint64_t left = t->tokens_ns > 0 ? (uint64_t)t->tokens_ns : 0;
     uint64_t least = c->rotate ? 2 * MS : 250 * US; /* its turn there is short */
     return now + (left > least + 200 * US ? left - 200 * US : least);
@@ -44,16 +44,16 @@ void ac_plan_look(struct ac_card *c, uint64_t now)
     uint64_t next = AC_NEVER;
     bool contended = c->primary >= 0 && ac_waiting(c);
     if (c->rotate)
-        next = now + 2 * c->set.look_ns * ac_rarer(c);
+        next = now + 2 * ac_look_pause(c) * ac_rarer(c);
     else if (contended)
         next = look_in_turns(c, now);
     else if (c->n_groups || c->n_processes)
-        next = now + (c->resident || c->primary >= 0 ? 4 * c->set.look_ns : 8 * c->set.look_ns);
+        next = now + (c->resident || c->primary >= 0 ? 4 * ac_look_pause(c) : 8 * ac_look_pause(c));
     for (int i = 0; i < c->n_tenants; i++)
         if (c->tenant[i].used)
             next = soonest(next, look_at_limit(c, i, now));
     if (c->n_tenants > 1 && c->n_groups && !contended && !c->rotate && c->resident)
-        next = soonest(next, now + c->set.look_ns); /* another may wake */
+        next = soonest(next, now + ac_look_pause(c)); /* another may wake */
     c->next_look = next;
 }
 

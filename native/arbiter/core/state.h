@@ -56,11 +56,12 @@ struct group {
     int tenant;
     struct cc_group id;
     uint32_t slice_us;      /* as set; 0 = not known */
+    uint32_t slice_real_us; /* as the card counts it */
     uint32_t slice_was_us;  /* before it was set last, */
     uint64_t slice_at;      /* at this time */
     uint32_t slice_on_us;   /* as it was when the group came on the card: a new one counts from the next time */
     uint64_t retry_at, retry_ns;
-    uint64_t stopped_at, found_at;
+    uint64_t stopped_at, found_at, checked_at;
 };
 
 enum phase { PHASE_NONE, PHASE_OPEN, PHASE_CLOSING };
@@ -160,6 +161,7 @@ void ac_hold_back(struct ac_card *c);
 void ac_spent(struct ac_card *c, enum ac_kind kind, uint64_t now);
 uint64_t ac_rarer(const struct ac_card *c);
 uint64_t ac_cost(const struct ac_card *c, enum ac_kind kind);
+uint64_t ac_look_pause(const struct ac_card *c);
 /* rounds.c: turns by stop and resume */
 bool ac_waiting(const struct ac_card *c); /* a candidate beside the one whose turn it is */
 bool ac_latency_beside(const struct ac_card *c);
@@ -184,6 +186,8 @@ bool ac_others_want(const struct ac_card *c, int than);
 /* watch.c: tenants that act against control */
 bool ac_check(struct ac_card *c, uint64_t now, struct ac_action *a);
 bool ac_checks(const struct ac_card *c);
+/* Who has the card may have made its time slice longer: it is asked for before others are taken to have no work. */
+bool ac_overruns(struct ac_card *c, uint64_t now);
 void ac_defied(struct ac_card *c, int tenant, uint64_t at);
 bool ac_freeze(struct ac_card *c, bool thaw, struct ac_action *a);
 /* look.c: when the log must be read again, and when there is something to do */

@@ -18,6 +18,20 @@ bool ac_checks(const struct ac_card *c)
     return n > 1 && (c->resident || c->primary >= 0 || c->rotate);
 }
 
+bool ac_overruns(struct ac_card *c, uint64_t now)
+{
+    for (int i = 0; i < c->n_groups && c->resident; i++) {
+        const struct group *g = &c->group[i];
+        if (!g->used || g->id.pid != c->resident_pid || g->tenant != c->resident_tenant || !g->slice_us ||
+            g->checked_at >= c->alone_since)
+            continue;
+        c->check_at = now;
+        c->check_next = i;
+        return true;
+    }
+    return false;
+}
+
 bool ac_check(struct ac_card *c, uint64_t now, struct ac_action *a)
 {
     if (now < c->check_at || !ac_checks(c))
@@ -63,7 +77,10 @@ bool ac_timeslice_seen(struct ac_card *c, uint32_t handle, uint32_t us)
 {
     for (int i = 0; i < c->n_groups; i++) {
         struct group *g = &c->group[i];
-        if (!g->used || g->id.handle != handle || !g->slice_us || g->slice_us == us)
+        if (!g->used || g->id.handle != handle)
+            continue;
+        g->checked_at = c->accrued_at;
+        if (!g->slice_us || g->slice_real_us == us)
             continue;
         /* The vendor's library sets its own while it makes a context, which may be after the group was found. */
         if (g->ran && c->accrued_at > g->found_at + MADE_NS)

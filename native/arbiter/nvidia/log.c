@@ -10,6 +10,7 @@
 #include "nvidia.h"
 
 #define CALIBRATE_EVERY_NS 1000000000ull
+#define TOLD_PARTS 8                  /* of the ring: when so much of it was read, the driver may write there again */
 #define CLOCK_TOLERANCE_NS 2000000    /* a record this far ahead of the card's clock: not the same clock */
 #define N_NAMES (sizeof((struct nv_log *)0)->names / sizeof((struct nv_log *)0)->names[0])
 
@@ -133,7 +134,7 @@ int nv_log_open(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, char *
         nv_log_close(log, rm);
         return error;
     }
-    log->get = log->header->put < log->n_records ? log->header->put : 0;
+    log->get = log->told = log->header->put < log->n_records ? log->header->put : 0;
     calibrate(log, rm, subdevice);
     log->open = 1;
     return 0;
@@ -217,7 +218,6 @@ int nv_log_read(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, struct
     log->reported += lost;
     *dropped = lost;
     int n = 0;
-    uint32_t first = log->get;
     for (; log->get != put && n < max; log->get = (log->get + 1) % log->n_records) {
         struct nv_log_record record = log->records[log->get];
         *dropped += gap(log, record.sequence);
@@ -233,11 +233,14 @@ int nv_log_read(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, struct
         };
     }
     int more = log->get != put;
+    /* The driver need not know each time how far we are: the call takes every card's locks as the flush does. */
+    uint32_t untold = (log->get + log->n_records - log->told) % log->n_records;
     struct nv_log_get got = {.records = log->get};
-    if (log->get != first || lost) {
+    if (lost || untold >= log->n_records / TOLD_PARTS) {
         error = nv_control(rm, log->buffer, NV_LOG_UPDATE_GET, &got, sizeof got);
         if (error)
             return error;
+        log->told = log->get;
     }
     uint64_t card_now = (uint64_t)((int64_t)flushed_at + log->offset_ns);
     /* With records left to read, time has only been accounted up to the last one given out. */

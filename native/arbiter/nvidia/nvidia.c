@@ -283,8 +283,33 @@ static void table_forget(void *self, uint32_t handle)
     nv_process_drop(card, &card->processes[owner]);
 }
 
-static int table_set(void *self, uint32_t handle, uint32_t us) { return nv_set_timeslice(self, handle, us); }
-static int table_get(void *self, uint32_t handle, uint32_t *us) { return nv_get_timeslice(self, handle, us); }
+/* A runlist's entry holds a time slice as 8 bits shifted by some, in units of 1024 ns: of 33401, 34.08 ms were seen in the
+ * log (H200, 580.159.04), of 13763 14.09. The driver's own default, 2048, is 2.1 ms. */
+static uint32_t driver_us(uint32_t us)
+{
+    uint32_t units = (uint32_t)(((uint64_t)us * 1000 + 512) / 1024), shift = 0;
+    while (units >> shift > 255)
+        shift++;
+    uint32_t nearest = shift ? (units + (1u << (shift - 1))) >> shift << shift : units;
+    return nearest ? nearest : 1;
+}
+
+static uint32_t real_us(uint32_t units) { return (uint32_t)(((uint64_t)units * 1024 + 500) / 1000); }
+
+static int table_set(void *self, uint32_t handle, uint32_t us)
+{
+    uint32_t units = driver_us(us);
+    int error = nv_set_timeslice(self, handle, units);
+    return error ? error : (int)real_us(units);
+}
+
+static int table_get(void *self, uint32_t handle, uint32_t *us)
+{
+    uint32_t units = 0;
+    int error = nv_get_timeslice(self, handle, &units);
+    *us = error ? *us : real_us(units);
+    return error;
+}
 static int table_preempt(void *self, uint32_t handle) { return nv_preempt(self, handle); }
 
 static int table_stop(void *self, const uint32_t *handles, int n, int stopped)

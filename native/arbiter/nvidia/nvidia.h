@@ -71,7 +71,7 @@ struct nv_log {
     uint32_t buffer, header_memory, records_memory;
     const volatile struct nv_log_header *header;
     const struct nv_log_record *records;
-    uint32_t n_records, get;
+    uint32_t n_records, get, told; /* told: the driver knows that we are so far */
     uint16_t sequence;
     uint8_t open, have_sequence, clock_is_guessed, bound;
     uint64_t reported;               /* losses already told since the last gap in the sequence */

@@ -399,6 +399,23 @@ static void time_slices_are_set_read_and_seen_to_be_changed(void)
     finish();
 }
 
+static void time_slices_are_in_the_cards_own_units(void)
+{
+    start();
+    tenant(100, 8);
+    struct cc_group group = one(100);
+    static const struct { uint32_t us, units, real_us; } each[] = {
+        {33401, 32640, 33423}, {100, 98, 100}, {1000, 976, 999}, {2097, 2048, 2097}, {1, 1, 1}, {1000000, 974848, 998244},
+    };
+    for (size_t i = 0; i < sizeof each / sizeof *each; i++) {
+        uint32_t us = 0;
+        CHECK(cc_nvidia.set_timeslice(card, group.handle, each[i].us) == (int)each[i].real_us);
+        CHECK(f->last_timeslice == each[i].units);
+        CHECK(!cc_nvidia.get_timeslice(card, group.handle, &us) && us == each[i].real_us);
+    }
+    finish();
+}
+
 static void every_control_passes_on_the_drivers_refusal(void)
 {
     static const struct { uint32_t status; int error; } each[] = {
@@ -781,6 +798,7 @@ static const struct { const char *name; void (*run)(void); } cases[] = {
     CASE(the_search_is_bracketed_by_the_process_start), CASE(a_process_that_ends_during_discovery_is_let_go),
     CASE(a_number_with_a_new_owner_is_a_new_process), CASE(hundreds_of_processes_come_and_go_without_a_leak),
     CASE(malformed_answers_are_survived), CASE(time_slices_are_set_read_and_seen_to_be_changed),
+    CASE(time_slices_are_in_the_cards_own_units),
     CASE(every_control_passes_on_the_drivers_refusal), CASE(an_ioctl_that_fails_is_its_errno),
     CASE(who_ran_before_the_log_is_made_to_show_itself_once), CASE(several_tenants_stop_in_one_call), CASE(calls_hold_64_channels_at_most), CASE(a_dead_tenant_holds_up_nobody),
     CASE(a_channel_that_is_gone_needs_no_stop), CASE(a_stop_that_fails_is_undone), CASE(a_resume_goes_on_past_a_failure),

@@ -40,7 +40,9 @@ GOAL_MISSED, BAD_INPUT = 6, 2
 def bench(
     name: Annotated[str, typer.Argument(help="Benchmark: " + ", ".join(SUITES) + ".")],
     quick: Annotated[bool, typer.Option("--quick", help="Shorter and rougher.")] = False,
-    case: Annotated[str, typer.Option(help="Only cases whose name matches, as 'share*,lend'.", metavar="PATTERN")] = "*",
+    case: Annotated[
+        str, typer.Option(help="Only cases whose name matches, as 'share*,lend'.", metavar="PATTERN")
+    ] = "*",
     json_file: Annotated[
         str, typer.Option("--json", help="Write header and rows to this file; - prints them.", metavar="FILE")
     ] = "",
