@@ -148,10 +148,10 @@ def test_modes_that_hinder_sharing_come_with_what_to_do(monkeypatch):
 
 
 def test_modes_that_are_off_are_said_and_are_well(monkeypatch):
-    driver = Driver(nvmlDeviceGetMigMode=[0, 0], nvmlDeviceGetAddressingMode=0)
+    driver = Driver(nvmlDeviceGetMigMode=[0, 0], nvmlDeviceGetAddressingMode=0, nvmlSystemGetDriverVersion="580.1")
     found = of(driver, monkeypatch)
     assert {name: mode.detail for name, mode in found.items()} == {
-        "MIG": "off", "confidential computing": "this driver has none", "HMM": "off",
+        "driver version": "580.1", "MIG": "off", "confidential computing": "this driver has none", "HMM": "off",
     }  # fmt: skip
     assert not any(mode.remedy for mode in found.values())
 

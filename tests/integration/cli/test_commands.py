@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import fake_pool
+import flexai_native
 import pytest
 
 PENDING, RUNNING = fake_pool.job("8"), fake_pool.job("7", "running", started_at_ms=1_700_000_001_000, reason=None)
@@ -247,6 +248,28 @@ def test_a_failed_check_is_an_exit_code(pool, command):
     result = command("doctor")
     assert result.returncode == 6
     assert "run make install" in result.stdout
+
+
+def test_doctor_without_a_pool_tells_of_the_machine_and_of_the_next_step(pool, environment, command, run_dir):
+    pool.close()
+    (run_dir / "pool.sock").unlink()
+    socket = run_dir / "card"
+    words = [flexai_native.program("flexai-simcard"), "--socket", socket, "--cards", "h200:1"]
+    environment |= {  # found by the loader, as the machine's own driver is
+        "FLEXAI_SIMCARD": str(socket), "LD_LIBRARY_PATH": str(flexai_native.library("simcard/libcuda.so.1").parent),
+    }  # fmt: skip
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as daemon:
+        daemon.stdout.readline()
+        result = command("doctor", "--json")
+        daemon.kill()
+    assert result.returncode == 3
+    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    assert "NVIDIA H200 (simulated)" in checks["cards"]["detail"]
+    assert "simulated" in checks["driver version"]["detail"]
+    assert {"root", "cgroups", "shim", "MIG", "confidential computing"} <= checks.keys()
+    assert not checks["pool"]["ok"]
+    assert "no such socket" in checks["pool"]["detail"]
+    assert "flexai up" in checks["pool"]["remedy"]
 
 
 def test_a_reader_that_leaves_is_no_error(environment, tmp_path):

@@ -21,7 +21,9 @@ nvml: Any = pynvml  # it has no types
 def modes(handles: Iterable[Any], *, simulated: bool) -> list[DeviceMode]:
     """One for each setting, for all cards together."""
     cards = list(enumerate(handles))
-    found = [_mig(cards), _confidential()]
+    version = _asked("nvmlSystemGetDriverVersion")
+    known = [DeviceMode("driver version", str(version))] if version else []
+    found = [*known, _mig(cards), _confidential()]
     return found if simulated else [*found, _hmm(cards)]
 
 

@@ -1,60 +1,104 @@
-"""Checks of this machine: what works, what does not, and what to do."""
+"""Checks of this machine: what works, what does not, and what to do.
 
+The agent answers them; ``python -m flexai.apps.agent.doctor`` prints as JSON what can be told while none runs.
+"""
+
+import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 
+from flexai.adapters.local.cgroups import available
 from flexai.apps.agent.audit import Audit
+from flexai.apps.agent.cards import real_cards
 from flexai.apps.agent.doctor_controls import check_capabilities, check_controls
 from flexai.apps.agent.node import Node
+from flexai.apps.agent.tenant_env import missing_parts
+from flexai.ports import DeviceBackend
 
 _CONTROL_DEVICE = Path("/dev/nvidiactl")
 _STALE_NS = 1_000_000_000
 _LEAST_FREE_BYTES = 64 << 20
 
 
+class Found:
+    """Checks made so far; it is called with each.
+
+    Attributes:
+        entries: name, ok, detail and remedy of each.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = []
+
+    def __call__(self, name: str, ok: bool, detail: str, remedy: str = "") -> None:
+        """Add one."""
+        self.entries.append({"name": name, "ok": ok, "detail": detail, "remedy": "" if ok else remedy})
+
+
 def checks(node: Node, audit: Audit, run_dir: Path, state_dir: Path, missing: str) -> list[dict[str, Any]]:
     """One entry for each check: name, ok, detail, remedy."""
-    found: list[dict[str, Any]] = []
-
-    def check(name: str, ok: bool, detail: str, remedy: str = "") -> None:
-        found.append({"name": name, "ok": ok, "detail": detail, "remedy": "" if ok else remedy})
-
-    parts = node.parts
-    devices = parts.backend.devices()
-    names = ", ".join(f"{device.index}: {device.model}, {device.uuid}" for device in devices)
-    check("cards", bool(devices), names or missing or "none found", "Install the driver, or use `flexai up --simulate`")
-    for reading in parts.backend.readings():
-        check(_card(node, reading.uuid), not reading.note, reading.note or "healthy", "Cordon it: `flexai cordon`")
-    for note in parts.backend.notes():
-        check("driver", ok=False, detail=note, remedy="Jobs run; this part is missing")
-    is_root = os.geteuid() == 0
-    remedy = "Start FlexAI as root to hold jobs to their CPU, memory and cards"
-    check("root", is_root, "the agent is root" if is_root else "the agent is not root", remedy)
-    notes = list(parts.containment.notes())
-    check("cgroups", not notes, "; ".join(notes) or "CPU, memory, freezing and cards are held by cgroups", remedy)
-    check(
-        "shim", not parts.env.notes, "; ".join(parts.env.notes) or "installed", "Build the native part: `make install`"
-    )
+    check, parts = Found(), node.parts
+    check_machine(check, parts.backend, missing, list(parts.containment.notes()), parts.env.notes)
     _check_arbiter(node, audit, check)
     if _CONTROL_DEVICE.exists():
         check_controls(check)
         if audit.last is not None:
             check_capabilities(check, audit.last.arbiter_pid)
-    _, why_not = parts.backend.can_park()
-    # What a card cannot do is no fault of this machine: it is said, and all is well.
-    check("parking", True, why_not or "device memory can be moved to the host", "")
-    for mode in parts.backend.modes():
-        check(mode.name, not mode.remedy, mode.detail, mode.remedy)
+    check_modes(check, parts.backend)
     for name, directory in (("run directory", run_dir), ("state directory", state_dir)):
         free_bytes = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
         detail = f"{directory}: {free_bytes >> 20} MiB free"
         check(name, free_bytes > _LEAST_FREE_BYTES, detail, "Make room there")
-    return found
+    return check.entries
 
 
-def _check_arbiter(node: Node, audit: Audit, check: Any) -> None:
+def checks_without_a_pool() -> list[dict[str, Any]]:
+    """What can be told of this machine and of who asks, while no agent runs."""
+    check = Found()
+    backend, missing = real_cards()
+    why_not = available()
+    check_machine(check, backend, missing, [why_not] if why_not else [], missing_parts())
+    if _CONTROL_DEVICE.exists():
+        check_controls(check)
+        check_capabilities(check, os.getpid(), "rights of an arbiter that you start")
+    check_modes(check, backend)
+    backend.close()
+    return check.entries
+
+
+def check_machine(
+    check: Found, backend: DeviceBackend, missing: str, cgroup_notes: list[str], shim_notes: list[str]
+) -> None:
+    """Cards, rights and what is installed."""
+    devices = backend.devices()
+    names = ", ".join(f"{device.index}: {device.model}, {device.uuid}" for device in devices)
+    check("cards", bool(devices), names or missing or "none found", "Install the driver, or use `flexai up --simulate`")
+    for reading in backend.readings():
+        check(_card(backend, reading.uuid), not reading.note, reading.note or "healthy", "Cordon it: `flexai cordon`")
+    for note in backend.notes():
+        check("driver", ok=False, detail=note, remedy="Jobs run; this part is missing")
+    is_root = os.geteuid() == 0
+    remedy = "Start FlexAI as root to hold jobs to their CPU, memory and cards"
+    check("root", is_root, "root" if is_root else "not root", remedy)
+    held = "CPU, memory, freezing and cards are held by cgroups"
+    check("cgroups", not cgroup_notes, "; ".join(cgroup_notes) or held, remedy)
+    check("shim", not shim_notes, "; ".join(shim_notes) or "installed", "Build the native part: `make install`")
+
+
+def check_modes(check: Found, backend: DeviceBackend) -> None:
+    """What driver and cards are set to."""
+    if not backend.devices():
+        return
+    # What a card cannot do is no fault of this machine: it is said, and all is well.
+    _, why_not = backend.can_park()
+    check("parking", True, why_not or "device memory can be moved to the host", "")
+    for mode in backend.modes():
+        check(mode.name, not mode.remedy, mode.detail, mode.remedy)
+
+
+def _check_arbiter(node: Node, audit: Audit, check: Found) -> None:
     arbiter = node.parts.arbiter
     detail = "connected" if arbiter.is_connected else "not connected: shares of compute are not held"
     check("arbiter", arbiter.is_connected, detail, "Start it: `flexai up`")
@@ -67,10 +111,15 @@ def _check_arbiter(node: Node, audit: Audit, check: Any) -> None:
         for device in usage.devices:
             detail = f"backend {device.backend}, accounting by {device.source}"
             detail += f": {device.note}" if device.note else ""
-            check(f"control of {_card(node, device.uuid)}", device.backend != "none", detail, "See `flexai devices`")
+            name = f"control of {_card(node.parts.backend, device.uuid)}"
+            check(name, device.backend != "none", detail, "See `flexai devices`")
 
 
-def _card(node: Node, uuid: str) -> str:
+def _card(backend: DeviceBackend, uuid: str) -> str:
     """``card 0``, as commands take it; the uuid of one that is no longer there."""
-    index = next((device.index for device in node.parts.backend.devices() if device.uuid == uuid), uuid)
+    index = next((device.index for device in backend.devices() if device.uuid == uuid), uuid)
     return f"card {index}"
+
+
+if __name__ == "__main__":
+    print(json.dumps({"checks": checks_without_a_pool()}))

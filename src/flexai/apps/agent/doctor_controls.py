@@ -51,14 +51,14 @@ def check_controls(check: Any) -> None:
         check("controls", ok=False, detail=done.stderr.strip() or "flexai-nvprobe said nothing", remedy=remedy)
 
 
-def check_capabilities(check: Any, pid: int, proc: Path = Path("/proc")) -> None:
-    """What the arbiter's process may do, and whether it sees the machine's own users and processes."""
+def check_capabilities(check: Any, pid: int, name: str = "arbiter's rights", proc: Path = Path("/proc")) -> None:
+    """What the arbiter's process, or one like it, may do, and whether it sees the machine's own users and processes."""
     try:
         status = (proc / str(pid) / "status").read_text()
         held = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
         namespaces = {name: (proc / str(pid) / "ns" / name).stat().st_ino for name in ("user", "pid")}
     except (OSError, StopIteration, ValueError) as error:
-        check("arbiter's rights", ok=False, detail=f"cannot be read: {error}", remedy="Start FlexAI as root")
+        check(name, ok=False, detail=f"cannot be read: {error}", remedy="Start FlexAI as root")
         return
     lacks = [f"{name}, for {use}" for name, (bit, use) in _CAPABILITIES.items() if not held >> bit & 1]
     if namespaces["user"] != _INITIAL_USER_NS:
@@ -67,4 +67,4 @@ def check_capabilities(check: Any, pid: int, proc: Path = Path("/proc")) -> None
         lacks.append("the host's process numbers (hostPID), for knowing whose a program is")
     remedy = "Start FlexAI as root on the host; in a container give it these capabilities and hostPID, without userns"
     detail = f"lacks {'; '.join(lacks)}" if lacks else f"has {', '.join(_CAPABILITIES)} in the initial namespaces"
-    check("arbiter's rights", ok=not lacks, detail=detail, remedy=remedy)
+    check(name, ok=not lacks, detail=detail, remedy=remedy)

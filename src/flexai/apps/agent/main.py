@@ -26,6 +26,7 @@ from flexai.adapters.local.starts import Starts
 from flexai.adapters.local.trees import ProcessTrees
 from flexai.adapters.shm import RegionFiles, UsageFile
 from flexai.apps.agent.audit import Audit
+from flexai.apps.agent.cards import real_cards
 from flexai.apps.agent.checkpoint_file import CheckpointFile
 from flexai.apps.agent.doctor import checks
 from flexai.apps.agent.hello import HelloServer
@@ -174,13 +175,10 @@ async def _backend(settings: Settings) -> tuple[DeviceBackend, str]:
     """The node's cards, and why there are none."""
     if settings.fake_cards:
         return FakeBackend(settings.fake_cards), ""
+    if settings.simcard is None:
+        return real_cards()
     from flexai.adapters.nvidia import NvidiaBackend, NvmlMissing  # noqa: PLC0415 (large, and not always needed)
 
-    if settings.simcard is None:
-        try:
-            return NvidiaBackend(), ""
-        except NvmlMissing as error:
-            return FakeBackend(""), str(error)
     until = asyncio.get_running_loop().time() + _SIMCARD_WITHIN_S
     while True:  # the simulated card is started at the same time as we are
         try:

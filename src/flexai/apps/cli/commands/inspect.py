@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from flexai.adapters.pool_client import PoolUnreachable
 from flexai.apps.cli import exits
 from flexai.apps.cli.commands.cards import devices_table
 from flexai.apps.cli.commands.jobs import FINAL, Id
@@ -134,9 +138,18 @@ def usage(
 
 
 def doctor(as_json: AsJson = False, run_dir: RunDir = None) -> int:
-    """Check that every part works, and say what to do where one does not."""
-    answer = pool_from(run_dir).get("/v1/doctor")
-    checks = answer["checks"]
+    """Check that every part works, and say what to do where one does not.
+
+    Where no pool answers, what can be told of this machine without one is checked.
+    """
+    unreachable: PoolUnreachable | None = None
+    try:
+        checks = pool_from(run_dir).get("/v1/doctor")["checks"]
+    except PoolUnreachable as error:
+        unreachable = error
+        problem = f"none answers at {error.path}: {error.problem}"
+        start = "Start one: `flexai up`, or name its folder: --run-dir"
+        checks = [*_machine(), {"name": "pool", "ok": False, "detail": problem, "remedy": start}]
     marks = {True: "[green]ok[/green]", False: "[red]failed[/red]"}
     rows = [
         (marks[bool(check["ok"])], check["name"], escape(str(check.get("detail") or "")),
@@ -144,9 +157,24 @@ def doctor(as_json: AsJson = False, run_dir: RunDir = None) -> int:
         for check in checks
     ]  # fmt: skip
     show({"checks": checks}, as_json, table_of(("", "CHECK", "DETAIL~", "REMEDY~"), rows))
+    if unreachable is not None:
+        return exits.NO_POOL
     return exits.OK if all(check["ok"] for check in checks) else exits.CHECK_FAILED
 
 
+def _machine() -> list[dict[str, Any]]:
+    """What the agent would tell of this machine, were there one."""
+    words = [sys.executable, "-m", "flexai.apps.agent.doctor"]
+    try:
+        said = subprocess.run(words, capture_output=True, text=True, timeout=_MACHINE_WITHIN_S, check=False)
+        checks: list[dict[str, Any]] = json.loads(said.stdout)["checks"]
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        told = f"{type(error).__name__}: {error}"
+        return [{"name": "machine", "ok": False, "detail": f"could not be checked: {told}", "remedy": "Run it again"}]
+    return checks
+
+
+_MACHINE_WITHIN_S = 30.0
 _SHOWN = frozenset({"at_ms", "job_id", "kind", "seq"})
 
 
