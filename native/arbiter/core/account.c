@@ -8,6 +8,7 @@
 
 #define PAUSE_NS (100 * MS)
 #define WINDOW_NS (200 * MS) /* over which borrowing is judged */
+#define WHOLE_READING 1000   /* records: more may have been left in the log, and then its clock is not that of its end */
 
 void ac_charge(struct ac_card *c, int tenant, uint64_t ns)
 {
@@ -116,7 +117,7 @@ void ac_level(const struct ac_card *c, struct tenant *t)
     }
 }
 
-static void unknown_group(struct ac_card *c, uint32_t pid)
+void ac_unknown_group(struct ac_card *c, uint32_t pid)
 {
     if (pid == 0 || pid == UINT32_MAX)
         return;
@@ -127,7 +128,7 @@ static void unknown_group(struct ac_card *c, uint32_t pid)
         c->discover[c->n_discover++] = pid;
 }
 
-static struct group *find_group(struct ac_card *c, uint32_t pid, uint32_t context)
+struct group *ac_find_group(struct ac_card *c, uint32_t pid, uint32_t context)
 {
     struct group *unnamed = NULL, *only = NULL;
     int n = 0;
@@ -148,7 +149,7 @@ static struct group *find_group(struct ac_card *c, uint32_t pid, uint32_t contex
      * is replaced). Of a program with one group the record can mean no other. */
     if (!unnamed && n == 1) {
         unnamed = only;
-        unknown_group(c, pid); /* unless it has a second one by now */
+        ac_unknown_group(c, pid); /* unless it has a second one by now */
     }
     if (unnamed && context)
         unnamed->id.context = context;
@@ -175,7 +176,7 @@ static void close_interval(struct ac_card *c, uint64_t ts)
 /* Records are missing. Whoever was on the card had no more than its time slice; the rest was `next`'s, or nobody knows. */
 static void close_after_loss(struct ac_card *c, const struct group *next, uint64_t ts)
 {
-    const struct group *g = find_group(c, c->resident_pid, c->resident_context);
+    const struct group *g = ac_find_group(c, c->resident_pid, c->resident_context);
     uint64_t end = g && c->rotate ? c->started_ts + g->slice_on_us * US : ts;
     end = end < c->open_at ? c->open_at : end < ts ? end : ts;
     close_interval(c, end);
@@ -183,9 +184,9 @@ static void close_after_loss(struct ac_card *c, const struct group *next, uint64
         ac_charge(c, next ? next->tenant : AC_OUTSIDE, ts - end);
 }
 
-static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t ts, uint64_t at)
+static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t ts, uint64_t at, uint64_t earliest)
 {
-    struct group *g = find_group(c, r->pid, r->context);
+    struct group *g = ac_find_group(c, r->pid, r->context);
     const struct process *p = g ? NULL : find_process(c, r->pid);
     if (c->resident)
         close_after_loss(c, NULL, ts); /* its END is missing */
@@ -199,6 +200,7 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
     c->resident_pid = r->pid;
     c->resident_context = r->context;
     c->open_at = c->started_ts = ts;
+    c->started_at = earliest;
     c->lost = false;
     if (g) {
         uint32_t us = at < g->slice_at ? g->slice_was_us : g->slice_us ? g->slice_real_us : 0;
@@ -207,13 +209,9 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
             g->ran = true;
             g->slice_us = 0; /* a time slice set before the first run was ignored */
         }
-        /* It runs although we stopped it, and our call was long over: somebody undid it. */
-        if (g->stopped && !g->stop_unsure && g->stopped_at != AC_NEVER && at > g->stopped_at + 5 * MS) {
-            ac_defied(c, g->tenant, at);
-            g->stopped = false;
-        }
+        ac_ran(c, g, earliest);
     } else if (!p || p->tenant >= 0) {
-        unknown_group(c, r->pid);
+        ac_unknown_group(c, r->pid);
     }
     if (c->resident_tenant < 0)
         return;
@@ -226,11 +224,11 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
     t->lone_test = false; /* it came back: it works */
 }
 
-static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts, uint64_t at)
+static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts, uint64_t at, uint64_t earliest)
 {
     if (!c->resident) {
         /* Its START was lost: it ran since the last thing we know, no longer than a time slice or so. */
-        const struct group *g = find_group(c, r->pid, r->context);
+        const struct group *g = ac_find_group(c, r->pid, r->context);
         if (c->lost && g && c->last_ts && ts > c->last_ts && ts - c->last_ts < 50 * MS)
             ac_charge(c, g->tenant, ts - c->last_ts);
         c->lost = false;
@@ -238,10 +236,12 @@ static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts,
     }
     int tenant = c->resident_tenant;
     if (c->lost && r->context && r->context != c->resident_context) {
-        close_after_loss(c, find_group(c, r->pid, r->context), ts);
+        close_after_loss(c, ac_find_group(c, r->pid, r->context), ts);
         return;
     }
-    const struct group *g = find_group(c, c->resident_pid, c->resident_context);
+    struct group *g = ac_find_group(c, c->resident_pid, c->resident_context);
+    if (g && g->stopped && c->started_at > g->stopped_at) /* not what was under way when it was stopped */
+        ac_ran(c, g, earliest);
     close_interval(c, ts);
     if (tenant < 0 || c->tenant[tenant].class == FX_CLASS_LATENCY || tenant == c->lender)
         c->last_first_end = at;
@@ -288,10 +288,12 @@ void ac_log(struct ac_card *c, const struct cc_log_record *records, int n, uint6
             ts = card_now > c->last_ts ? card_now : c->last_ts;
         uint64_t ago = card_now > ts ? card_now - ts : 0;
         uint64_t at = now > ago ? now - ago : 0;
+        /* The card's clock was read after this reading began, however late we have its answer. */
+        uint64_t earliest = n < WHOLE_READING && c->action_at > ago ? c->action_at - ago : 0;
         if (r->kind == CC_LOG_START)
-            started(c, r, ts, at);
+            started(c, r, ts, at, earliest);
         else if (r->kind == CC_LOG_END)
-            ended(c, r, ts, at);
+            ended(c, r, ts, at, earliest);
         c->last_ts = ts;
     }
     if (c->resident && card_now > c->open_at) {
@@ -301,6 +303,7 @@ void ac_log(struct ac_card *c, const struct cc_log_record *records, int n, uint6
             c->tenant[c->resident_tenant].last_run = now;
     }
     correct_idle(c, now);
+    ac_stayed(c);
     c->log_fresh = true;
     c->log_at = now;
 }

@@ -163,6 +163,8 @@ bool ac_group_put(struct ac_card *c, int tenant, const struct cc_group *group)
         if (g->used && g->id.handle == group->handle) {
             if (g->id.pid == group->pid && g->id.start_ticks == group->start_ticks) {
                 g->id.context = group->context ? group->context : g->id.context;
+                g->stop_unsure |= g->stopped && group->n_channels > g->id.n_channels; /* the new ones are not stopped */
+                g->id.n_channels = group->n_channels;
                 return false;
             }
             c->tenant[g->tenant].n_groups--; /* the handle names another now */

@@ -48,7 +48,8 @@ enum ac_kind {
     AC_RESUME = 3,
     AC_TIMESLICE = 4, /* handles[0], value = microseconds */
     AC_PREEMPT = 5,   /* handles[0] */
-    AC_DISCOVER = 6,  /* value = pid: it runs groups that we do not know, or is not known itself */
+    AC_DISCOVER = 6,  /* value = pid: it runs groups that we do not know, or is not known itself; n = 1: look at once,
+                         however lately it was looked at */
     AC_GATE = 7,      /* tenant, value = 1 open, 0 closed */
     AC_WINDOW = 8,    /* tenant, value = microseconds of work that may be queued; 0 = no bound */
     AC_CHECK = 9,     /* handles[0]: what the card says its time slice is; ac_timeslice_seen, then ac_done */

@@ -149,7 +149,8 @@ static bool stop_or_resume(struct ac_card *c, uint64_t now, bool stop, struct ac
     a->n = 0;
     for (int i = 0; i < c->n_groups; i++) {
         const struct group *g = &c->group[i];
-        if (!g->used || now < g->retry_at || c->tenant[g->tenant].stop_want != stop || (g->stopped == stop && !g->stop_unsure))
+        if (!g->used || now < g->retry_at || c->tenant[g->tenant].stop_want != stop ||
+            (g->stopped == stop && !g->stop_unsure && !(stop && g->again)))
             continue;
         if (g->solo && a->n)
             continue;
@@ -164,7 +165,8 @@ static bool stop_or_resume(struct ac_card *c, uint64_t now, bool stop, struct ac
 bool ac_hwslice_step(struct ac_card *c, uint64_t now, struct ac_action *a)
 {
     if (c->n_discover) {
-        *a = (struct ac_action){.kind = AC_DISCOVER, .value = c->discover[--c->n_discover]};
+        uint32_t pid = c->discover[--c->n_discover];
+        *a = (struct ac_action){.kind = AC_DISCOVER, .value = pid, .n = ac_suspected(c, pid)};
         return true;
     }
     if (now >= c->next_look) {
@@ -268,6 +270,8 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
             c->usage.n_failed++;
         return;
     }
+    if (a->kind == AC_DISCOVER && a->n)
+        ac_judge(c, a->value, now);
     if (a->kind != AC_STOP && a->kind != AC_RESUME && a->kind != AC_TIMESLICE)
         return;
     for (int i = 0; i < c->n_groups; i++) {
@@ -276,10 +280,12 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
             continue;
         if (result < 0) {
             failed(c, g, a->kind, a->n, now);
-            /* Part of a long list may have been done. */
+            /* Part of a long list may have been done; and nobody is suspected after a resume, whatever came of it. */
             g->stop_unsure |= a->kind != AC_TIMESLICE && a->n > 8;
+            g->stopped_at = a->kind == AC_RESUME ? AC_NEVER : g->stopped_at;
             continue;
         }
+        bool anew = a->kind == AC_RESUME || !g->again || g->stop_unsure || g->stopped_at == AC_NEVER;
         g->solo = g->stop_unsure = false;
         g->retry_at = g->retry_ns = 0;
         if (a->kind == AC_TIMESLICE) {
@@ -291,8 +297,14 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
         }
         if (a->kind == AC_STOP && !g->stopped)
             c->tenant[g->tenant].usage.n_stops++;
+        if (anew) {
+            g->stopped_at = a->kind == AC_STOP ? now : AC_NEVER;
+            g->again_at = g->again_ns = 0;
+        }
         g->stopped = a->kind == AC_STOP;
-        g->stopped_at = g->stopped ? now : AC_NEVER;
+        g->suspect = g->again = false;
     }
+    if (a->kind == AC_STOP)
+        c->next_look = soonest(c->next_look, ac_watch_look(c, now));
     note_runnable(c, now);
 }

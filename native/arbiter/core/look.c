@@ -54,7 +54,7 @@ void ac_plan_look(struct ac_card *c, uint64_t now)
             next = soonest(next, look_at_limit(c, i, now));
     if (c->n_tenants > 1 && c->n_groups && !contended && !c->rotate && c->resident)
         next = soonest(next, now + ac_look_pause(c)); /* another may wake */
-    c->next_look = next;
+    c->next_look = soonest(next, ac_watch_look(c, now));
 }
 
 static uint64_t wake_for_tenant(const struct ac_card *c, const struct tenant *t, uint64_t now)

@@ -53,6 +53,9 @@ struct tenant {
 
 struct group {
     bool used, stopped, ran, solo, stop_unsure;
+    bool suspect;           /* the log shows it running although it is stopped */
+    bool again;             /* stopped, but never seen to leave: to be stopped again, */
+    uint64_t again_at, again_ns; /* not before, and how much later the next time */
     int tenant;
     struct cc_group id;
     uint32_t slice_us;      /* as set; 0 = not known */
@@ -78,7 +81,8 @@ struct ac_card {
     bool resident;          /* someone has, */
     int resident_tenant;    /* AC_OUTSIDE: none of ours */
     uint32_t resident_pid, resident_context;
-    uint64_t started_ts;    /* card time at which it came */
+    uint64_t started_ts;    /* card time at which it came, */
+    uint64_t started_at;    /* and ours, at the earliest */
     uint64_t open_at;       /* card time up to which it is charged */
     uint64_t last_ts;
     bool lost;              /* records were lost: the next END may close what we did not see begin */
@@ -146,6 +150,8 @@ static inline int64_t tokens_high(const struct ac_card *c, const struct tenant *
 }
 
 /* account.c */
+struct group *ac_find_group(struct ac_card *c, uint32_t pid, uint32_t context);
+void ac_unknown_group(struct ac_card *c, uint32_t pid);
 void ac_charge(struct ac_card *c, int tenant, uint64_t ns);
 void ac_accrue(struct ac_card *c, uint64_t now);
 void ac_sleeps(struct ac_card *c, struct tenant *t);
@@ -188,7 +194,11 @@ bool ac_check(struct ac_card *c, uint64_t now, struct ac_action *a);
 bool ac_checks(const struct ac_card *c);
 /* Who has the card may have made its time slice longer: it is asked for before others are taken to have no work. */
 bool ac_overruns(struct ac_card *c, uint64_t now);
-void ac_defied(struct ac_card *c, int tenant, uint64_t at);
+void ac_ran(struct ac_card *c, struct group *g, uint64_t at);
+void ac_stayed(struct ac_card *c);
+void ac_judge(struct ac_card *c, uint32_t pid, uint64_t now);
+bool ac_suspected(const struct ac_card *c, uint32_t pid);
+uint64_t ac_watch_look(const struct ac_card *c, uint64_t now);
 bool ac_freeze(struct ac_card *c, bool thaw, struct ac_action *a);
 /* look.c: when the log must be read again, and when there is something to do */
 void ac_plan_look(struct ac_card *c, uint64_t now);

@@ -7,6 +7,8 @@
 #define PATIENCE 3         /* stops undone, before its processes are frozen */
 #define FORGIVEN_NS (60000 * MS) /* after the last of them */
 #define MADE_NS (800 * MS)
+#define LATE_NS (5 * MS)   /* what clocks and calls may be off by: until then it may have been the stop's own delay */
+#define UNDONE_NS (35 * MS) /* so that a stop that is undone is answered within 50 ms */
 #define CHECK_NS (40 * MS) /* so that a time slice that was changed is seen within 50 ms */
 
 /* A longer time slice harms somebody only while others use the card, too. */
@@ -49,13 +51,72 @@ bool ac_check(struct ac_card *c, uint64_t now, struct ac_action *a)
     return false;
 }
 
-/* It runs although we stopped it: somebody undid that. */
-void ac_defied(struct ac_card *c, int tenant, uint64_t at)
+/* The log says that it ran at `at` of our time or later. If it was stopped long before, its process is looked at before it
+ * is judged: it may have made a group that we do not know, for which this one is taken. */
+void ac_ran(struct ac_card *c, struct group *g, uint64_t at)
 {
+    if (!g->stopped || g->stop_unsure || g->stopped_at == AC_NEVER || at <= g->stopped_at + LATE_NS)
+        return;
+    g->suspect = true;
+    ac_unknown_group(c, g->id.pid);
+}
+
+bool ac_suspected(const struct ac_card *c, uint32_t pid)
+{
+    for (int i = 0; i < c->n_groups; i++)
+        if (c->group[i].used && c->group[i].id.pid == pid && c->group[i].suspect)
+            return true;
+    return false;
+}
+
+/* All its groups that there are, are known. If all of them are stopped, somebody undid that. */
+void ac_judge(struct ac_card *c, uint32_t pid, uint64_t now)
+{
+    bool may_run = false;
+    int tenant = -1;
+    for (int i = 0; i < c->n_groups; i++) {
+        struct group *g = &c->group[i];
+        if (!g->used || g->id.pid != pid)
+            continue;
+        may_run |= !g->stopped || g->stop_unsure;
+        tenant = g->suspect ? g->tenant : tenant;
+        g->suspect = false;
+    }
+    if (may_run || tenant < 0)
+        return;
     struct tenant *t = &c->tenant[tenant];
     t->usage.hostile++;
-    t->n_defied = at < t->defied_at + FORGIVEN_NS ? t->n_defied + 1 : 1;
-    t->defied_at = at;
+    t->n_defied = now < t->defied_at + FORGIVEN_NS ? t->n_defied + 1 : 1;
+    t->defied_at = now;
+    for (int i = 0; i < c->n_groups; i++) /* which of them it was, the log need not know */
+        if (c->group[i].used && c->group[i].id.pid == pid)
+            c->group[i].stopped = c->group[i].again = false;
+}
+
+/* Whoever is on the card although it was stopped gave no sign if it undid that at once: it is stopped again, and only what
+ * the log says then is held against it. An END that is missing looks the same, so it is asked more and more rarely. */
+void ac_stayed(struct ac_card *c)
+{
+    struct group *g = c->resident ? ac_find_group(c, c->resident_pid, c->resident_context) : NULL;
+    bool just_now = g && g->stopped_at != AC_NEVER && c->action_at <= g->stopped_at + LATE_NS;
+    if (!g || !g->stopped || g->again || just_now || c->action_at < g->again_at)
+        return;
+    g->again = true;
+    g->again_ns = g->again_ns ? (g->again_ns < 500 * MS ? 2 * g->again_ns : 1000 * MS) : 2 * LATE_NS;
+    g->again_at = c->action_at + g->again_ns;
+}
+
+uint64_t ac_watch_look(const struct ac_card *c, uint64_t now)
+{
+    uint64_t next = AC_NEVER;
+    for (int i = 0; i < c->n_groups; i++) {
+        const struct group *g = &c->group[i];
+        if (!g->used || !g->stopped)
+            continue;
+        bool there = c->resident && c->resident_pid == g->id.pid && c->resident_context == g->id.context;
+        next = soonest(next, now + (there && g->again_ns < UNDONE_NS ? LATE_NS : UNDONE_NS));
+    }
+    return next;
 }
 
 /* Stopped again each time; whoever does it again and again has its processes frozen while it is stopped. */

@@ -96,7 +96,7 @@ uint64_t cards_wake(struct arbiter *a, uint64_t now);
 void card_discover(struct arbiter *a, int card, int tenant, uint32_t pid);
 void card_process_gone(struct arbiter *a, int card, uint32_t pid);
 void cards_look(struct arbiter *a); /* what is published next shall be of now */
-void cards_rescued(struct arbiter *a);
+void cards_rescued(struct arbiter *a); /* has the guardian resumed anything? */
 void cards_close(struct arbiter *a);
 /* tenants.c */
 int tenant_named(const struct arbiter *a, const char *id);
@@ -120,7 +120,7 @@ void processes_freeze(struct arbiter *a, int tenant, bool frozen);
 void processes_gone(struct arbiter *a);
 void processes_of_tenant_gone(struct arbiter *a, int tenant);
 int process_tenant(const struct arbiter *a, uint32_t pid);
-void process_look(struct arbiter *a, int card, uint32_t pid);
+void process_look(struct arbiter *a, int card, uint32_t pid, bool at_once);
 /* agent.c */
 bool agent_listen(struct arbiter *a);
 void agent_accept(struct arbiter *a);

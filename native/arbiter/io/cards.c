@@ -254,7 +254,7 @@ static int slice(struct arbiter *a, int at, uint32_t handle, uint32_t us)
     return result;
 }
 
-static void discover(struct arbiter *a, int at, uint32_t pid)
+static void discover(struct arbiter *a, int at, uint32_t pid, bool at_once)
 {
     int tenant = process_tenant(a, pid);
     if (tenant < 0) {
@@ -262,7 +262,7 @@ static void discover(struct arbiter *a, int at, uint32_t pid)
         tenant = process_tenant(a, pid);
     }
     if (tenant >= 0)
-        process_look(a, at, pid);
+        process_look(a, at, pid, at_once);
     else
         ac_process_put(a->card[at].core, AC_OUTSIDE, pid);
 }
@@ -275,9 +275,10 @@ static int read_log(struct arbiter *a, int at)
     uint64_t dropped = 0, card_now = 0;
     int n = card->ops->read_log(card->cc, records, MAX_RECORDS, &dropped, &card_now);
     uint64_t now = now_ns();
+    cards_rescued(a); /* what the guardian resumed was not resumed by its tenant */
     for (int i = 0; i < n; i++)
         if (records[i].kind == CC_LOG_START && !ac_process_known(card->core, records[i].pid))
-            discover(a, at, records[i].pid);
+            discover(a, at, records[i].pid, false);
     if (n >= 0) {
         ac_log(card->core, records, n, dropped, card_now, now);
         timeline_log(a, at, records, n, dropped, card_now, now);
@@ -309,7 +310,7 @@ static int carry_out(struct arbiter *a, int at, const struct ac_action *action)
         processes_freeze(a, card->tenant[action->tenant], action->value != 0);
         return 0;
     case AC_DISCOVER:
-        discover(a, at, action->value);
+        discover(a, at, action->value, action->n != 0);
         return 0;
     case AC_GATE:
         gate_set(a, card, action->tenant, action->value != 0);
@@ -421,6 +422,10 @@ uint64_t cards_wake(struct arbiter *a, uint64_t now)
 
 void cards_rescued(struct arbiter *a)
 {
+    uint32_t rescues = __atomic_load_n(&a->journal->rescues, __ATOMIC_SEQ_CST);
+    if (rescues == a->rescues)
+        return;
+    a->rescues = rescues;
     say("the guardian took us for dead and resumed everything");
     timeline_began(a, now_ns());
     for (int i = 0; i < FX_MAX_DEVICES; i++)

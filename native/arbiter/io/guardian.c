@@ -63,7 +63,6 @@ int guardian_main(const char *run_dir, const struct cc_ops *ops)
                 poll(NULL, 0, 20);
             continue;
         }
-        __atomic_add_fetch(&j->rescues, 1u, __ATOMIC_SEQ_CST);
         int n = journal_resume(j, ops, NULL);
         fprintf(stderr, "flexai-arbiter: guardian: the arbiter (pid %u) %s; resumed %d groups\n", pid,
                 dead ? "is gone" : "shows no life", n);

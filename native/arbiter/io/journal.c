@@ -146,7 +146,8 @@ void journal_thaw(struct journal *j, uint32_t pid)
 }
 
 /* All groups of one process on one card; true when there is nothing more to do for it. */
-static bool resume_process(const struct cc_ops *ops, void *card, uint32_t pid, uint64_t start_ticks, int *n_resumed)
+static bool resume_process(const struct cc_ops *ops, void *card, uint32_t pid, uint64_t start_ticks, uint32_t *rescues,
+                           int *n_resumed)
 {
     struct cc_group groups[64];
     uint32_t handles[64];
@@ -158,6 +159,8 @@ static bool resume_process(const struct cc_ops *ops, void *card, uint32_t pid, u
         return false;
     if (n == 0)
         return true; /* it is gone, and its channels with it */
+    if (rescues)
+        __atomic_add_fetch(rescues, 1u, __ATOMIC_SEQ_CST); /* the last moment: it may just have been stopped again */
     if (ops->stop(card, handles, n, 0) < 0)
         return false;
     *n_resumed += n;
@@ -167,8 +170,10 @@ static bool resume_process(const struct cc_ops *ops, void *card, uint32_t pid, u
 int journal_resume(struct journal *j, const struct cc_ops *ops, const char *only)
 {
     int n_resumed = 0;
-    if (!only)
+    if (!only) {
+        __atomic_add_fetch(&j->rescues, 1u, __ATOMIC_SEQ_CST);
         journal_thaw(j, 0);
+    }
     for (int i = 0; i < JOURNAL_ENTRIES; i++) {
         const struct journal_entry *first = &j->entry[i];
         char uuid[FX_UUID_BYTES], why[128];
@@ -188,7 +193,7 @@ int journal_resume(struct journal *j, const struct cc_ops *ops, const char *only
             if (!e->used || strncmp(e->uuid, uuid, sizeof uuid))
                 continue;
             uint32_t pid = e->pid;
-            if (!resume_process(ops, card, pid, e->start_ticks, &n_resumed))
+            if (!resume_process(ops, card, pid, e->start_ticks, only ? NULL : &j->rescues, &n_resumed))
                 continue;
             for (int m = k; m < JOURNAL_ENTRIES; m++)
                 if (j->entry[m].used && j->entry[m].pid == pid && !strncmp(j->entry[m].uuid, uuid, sizeof uuid))

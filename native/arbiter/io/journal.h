@@ -32,7 +32,7 @@ struct journal {
     uint32_t version, size;
     uint64_t heartbeat_ns; /* of the arbiter, CLOCK_MONOTONIC */
     uint32_t arbiter_pid;
-    uint32_t rescues;      /* times that the guardian resumed everything: the arbiter must look again */
+    uint32_t rescues;      /* grows while the guardian resumes: the arbiter must look again */
     uint32_t reserved[8];
     struct journal_entry entry[JOURNAL_ENTRIES];
     struct journal_frozen frozen[JOURNAL_FROZEN];
@@ -48,7 +48,8 @@ void journal_remove(struct journal *j, const char *uuid, uint32_t handle);
 bool journal_freeze(struct journal *j, uint32_t pid, uint64_t start_ticks);
 void journal_thaw(struct journal *j, uint32_t pid);
 /* Resume everything that is named, through fresh attachments, and thaw; with `only`, what is stopped on that card. What
- * could not be resumed stays named. Returns how many groups were resumed. */
+ * could not be resumed stays named. Returns how many groups were resumed. Without `only`, `rescues` grows before each process
+ * is resumed, so that an arbiter which is alive after all never takes it for the tenant's doing. */
 int journal_resume(struct journal *j, const struct cc_ops *ops, const char *only);
 int guardian_main(const char *run_dir, const struct cc_ops *ops);
 #endif

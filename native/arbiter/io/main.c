@@ -64,11 +64,7 @@ static int usage_error(void)
 static void round_of_work(struct arbiter *a)
 {
     uint64_t now = now_ns();
-    uint32_t rescues = __atomic_load_n(&a->journal->rescues, __ATOMIC_SEQ_CST);
-    if (rescues != a->rescues) {
-        a->rescues = rescues;
-        cards_rescued(a);
-    }
+    cards_rescued(a);
     if (now >= a->processes_at) {
         a->processes_at = now + SCAN_NS;
         processes_scan(a, now);

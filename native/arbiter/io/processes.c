@@ -63,15 +63,16 @@ static void look_for_groups(struct arbiter *a, struct io_process *p, uint64_t no
 }
 
 /* The log shows a group that is not known. Looking takes milliseconds of the driver's locks, so it is done with growing
- * pauses: what is not found at the first looks is charged to its process meanwhile. */
-void process_look(struct arbiter *a, int card, uint32_t pid)
+ * pauses: what is not found at the first looks is charged to its process meanwhile. At once: a process would be accused
+ * without it. */
+void process_look(struct arbiter *a, int card, uint32_t pid, bool at_once)
 {
     uint64_t now = now_ns();
     for (int i = 0; i < a->n_processes; i++) {
         struct io_process *p = &a->process[i];
         if (p->pid != pid)
             continue;
-        if (p->asked_wait_ns && now < p->asked_at + p->asked_wait_ns)
+        if (!at_once && p->asked_wait_ns && now < p->asked_at + p->asked_wait_ns)
             return;
         /* A context is some 100 ms in the making: as often as a share can bear meanwhile, then ever more seldom. */
         bool often = ++p->n_asked <= OFTEN_ASKED;

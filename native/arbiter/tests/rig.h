@@ -34,6 +34,8 @@ struct rig {
     uint32_t fail_every, n_calls; /* every n-th control call is refused */
     uint64_t records_lost;
     bool shuffle;                 /* neighbouring records change places */
+    bool grown[RIG_TENANTS];      /* it has made another channel */
+    uint64_t late_ns;             /* what is read from the log reaches the core so much later */
 };
 
 /* One card of a world and its core. */
@@ -63,8 +65,10 @@ static inline void rig_discover(struct rig *r, int tenant)
     uint32_t pid = RIG_PID(r, tenant);
     int n = cc_virtual.discover(r->cc, pid, groups, 16);
     ac_process_put(r->card, tenant, pid);
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
+        groups[i].n_channels += r->grown[tenant];
         ac_group_put(r->card, tenant, &groups[i]);
+    }
 }
 
 static inline void rig_obey(struct rig *r, int i)
@@ -84,6 +88,8 @@ static inline int rig_read_log(struct rig *r)
         records[i] = records[i + 1];
         records[i + 1] = other;
     }
+    if (r->late_ns)
+        sv_run(r->world, r->late_ns);
     if (n >= 0)
         ac_log(r->card, records, n, dropped, card_now, sv_now(r->world));
     return n;

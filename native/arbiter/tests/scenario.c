@@ -5,7 +5,8 @@
  *   flood:I:KERNEL_US:DEPTH  step:I:KERNEL_US:HOST_US  burst:I:KERNEL_US:N:HOST_US  latency:I:KERNEL_US:PERIOD_US
  *   beside:I:KERNEL_US (a second context of tenant I's process)  outside:KERNEL_US (a program that is nobody's)
  *   put:I:REQUEST:LIMIT:CLASS  gone:I  suspend:I  resume:I  pause:I  go:I  kill:I  freeze:I (lease: drains never)
- *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)  xid:N  recover:0 (the card)
+ *   late:MS (what is read from the log reaches the core later)
+ *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)  grow:I (makes another channel)  xid:N  recover:0 (the card)
  *   widen:I:US (sets its own time slice)  watch:I (the card is asked for it)
  *   run:MS  mark  report (what happened since the mark: a line a tenant of this card; calls of all cards)
  */
@@ -121,7 +122,7 @@ static bool carry_out(const char *word)
     if (sscanf(word, "%15[a-z]:%u:%u:%u:%u", name, &i, &a, &b, &c) < 1)
         return false;
     bool numbered = strcmp(name, "run") && strcmp(name, "outside") && strcmp(name, "fail") && strcmp(name, "lose") &&
-                    strcmp(name, "card") && strcmp(name, "xid");
+                    strcmp(name, "card") && strcmp(name, "xid") && strcmp(name, "late");
     if (numbered && i >= RIG_TENANTS)
         return false;
     int t = (int)i;
@@ -164,12 +165,16 @@ static bool carry_out(const char *word)
         sm_card_fail(sv_model(rig.world), here, i);
     else if (!strcmp(name, "recover"))
         sm_card_recover(sv_model(rig.world), here);
+    else if (!strcmp(name, "late"))
+        rig.late_ns = i * MS;
     else if (!strcmp(name, "shuffle"))
         rig.shuffle = true;
     else if (!strcmp(name, "undo")) {
         if (!rig.frozen[t])
             cc_virtual.stop(rig.cc, contexts, 1, 0);
     }
+    else if (!strcmp(name, "grow"))
+        rig.grown[t] = true;
     else if (!strcmp(name, "widen"))
         cc_virtual.set_timeslice(rig.cc, contexts[0], a);
     else if (!strcmp(name, "watch")) {

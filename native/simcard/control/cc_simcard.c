@@ -3,16 +3,23 @@
  * prices. A handle is the context id.
  */
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include "channel_control.h"
 #include "connection.h"
 
+#define MAX_OLD 64
+
 struct simcard {
     int connection;
     int card;
+    uint64_t opened_ticks;
+    uint32_t old[MAX_OLD]; /* of programs that began before our log: a lone one emits nothing, so it is made to once */
+    int n_old, n_shown;
 };
 
 static int ask(struct simcard *s, struct sc_request *r, struct sc_reply *reply, void *payload, size_t room)
@@ -60,6 +67,10 @@ static int sim_open(void **self, const char *uuid, char *why, size_t n_why)
         free(s);
         return error;
     }
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    uint64_t ticks = (uint64_t)sysconf(_SC_CLK_TCK);
+    s->opened_ticks = (uint64_t)now.tv_sec * ticks + (uint64_t)now.tv_nsec * ticks / 1000000000u;
     *self = s;
     return 0;
 }
@@ -98,6 +109,13 @@ static int sim_discover(void *self, uint32_t pid, struct cc_group *groups, int m
         return error;
     int n = (int)reply.a < max ? (int)reply.a : max;
     memcpy(groups, found, (size_t)n * sizeof found[0]);
+    for (int i = 0; i < n; i++) {
+        bool is_known = groups[i].start_ticks > s->opened_ticks;
+        for (int k = 0; k < s->n_old; k++)
+            is_known |= s->old[k] == groups[i].handle;
+        if (!is_known && s->n_old < MAX_OLD)
+            s->old[s->n_old++] = groups[i].handle;
+    }
     return n;
 }
 
@@ -154,6 +172,8 @@ static int sim_preempt(void *self, uint32_t handle)
 static int sim_read_log(void *self, struct cc_log_record *records, int max, uint64_t *dropped, uint64_t *now_ns)
 {
     struct simcard *s = self;
+    while (s->n_shown < s->n_old)
+        sim_preempt(s, s->old[s->n_shown++]);
     struct { struct sc_log_head head; struct cc_log_record records[1024]; } in;
     struct sc_reply reply;
     struct sc_request r = {.op = SC_LOG_READ, .a = s->card, .v = {max > 0 ? (uint64_t)max : 1}};

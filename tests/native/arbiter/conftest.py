@@ -274,6 +274,9 @@ def play(tmp_path_factory):
         words = " ".join(steps).split()
         done = subprocess.run([path, f"backend:{backend}", *words], check=False, capture_output=True, text=True)
         assert done.returncode == 0, f"{words}: {done.stderr}"
-        return Figures(done.stdout[done.stdout.rfind("tenant 0") :])
+        figures = Figures(done.stdout[done.stdout.rfind("tenant 0") :])
+        if not any(word.startswith(("undo:", "widen:")) for word in words):
+            assert not any(tenant["hostile"] for tenant in figures.tenant.values()), f"{words}: nobody did anything"
+        return figures
 
     return run

@@ -267,6 +267,47 @@ def test_a_stop_that_is_undone_from_inside_is_seen_and_repeated(play):
     assert figures.held(0) < 2
 
 
+@pytest.mark.parametrize("after_ms", [1, 2, 3, 4, 5, 6, 8, 30])
+@pytest.mark.parametrize("beside", ["", "flood:1:1000 put:1:900:1000:1"])
+def test_a_stop_is_repeated_within_50_ms_however_soon_it_was_undone(play, beside, after_ms):
+    """Alone on the card it keeps it, and nothing in the log tells of it."""
+    steps = f"flood:0:1000 put:0:100:1000:1 {beside} run:500 suspend:0 run:{after_ms} undo:0 run:50"
+    assert play("hwslice", steps, "report").tenant[0]["hostile"] == 1
+    assert play("hwslice", steps, "mark run:500 report").held(0) == 0
+    thrice = " ".join([f"undo:0 run:{after_ms} undo:0 run:50"] * 3)
+    assert play("hwslice", steps, thrice, "mark run:500 report").tenant[0]["frozen"] == 1
+
+
+HONEST = {
+    "takes turns": "",
+    "is held to a limit": "put:0:300:300:1",
+    "is suspended": "suspend:0",
+    "makes a context while it is stopped": "suspend:0 run:50 beside:0:1000",
+    "makes a context in its turns": "beside:0:1000",
+    "falls idle and wakes": "pause:0 run:200 go:0",
+    "is put out and back": "suspend:0 run:100 resume:0 run:100 suspend:0 run:100 resume:0",
+}
+
+
+@pytest.mark.parametrize("trouble", ["", "shuffle", "fail:3", "late:3", "late:12", "late:40", "lose:5"])
+@pytest.mark.parametrize("kernel", ["flood:0:1000", "flood:0:100000:2", "step:0:900:50", "burst:0:1000:8:5000"])
+def test_nobody_is_accused_who_did_nothing(play, kernel, trouble):
+    """Long kernels, records that are late, lost or out of order, calls that are refused, contexts not yet known."""
+    for act in HONEST.values():
+        figures = play(
+            "hwslice", f"{kernel} put:0:300:1000:1 step:1:1000:50 put:1:700:1000:1 run:500 {trouble} {act}",
+            "run:700 resume:0 run:500 report",
+        )  # fmt: skip
+        assert [tenant["hostile"] for tenant in figures.tenant.values()] == [0, 0]
+
+
+def test_a_channel_made_while_its_group_is_stopped_is_stopped_too_and_no_defiance(play):
+    steps = "flood:0:1000 put:0:100:1000:1 run:500 suspend:0 run:50 grow:0 undo:0 run:50"
+    assert play("hwslice", steps, "report").tenant[0]["hostile"] == 0
+    assert play("hwslice", steps, "mark run:500 report").held(0) == 0
+    assert play("hwslice", steps, "undo:0 run:50 report").tenant[0]["hostile"] == 1, "it has no more than it had"
+
+
 def test_who_undoes_its_stops_again_and_again_is_frozen_while_it_is_stopped(play):
     stopped = "flood:0:1000 put:0:100:1000:1 flood:1:1000 put:1:900:1000:1 run:500 suspend:0 run:50 mark"
     undone = " ".join(["undo:0 run:50"] * 20)
