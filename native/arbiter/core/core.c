@@ -267,11 +267,12 @@ void ac_budget(struct ac_card *c, uint32_t ppm)
     c->budget_ppm = ppm ? ppm : 1;
 }
 
-int ac_stopped(const struct ac_card *c, uint32_t *handles, int max)
+int ac_stopped(const struct ac_card *c, int tenant, uint32_t *handles, int max)
 {
     int n = 0;
     for (int i = 0; i < c->n_groups && n < max; i++)
-        if (c->group[i].used && (c->group[i].stopped || c->group[i].stop_unsure))
+        if (c->group[i].used && (tenant == AC_OUTSIDE || c->group[i].tenant == tenant) &&
+            (c->group[i].stopped || c->group[i].stop_unsure))
             handles[n++] = c->group[i].id.handle;
     return n;
 }

@@ -120,8 +120,8 @@ void ac_budget(struct ac_card *card, uint32_t ppm);
 bool ac_timeslice_seen(struct ac_card *card, uint32_t handle, uint32_t us);
 /* Somebody else resumed everything: look again. */
 void ac_all_resumed(struct ac_card *card, uint64_t now);
-/* Every handle that is stopped or may be: what must be resumed when we let go of the card. */
-int ac_stopped(const struct ac_card *card, uint32_t *handles, int max);
+/* Every handle of a tenant (AC_OUTSIDE: of all) that is stopped or may be: what must be resumed when we let go of it. */
+int ac_stopped(const struct ac_card *card, int tenant, uint32_t *handles, int max);
 void ac_usage(const struct ac_card *card, int tenant, struct ac_usage *usage);
 void ac_card_usage(const struct ac_card *card, struct ac_card_usage *usage);
 #endif

@@ -125,7 +125,7 @@ void card_let_go(struct arbiter *a, int at, const char *reason)
     if (!card->core)
         return;
     uint32_t handles[MAX_HANDLES];
-    int n = ac_stopped(card->core, handles, MAX_HANDLES);
+    int n = ac_stopped(card->core, AC_OUTSIDE, handles, MAX_HANDLES);
     if (card->ops) {
         int result = n ? card->ops->stop(card->cc, handles, n, 0) : 0;
         timeline_stops(a, at, handles, result < 0 ? 0 : n, false, now_ns());

@@ -126,16 +126,12 @@ static void leave(struct arbiter *a, int tenant, struct io_grant *g)
     struct io_card *card = &a->card[g->card];
     usage_keep_grant(a, g);
     if (card->core && card->ops) {
-        uint32_t handles[MAX_HANDLES], mine[MAX_HANDLES];
-        int n = ac_stopped(card->core, handles, MAX_HANDLES), n_mine = 0;
-        for (int i = 0; i < n; i++)
-            for (int k = 0; k < card->n_known; k++)
-                if (card->known[k].handle == handles[i] && process_tenant(a, card->known[k].pid) == tenant)
-                    mine[n_mine++] = handles[i];
-        int result = n_mine ? card->ops->stop(card->cc, mine, n_mine, 0) : 0;
-        timeline_stops(a, g->card, mine, result < 0 ? 0 : n_mine, false, now_ns());
-        for (int i = 0; i < n_mine && result >= 0; i++)
-            journal_remove(a->journal, card->uuid, mine[i]);
+        uint32_t handles[MAX_HANDLES];
+        int n = ac_stopped(card->core, g->number, handles, MAX_HANDLES);
+        int result = n ? card->ops->stop(card->cc, handles, n, 0) : 0;
+        timeline_stops(a, g->card, handles, result < 0 ? 0 : n, false, now_ns());
+        for (int i = 0; i < n && result >= 0; i++)
+            journal_remove(a->journal, card->uuid, handles[i]);
     }
     processes_freeze(a, tenant, false);
     if (card->core)
