@@ -62,7 +62,7 @@ def test_classes_of_nodes_take_the_cards_that_the_books_say(books, shape):
     classes.sync()
     cards = books.cards_that_fit(shape)
     for row in range(len(books.names)):
-        by_class = classes.cards_for(shape, np.array([classes.class_of[row]]))
+        by_class = classes.takes(shape, classes.cards[classes.class_of[row]])
         assert int(by_class.sum()) == int(cards[row].sum())
 
 

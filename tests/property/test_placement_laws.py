@@ -6,6 +6,7 @@ from hypothesis import given, settings
 
 from flexai.cluster import Books, Plan, Shape
 from flexai.model import Device, Node
+from flexai.policy import node_classes
 from flexai.policy.fragmentation import Mix, stranded, stranded_reference
 from flexai.policy.placement import Placement
 from flexai.policy.victims import RowTrial
@@ -44,6 +45,44 @@ def books(draw):
     if draw(st.booleans()):
         out.set_foreign("0/0", 300, GIB)
     return out
+
+
+@given(st.integers(1, 150), st.lists(shapes(), min_size=1, max_size=6))
+@settings(max_examples=20, deadline=None)
+def test_what_classes_strand_is_the_same_however_many_are_new_at_once(n_nodes, mixed):
+    out, mix = Books(), Mix()
+    for row in range(n_nodes):  # each a class by itself
+        cards = tuple(Device(f"{row}/{column}", "abc"[row % 3], "simulated", column, 40 * GIB) for column in range(2))
+        out.put_node(Node(f"n{row}", cards, 2_000 + row, 64 * GIB))
+    for shape in mixed:
+        mix.add(shape)
+    placement, n = Placement(out, mix), n_nodes
+    placed = [shape for shape in mixed if placement.best(shape) is not None]
+    if placed:
+        state = out.cpu_milli[:n], out.free_milli[:n], out.free_memory[:n], out.model[:n, 0]
+        lost = placement.stranding.lost[placement.classes.class_of[:n]]
+        assert np.allclose(lost, stranded_reference(*state, mix))
+
+
+def test_states_of_cards_are_numbered_anew_before_they_are_too_many(monkeypatch):
+    monkeypatch.setattr(node_classes, "MOST_STATES", 0)
+    out, mix = Books(), Mix()
+    out.put_node(
+        Node("n", (Device("a", "m", "simulated", 0, 40 * GIB), Device("b", "m", "simulated", 1, 40 * GIB)), 10**6, GIB)
+    )
+    placement, most = Placement(out, mix), 0
+    for milli in range(100, 400):
+        shape = Shape(1, 0, 1, milli, GIB, False)
+        mix.add(shape)
+        place = placement.best(shape)
+        assert place == Placement(out, mix).best(shape)
+        hold = out.hold_for(shape, *place)
+        out.take(hold)
+        placement.best(shape)
+        out.give(hold)
+        most = max(most, len(placement.classes.card_states))
+    assert placement.classes.generation > 1
+    assert most <= 4 * out.free_milli.size + 2
 
 
 def n_fit_by_placing(out, shape):

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flexai.policy.card_states import grown
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -31,6 +33,9 @@ COUNT = 1 << COUNT_BITS
 MAX_COUNT = 200_000
 AT_ONCE = 4096
 """Classes of nodes judged in one go, so that the arrays in between stay small."""
+FEW_NEW = 64
+"""Up to so many new classes of nodes are judged in one go with candidates."""
+NONE_NEW: Ints = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(slots=True)
@@ -170,32 +175,72 @@ class Stranding:
     classes: NodeClasses
     sums: Ints = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
     lost: Floats = field(default_factory=lambda: np.zeros(0))
+    _of_cards: Ints = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
+    _n_cards: int = 0
     _epoch: int = -1
     _generation: int = -1
     _seen: int = 0
 
-    def follow(self, mix: Mix) -> None:
-        """Judge the classes that are new."""
-        classes, n = self.classes, len(self.classes.table)
+    def compare(self, shape: Shape, of: Ints, cards: Ints, mix: Mix) -> tuple[Floats, Floats]:
+        """What nodes of classes ``of`` (n,) strand, and what they would with a member of ``shape`` on each.
+
+        ``cards`` are the states of the cards that the members take, one after the other.
+        """
+        new = self._follow(mix)
+        if len(new) > FEW_NEW:
+            for first in range(0, len(new), AT_ONCE):
+                some = new[first : first + AT_ONCE]
+                self.lost[some] = self._lost(self.classes.hosts.take(some, axis=0), self.sums.take(some, axis=0), mix)
+            new = NONE_NEW
+        # The few classes that came since the last call are judged with the candidates: one call costs less than two.
+        n, which = len(new), np.concatenate([new, of])
+        hosts, sums = self.classes.hosts.take(which, axis=0), self.sums.take(which, axis=0)
+        hosts[n:] -= np.array([shape.cpu_milli, 0, shape.asked_milli])
+        if shape.n_devices:  # only the cards taken change: their part of the sums is replaced, the rest stays
+            change = self._change(shape, cards, mix)
+            sums[n:] += change if shape.n_devices == 1 else change.reshape(len(of), shape.n_devices, -1).sum(axis=1)
+        lost = self._lost(hosts, sums, mix)
+        self.lost[new] = lost[:n]
+        return self.lost[of], lost[n:]
+
+    def _lost(self, hosts: Ints, sums: Ints, mix: Mix) -> Floats:
+        return stranded_by_sums(hosts[:, 0], hosts[:, 2], hosts[:, 1], sums, mix)
+
+    def _change(self, shape: Shape, cards: Ints, mix: Mix) -> Ints:
+        """What the sums change by when cards in these states take their part of the shape: (n, pairs)."""
+        states = self.classes.card_states
+        milli, memory = states.free_milli[cards] - shape.compute_milli, states.free_memory[cards]
+        memory = np.zeros_like(memory) if shape.whole else memory - shape.memory_bytes
+        return sums_of_cards(milli, memory, mix) - self._of_cards.take(cards, axis=0)
+
+    def _follow(self, mix: Mix) -> Ints:
+        """Sum over the cards of the classes that are new, and answer which these are."""
+        classes, n = self.classes, len(self.classes.hosts)
         if self._epoch != mix.epoch or self._generation != classes.generation:
-            self._epoch, self._generation = mix.epoch, classes.generation
+            self._epoch, self._generation, self._n_cards = mix.epoch, classes.generation, 0
             self.sums, self.lost = np.zeros((n, len(mix.pair_milli)), dtype=np.int64), np.zeros(n)
-            ids = classes.in_use()
+            self._of_cards = self.sums[:0]
+            new = classes.in_use()
         elif self._seen == len(classes.log):
-            return
+            return NONE_NEW
         else:
-            if len(self.lost) < n:
-                more = n - len(self.lost)
-                self.sums = np.concatenate([self.sums, np.zeros((more, self.sums.shape[1]), dtype=np.int64)])
-                self.lost = np.concatenate([self.lost, np.zeros(more)])
-            ids = classes.in_use(self._seen)
+            self.sums, self.lost = grown(self.sums, n), grown(self.lost, n)
+            new = classes.in_use(self._seen)
         self._seen = len(classes.log)
-        for first in range(0, len(ids), AT_ONCE):
-            some = ids[first : first + AT_ONCE]
-            states = classes.table[some]
-            sums = np.add.reduce(sums_of_cards(classes.part(states, 0), classes.part(states, 1), mix), axis=1)
-            self.sums[some] = sums
-            self.lost[some] = stranded_by_sums(states[:, 0], states[:, 2], states[:, 1], sums, mix)
+        self._learn_cards(mix)
+        for first in range(0, len(new), AT_ONCE):
+            some = new[first : first + AT_ONCE]
+            self.sums[some] = np.add.reduce(self._of_cards.take(classes.cards.take(some, axis=0), axis=0), axis=1)
+        return new
+
+    def _learn_cards(self, mix: Mix) -> None:
+        """Judge the states of cards that are new."""
+        states, known = self.classes.card_states, self._n_cards
+        if known < len(states):
+            self._n_cards = len(states)
+            self._of_cards = grown(self._of_cards, len(states))
+            new = slice(known, len(states))
+            self._of_cards[new] = sums_of_cards(states.free_milli[new], states.free_memory[new], mix)
 
 
 def stranded_reference(cpu_milli: Ints, free_milli: Ints, free_memory: Ints, model: Ints, mix: Mix) -> Floats:

@@ -146,7 +146,7 @@ class Placement:
         classes.sync()
         cache = self._caches.get(shape)
         if cache is None or cache.epoch != self.mix.epoch or cache.generation != classes.generation:
-            n = len(classes.table)
+            n = len(classes.hosts)
             cache = self._caches[shape] = _Cache(
                 np.full(n, NEVER), np.full(n, -1, dtype=np.int64), self.mix.epoch, classes.generation, len(classes.log)
             )
@@ -154,11 +154,11 @@ class Placement:
         elif cache.seen == len(classes.log):
             return cache
         else:
-            if len(cache.score) < len(classes.table):
-                more = len(classes.table) - len(cache.score)
+            if len(cache.score) < len(classes.hosts):
+                more = len(classes.hosts) - len(cache.score)
                 cache.score = np.concatenate([cache.score, np.full(more, NEVER)])
                 cache.card = np.concatenate([cache.card, np.full(more, -1, dtype=np.int64)])
-            cache.score[classes.log[cache.seen :]] = NEVER
+            cache.score[classes.changed(cache.seen)] = NEVER
             ids = classes.in_use(cache.seen)
             cache.seen = len(classes.log)
         for first in range(0, len(ids), AT_ONCE):
@@ -168,31 +168,33 @@ class Placement:
     def _score(self, shape: Shape, ids: Ints, cache: _Cache) -> None:
         """Score classes: each card in turn for a member of one, the fullest that fit for a member of several."""
         classes = self.classes
-        states = classes.table[ids]
-        hosts = states[:, 0] >= shape.cpu_milli
-        at = card = NO_CARDS
+        hosts = classes.hosts.take(ids, axis=0)
+        able = (hosts[:, 0] >= shape.cpu_milli) & (hosts[:, 2] >= shape.asked_milli)
+        ids, free = ids[able], _TIE * hosts[able, 2]
+        if not len(ids):
+            return
         if shape.n_devices == 0:
-            of = np.flatnonzero(hosts)
+            of, at, card, states = np.arange(len(ids)), NO_CARDS, NO_CARDS, NO_CARDS
+        elif shape.n_devices == 1:
+            cards = classes.distinct.take(ids, axis=0)
+            ok = classes.takes(shape, cards)
+            of, card = ok.nonzero()
+            at, states = np.arange(len(of)), cards[ok]
         else:
-            ok = classes.cards_of(shape, states)
-            ok &= hosts[:, None]
-            if shape.n_devices == 1:
-                ok &= classes.part(states, 3) > 0
-                of, card = ok.nonzero()
-                at = np.arange(len(of))
-            else:
-                order = ok.cumsum(axis=1)
-                of = np.flatnonzero(order[:, -1] >= shape.n_devices)
-                at, card = (ok & (order <= shape.n_devices))[of].nonzero()
+            cards = classes.cards.take(ids, axis=0)
+            ok = classes.takes(shape, cards)
+            order = ok.cumsum(axis=1)
+            ok &= (order <= shape.n_devices) & (order[:, -1:] >= shape.n_devices)
+            of = np.flatnonzero(ok.any(axis=1))
+            at, card = ok[of].nonzero()
+            states = cards[ok]
         if not len(of):
             return
-        score = self.scorer(Candidates(classes.states(), ids[of], at, card, shape, self.stranding), self.mix)
-        score = score - _TIE * states[of, 2]
+        score = self.scorer(Candidates(ids, of, at, card, states, shape, self.stranding), self.mix)
         if shape.n_devices == 1:
-            by_card = np.empty(ok.shape)
-            by_card.fill(NEVER)
+            by_card = np.full(ok.shape, NEVER)
             by_card[ok] = score
             cache.card[ids] = by_card.argmax(axis=1)
-            cache.score[ids] = np.maximum.reduce(by_card, axis=1)
+            cache.score[ids] = np.maximum.reduce(by_card, axis=1) - free
         else:
-            cache.score[ids[of]] = score
+            cache.score[ids[of]] = score - free[of]

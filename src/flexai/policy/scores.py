@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flexai.policy.fragmentation import Mix, Stranding, stranded_by_sums, sums_of_cards
 from flexai.policy.node_classes import NodeStates
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flexai.cluster import Shape
+    from flexai.policy.fragmentation import Mix, Stranding
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
@@ -31,19 +31,26 @@ class Candidates:
     """Ways to place a member.
 
     Attributes:
-        before: states of the nodes, (n,).
+        nodes: classes of the nodes, (n,).
         of: which of them each candidate is about, (k,), ascending.
         at, card: the cards that candidates take, one by one: which candidate, which of its node's cards.
+        states: the numbers of these cards' states.
         shape: what the member asks for.
-        stranding: what the nodes strand as they are.
+        stranding: what nodes strand as they are.
     """
 
-    before: NodeStates
+    nodes: Ints
     of: Ints
     at: Ints
     card: Ints
+    states: Ints
     shape: Shape
     stranding: Stranding
+
+    @cached_property
+    def before(self) -> NodeStates:
+        """States of the nodes, (n,)."""
+        return self.stranding.classes.states(self.nodes)
 
     @cached_property
     def taken(self) -> NDArray[np.bool_]:
@@ -66,25 +73,9 @@ class Candidates:
 
 def fragmentation(candidates: Candidates, mix: Mix) -> Floats:
     """Least compute stranded by the placement (``policy.fragmentation``)."""
-    before, of, shape, stranding = candidates.before, candidates.of, candidates.shape, candidates.stranding
-    stranding.follow(mix)
-    states = stranding.classes.table[of]
-    sums = stranding.sums[of]
-    if shape.n_devices:  # only the cards taken change: their part of the sums is replaced, the rest stays
-        rows = of if shape.n_devices == 1 else of[candidates.at]
-        free = before.free_milli[rows, candidates.card]
-        both = both_memory = np.concatenate([free - shape.compute_milli, free])
-        if mix.has_memory:
-            memory = before.free_memory[rows, candidates.card]
-            both_memory = np.concatenate([0 * memory if shape.whole else memory - shape.memory_bytes, memory])
-        cards = sums_of_cards(both, both_memory, mix)
-        change = cards[: len(rows)] - cards[len(rows) :]
-        if shape.n_devices == 1:
-            sums += change
-        else:
-            np.add.at(sums, candidates.at, change)
-    cpu_milli, total = states[:, 0] - shape.cpu_milli, states[:, 2] - shape.asked_milli
-    score: Floats = (stranding.lost[of] - stranded_by_sums(cpu_milli, total, states[:, 1], sums, mix)).round(3)
+    of = candidates.nodes[candidates.of]
+    before, after = candidates.stranding.compare(candidates.shape, of, candidates.states, mix)
+    score: Floats = (before - after).round(3)
     return score
 
 
