@@ -98,4 +98,4 @@ def test_a_filter_that_there_is_not_is_named(tmp_path):
     assert refused.value.remedy == "Use one of: half, unshared"
     recorded = encode_event(PoolStarted(1, SchedulerSettings(filters=("gone",))))
     with pytest.raises(BadInput, match="gone"):
-        list(decide(Recording((recorded,), ())))
+        list(decide(Recording(((1, *recorded),), (), 1)))

@@ -5,23 +5,31 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from flexai.apps.simulator import recorded
-from flexai.model import Device, Job, Node, Queue, SliceRequest
-from flexai.scheduling import Scheduler
-from flexai.scheduling.events import JobSubmitted, MemberFinished, NodePut, QueuePut
-from flexai.wire.store import dumps, encode_event
+from flexai.model import Device, Grant, Job, Node, Queue, SliceRequest
+from flexai.scheduling import Scheduler, SchedulerSettings
+from flexai.scheduling.events import GrantsFound, JobSubmitted, MemberFinished, NodePut, QueuePut
+from flexai.wire.errors import BadInput
+from flexai.wire.retold import decode_told, encode_told
+from flexai.wire.store import PoolStarted, dumps, encode_event
 
 
 @pytest.fixture
 def state_dir(tmp_path):
     """A database as the pool writes it: the log, and the starts that a scheduler made of it."""
     devices = tuple(Device(f"GPU-{i}", "H200", "simulated", i, 2**37) for i in range(4))
-    events = [QueuePut(1, Queue(name)) for name in ("a", "b", "c")] + [NodePut(2, Node("n", devices, 64_000, 2**38))]
+    begun = PoolStarted(1, SchedulerSettings(), told=encode_told([QueuePut(1, Queue("default"))]))
+    events = (
+        [begun]
+        + [QueuePut(1, Queue(name)) for name in ("a", "b", "c")]
+        + [NodePut(2, Node("n", devices, 64_000, 2**38))]
+    )
     for seq in range(30):
         request = SliceRequest(*((300, 600, 2**33) if seq % 3 else (1000, 1000, 0)))
         events.append(JobSubmitted(10 + seq, Job(f"{seq}", "ann", "abc"[seq % 3], request, seq=seq)))
@@ -29,10 +37,14 @@ def state_dir(tmp_path):
     database = sqlite3.connect(tmp_path / "pool.db")
     database.execute("CREATE TABLE log (seq INTEGER PRIMARY KEY, at_ms INTEGER, kind TEXT, body TEXT)")
     database.execute("CREATE TABLE history (id INTEGER PRIMARY KEY, job_id TEXT, kind TEXT, body TEXT)")
+    database.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER)")
+    database.execute("INSERT INTO meta VALUES ('applied_seq', ?)", (len(events),))
     scheduler = Scheduler()
+    scheduler.step(QueuePut(1, Queue("default")))
     for event in events:
         database.execute("INSERT INTO log (at_ms, kind, body) VALUES (?, ?, ?)", (event.at_ms, *encode_event(event)))
-        for line in map(recorded.decision_of, scheduler.step(event)):
+        commands = () if isinstance(event, PoolStarted) else scheduler.step(event)
+        for line in map(recorded.decision_of, commands):
             if line is not None:
                 body = json.loads(line)
                 named = body.pop("decision"), body.pop("job_id")
@@ -47,6 +59,19 @@ def recording(state_dir):
     out = state_dir / "log.jsonl"
     recorded.record(out, state_dir)
     return out
+
+
+def test_what_a_new_scheduler_was_told_is_read_again_with_what_changed_since_the_submission():
+    job = Job("1", "ann", "a", SliceRequest(300, 600, 2**33), after=("0", "9"), seq=1)
+    changed = replace(job, held=True, after=("9",), request=replace(job.request, compute_milli=400, limit_milli=400))
+    grant = Grant("1", 0, "n", "GPU-0", 2**33, 400, 400, job.request.tenant_class)
+    told = [
+        QueuePut(5, Queue("a")), GrantsFound(5, changed, (grant,), evicted=(0,)), JobSubmitted(5, changed),
+    ]  # fmt: skip
+    started = PoolStarted(5, SchedulerSettings(), 3, 4, encode_told(told))
+    assert decode_told(started, {"1": job}) == told
+    with pytest.raises(BadInput, match="does not have"):
+        decode_told(started, {})
 
 
 def test_the_same_decisions_come_from_the_log_again(recording, capsys):
@@ -81,10 +106,13 @@ def test_a_changed_log_is_found_out(recording):
         ("", "empty"),
         ("{}\n", "version"),
         ('{"flexai_recording":9}\n', "9"),
-        ('{"flexai_recording":2,"complete":false}\n', "dropped"),
-        ('{"flexai_recording":2,"complete":true}\n[]\n', ":2"),
-        ('{"flexai_recording":2,"complete":true}\n{"event":"Nothing","body":"{}"}\n', "Nothing"),
-        ('{"flexai_recording":2,"complete":true}\n{"event":"Tick","body":"{}"}\n', "Tick"),
+        ('{"flexai_recording":3,"complete":false}\n', "dropped"),
+        ('{"flexai_recording":3,"complete":true,"applied_seq":1}\n[]\n', ":2"),
+        (
+            '{"flexai_recording":3,"complete":true,"applied_seq":1}\n{"event":"Nothing","seq":1,"body":"{}"}\n',
+            "Nothing",
+        ),
+        ('{"flexai_recording":3,"complete":true,"applied_seq":1}\n{"event":"Tick","seq":1,"body":"{}"}\n', "Tick"),
     ],
 )
 def test_bad_recordings_are_named(tmp_path, text, named):

@@ -93,10 +93,19 @@ class StopAsked:
 
 @dataclass(frozen=True, slots=True)
 class PoolStarted:
-    """A pool process began to decide, by these settings; what an earlier one had in memory was told to it anew."""
+    """A pool process began to decide, by these settings.
+
+    Attributes:
+        applied_seq: the last entry of the log whose decisions were durable; those of later ones are its own.
+        last_seq: the last entry there was; what was submitted until then is among ``told``.
+        told: what its new scheduler was told of what went before, as :mod:`flexai.wire.retold` writes it.
+    """
 
     at_ms: int
     scheduler: SchedulerSettings
+    applied_seq: int = 0
+    last_seq: int = 0
+    told: tuple[tuple[str, str], ...] = ()
 
 
 PoolEvent = ClientFinished | PauseAsked | ParkAsked | StopAsked | PoolStarted

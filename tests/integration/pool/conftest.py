@@ -16,6 +16,7 @@ import pytest
 
 from flexai.apps.bench.scripted_agent import GIB, ScriptedAgent
 from flexai.apps.pool import main, service
+from flexai.apps.simulator import recorded
 from flexai.scheduling import Scheduler
 
 _TO_CLOSE = []
@@ -136,6 +137,15 @@ def new_rig(tmp_path):
             await rig.agent.close()
 
     return make
+
+
+def assert_replayed_alike(state_dir: Path) -> None:
+    """Every decision that a pool's processes took comes from its log again, byte for byte."""
+    file = state_dir / "recorded.jsonl"
+    file.write_text("\n".join(recorded.export(state_dir / "pool.db")))
+    recording = recorded.read(file)
+    made = [line for line in map(recorded.decision_of, recorded.decide(recording)) if line is not None]
+    assert made == list(recording.decisions), f"{recording.n_pools} processes"
 
 
 @dataclass

@@ -12,6 +12,8 @@ import pytest
 
 from flexai.apps.bench.scripted_agent import GIB
 
+from .conftest import assert_replayed_alike
+
 HERE = Path(__file__).parent
 
 
@@ -90,6 +92,8 @@ async def test_what_was_acknowledged_survives_kills_and_nothing_starts_twice(
     jobs = {token.rpartition(".")[0] for token in agent.starts}
     assert len(jobs) == len(agent.starts), "a job was started twice"
     assert {f"{job_id}.0" for job_id in acknowledged} <= jobs
+    await pool.kill()
+    assert_replayed_alike(pool.state_dir)
 
 
 async def test_running_jobs_are_found_again_and_queued_ones_keep_their_order(pool_process):

@@ -9,6 +9,8 @@ import pytest
 from flexai.apps.bench.scripted_agent import ScriptedAgent
 from flexai.apps.pool.service import Settings
 
+from .conftest import assert_replayed_alike
+
 
 async def busy_life(rig, points, tmp_path):
     """A little of everything, with a picture of disk and agent at each commit, and again before the next one."""
@@ -91,6 +93,7 @@ async def test_every_point_between_commits_is_one_from_which_all_ends_well(new_r
         finally:
             await rig.stop()
             await rig.agent.close()
+        assert_replayed_alike(directory / "s")
 
 
 async def all_end(rig):

@@ -86,6 +86,7 @@ class Core:
         self.transitions = Transitions(book, meta.get("history", 0))
         self.agent_is_away: Callable[[], bool] = lambda: False
         self.on_durable: list[Callable[[Outcome], None]] = []
+        self.told: Sequence[Event] = ()
         self.tick_us = 0
         self.decision_us: deque[int] = deque(maxlen=20_000)
         self._journal: Journal | None = None
@@ -105,7 +106,7 @@ class Core:
 
         No node is known yet, so nothing is decided; the agent's arrival does that.
         """
-        self._tell_scheduler()
+        self.told = self._tell_scheduler()
         for seq, kind, body in tail:
             event = decode_event(kind, body)
             # A job's row is written with its submission: the tables have told it already.
@@ -117,8 +118,8 @@ class Core:
         """Everything from now on is written here."""
         self._journal = journal
 
-    def _tell_scheduler(self) -> None:
-        """Tell a new scheduler all that the book knows, in the order of ``scheduling.events``."""
+    def _tell_scheduler(self) -> Sequence[Event]:
+        """Tell a new scheduler all that the book knows, in the order of ``scheduling.events``; returns what."""
         self.scheduler = self._new_scheduler()
         now_ms = self.clock()
         told: list[Event] = [QueuePut(now_ms, queue) for queue in parents_first(self.book.queues)]
@@ -147,6 +148,7 @@ class Core:
             self.transitions.commands(self._seq, now_ms, final)
         for node in self.book.nodes.values():
             self.transitions.commands(self._seq, now_ms, self._guarded(NodePut(now_ms, node)))
+        return told
 
     def _guarded(self, event: Event) -> Sequence[Command]:
         """A step that a new scheduler must survive; a job that makes it fail ends, and says so."""

@@ -24,6 +24,7 @@ from flexai.model import JobState
 from flexai.scheduling import SchedulerSettings
 from flexai.scheduling.events import Tick
 from flexai.wire.api import Submission, decode_submission
+from flexai.wire.retold import encode_told
 from flexai.wire.store import PoolStarted, decode_queue_row
 
 log = logging.getLogger("flexai.pool")
@@ -155,8 +156,9 @@ async def open_pool(settings: Settings, new_scheduler: Callable[[], DecisionCore
     book = Book()
     load_book(book, reader)
     meta = reader.meta()
-    core = Core(new_scheduler, book, clock, meta, reader.last_seq())
-    tail = reader.log_after(meta.get("applied_seq", 0))
+    applied_seq, last_seq = meta.get("applied_seq", 0), reader.last_seq()
+    core = Core(new_scheduler, book, clock, meta, last_seq)
+    tail = reader.log_after(applied_seq)
     core.recover(tail)
     journal = Journal(connection, asyncio.get_running_loop(), core.on_commit)
     core.attach(journal)
@@ -186,9 +188,11 @@ async def open_pool(settings: Settings, new_scheduler: Callable[[], DecisionCore
 
     core.on_durable.append(durable)
     journal.start()
-    core.flush()
     pool.begin(core.run, "decisions")
-    spawn(core.post_surely(PoolStarted(clock(), settings.scheduler)))
+    # First of all: what was made of the log's end is this process's, and is written with this or after it.
+    told = encode_told(core.told)
+    core.told = ()
+    spawn(core.post_surely(PoolStarted(clock(), settings.scheduler, applied_seq, last_seq, told)))
     pool.begin(link.agent.run, "agent")
     pool.begin(pool.ticks, "ticks")
     pool.begin(Redistribution(core, link).run, "redistribution")

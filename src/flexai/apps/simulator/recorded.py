@@ -2,8 +2,9 @@
 
 The file is JSON lines: a header, then every event in the order in which the pool decided on it, then what the pool made
 of them: every start, eviction and change of grants, with its cause. Replaying feeds the events to a fresh scheduler
-with the pool's settings; its decisions must be the recorded ones, byte for byte. Where a pool was restarted the replay
-ends: what the new process was told of the old one's memory is not in the log.
+with the pool's settings; its decisions must be the recorded ones, byte for byte. Where a pool was restarted or
+killed, the next scheduler is told what the next process told its own, and goes on after the last entry whose decisions
+were durable.
 """
 
 from __future__ import annotations
@@ -18,34 +19,39 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from flexai.adapters.sqlite import recorded_log
-from flexai.model import Queue
 from flexai.policy.filters import FILTERS
 from flexai.scheduling import Scheduler
 from flexai.scheduling.commands import Command, Evict, Resize, Start
-from flexai.scheduling.events import Event, QueuePut
-from flexai.wire.api import DEFAULT_QUEUE, check_filters
+from flexai.scheduling.events import Event, JobSubmitted
+from flexai.wire.api import check_filters
 from flexai.wire.errors import BadInput
+from flexai.wire.retold import decode_told
 from flexai.wire.store import PoolStarted, decode_event, dumps, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSION = 2
+VERSION = 3
 EXIT_BAD_INPUT = 2
 EXIT_DIFFERS = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a file holds: events as (kind, body), and recorded decisions as lines of JSON."""
+    """What a file holds: events as (seq, kind, body), and recorded decisions as lines of JSON.
 
-    events: tuple[tuple[str, str], ...]
+    Attributes:
+        applied_seq: decisions are recorded of events up to this one.
+    """
+
+    events: tuple[tuple[int, str, str], ...]
     decisions: tuple[str, ...]
+    applied_seq: int
 
     @property
     def n_pools(self) -> int:
         """How many processes decided, one after the other."""
-        return sum(kind == PoolStarted.__name__ for kind, _ in self.events)
+        return sum(kind == PoolStarted.__name__ for _, kind, _ in self.events)
 
 
 def export(database: Path) -> Iterator[str]:
@@ -54,11 +60,11 @@ def export(database: Path) -> Iterator[str]:
     Raises:
         BadInput: there is no such database, or it is none of a pool.
     """
-    events, decisions = recorded_log(database)
+    events, decisions, applied_seq = recorded_log(database)
     first = events[0][0] if events else 1
-    yield dumps({"flexai_recording": VERSION, "complete": first == 1})
-    for _, kind, body in events:
-        yield dumps({"event": kind, "body": body})
+    yield dumps({"flexai_recording": VERSION, "complete": first == 1, "applied_seq": applied_seq})
+    for seq, kind, body in events:
+        yield dumps({"event": kind, "seq": seq, "body": body})
     for kind, job_id, body in decisions:
         yield dumps({"decision": kind, "job_id": job_id, **json.loads(body)})
 
@@ -69,7 +75,8 @@ def read(path: Path) -> Recording:
     Raises:
         BadInput: no recording, another version, or a line that does not parse (file, line, value).
     """
-    events: list[tuple[str, str]] = []
+    events: list[tuple[int, str, str]] = []
+    applied_seq = 0
     decisions: list[str] = []
     try:
         lines = path.read_text().splitlines()
@@ -80,9 +87,9 @@ def read(path: Path) -> Recording:
         try:
             row: dict[str, Any] = json.loads(line)
             if number == 1:
-                _check_header(path, row)
+                applied_seq = _check_header(path, row)
             elif "event" in row:
-                events.append((str(row["event"]), str(row["body"])))
+                events.append((int(row["seq"]), str(row["event"]), str(row["body"])))
             else:
                 decisions.append(dumps({"decision": row["decision"], **row}))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -91,35 +98,37 @@ def read(path: Path) -> Recording:
             raise BadInput(where, line[:80], "is no line of a recording", "Make one with `flexai record`") from error
     if not lines:
         raise BadInput("recording", str(path), "is empty", "Make one with `flexai record`")
-    return Recording(tuple(events), tuple(decisions))
+    return Recording(tuple(events), tuple(decisions), applied_seq)
 
 
-def _check_header(path: Path, row: dict[str, Any]) -> None:
+def _check_header(path: Path, row: dict[str, Any]) -> int:
     if row.get("flexai_recording") != VERSION:
         version = row.get("flexai_recording")
         raise BadInput(f"{path}:1", str(version), f"is not version {VERSION}", "Record and replay with one release")
     if not row.get("complete"):
         raise BadInput(f"{path}:1", "complete", "is false: the log's beginning was dropped", "Keep the log longer")
+    return int(row["applied_seq"])
 
 
 def decide(recording: Recording) -> Iterator[Command]:
-    """The commands of a fresh scheduler, until the pool was restarted.
+    """The commands of fresh schedulers, one for each process that decided.
 
     Raises:
         BadInput: an event that is unknown or does not fit its kind, or a filter that is not known here.
     """
-    scheduler, n_pools = Scheduler(), 0
-    for kind, body in recording.events:
-        event = decode_event(kind, body)
-        if isinstance(event, PoolStarted):
-            n_pools += 1
-            if n_pools > 1:
-                return
-            check_filters(event.scheduler.filters, FILTERS)
-            scheduler = Scheduler(event.scheduler)
-            scheduler.step(QueuePut(event.at_ms, Queue(DEFAULT_QUEUE)))  # which every pool has, without an event
-        elif isinstance(event, get_args(Event)):
-            yield from scheduler.step(event)
+    log = [(seq, decode_event(kind, body)) for seq, kind, body in recording.events]
+    jobs = {event.job.id: event.job for _, event in log if isinstance(event, JobSubmitted)}
+    pools = [event for _, event in log if isinstance(event, PoolStarted)]
+    ends = [*(pool.applied_seq for pool in pools[1:]), recording.applied_seq]
+    for pool, end in zip(pools, ends, strict=True):
+        check_filters(pool.scheduler.filters, FILTERS)
+        scheduler = Scheduler(pool.scheduler)
+        for told in decode_told(pool, jobs):
+            scheduler.step(told)
+        for seq, event in log:
+            is_told = seq <= pool.last_seq and isinstance(event, JobSubmitted)
+            if pool.applied_seq < seq <= end and isinstance(event, get_args(Event)) and not is_told:
+                yield from scheduler.step(event)
 
 
 def decision_of(command: Command) -> str | None:
@@ -173,7 +182,7 @@ def replay(
         commands.write_text("".join(f"{line}\n" for line in lines))
     made = tuple(line for line in map(decision_of, decided) if line is not None)
     n_restarts = max(0, recording.n_pools - 1)
-    differs_at = _first_difference(made, recording.decisions, until_restart=n_restarts > 0)
+    differs_at = _first_difference(made, recording.decisions)
     result = {
         "events": len(recording.events), "commands": len(lines), "decisions": len(made), "restarts": n_restarts,
         "starts": sum(isinstance(command, Start) for command in decided), "same_as_recorded": differs_at is None,
@@ -183,8 +192,10 @@ def replay(
         print(json.dumps(result, indent=2))
     else:
         verdict = "the same as recorded" if differs_at is None else "NOT as recorded"
-        verdict += " until the pool was restarted" if n_restarts else ""
-        print(f"{result['events']} events, {result['commands']} commands, {result['starts']} starts: {verdict}")
+        through = f", through {n_restarts} restart{'s' * (n_restarts != 1)} of the pool" if n_restarts else ""
+        print(
+            f"{result['events']} events, {result['commands']} commands, {result['starts']} starts: {verdict}{through}"
+        )
         if differs_at is not None:
             for who, some in (("recorded", recording.decisions), ("decided", made)):
                 print(f"{who:9}{some[differs_at] if differs_at < len(some) else 'nothing more'}")
@@ -193,10 +204,8 @@ def replay(
         raise typer.Exit(EXIT_DIFFERS)
 
 
-def _first_difference(made: tuple[str, ...], recorded: tuple[str, ...], *, until_restart: bool) -> int | None:
-    """Where what was decided again first differs; after a restart more may be recorded than can be decided again."""
+def _first_difference(made: tuple[str, ...], recorded: tuple[str, ...]) -> int | None:
+    """Where what was decided again first differs; None where it does not."""
     both = zip(made, recorded, strict=False)
     at = next((number for number, (one, other) in enumerate(both) if one != other), min(len(made), len(recorded)))
-    if at == len(made) and (until_restart or at == len(recorded)):
-        return None
-    return at
+    return None if at == len(made) == len(recorded) else at
