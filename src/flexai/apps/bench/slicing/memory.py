@@ -96,7 +96,7 @@ def memory(run: Run) -> Iterator[Row]:
     data["over_ms"], data["over_bytes"] = _ms([at for at, _ in too_much], began_ns), [most for _, most in too_much]
     yield Row("memory over the cap", conditions, at_most(0.0), over, "bytes", note, data=data)
     for name, one in phases.items():
-        what = "contexts are made and ended: the driver answers nobody else" if name != CALLS else ""
+        what = "contexts are made or ended in it, for which a driver holds its locks" if name != CALLS else ""
         yield Row(
             "memory looked at", f"longest time between two looks, {name}", at_most(10.0), one.longest_ms, "ms", what
         )
