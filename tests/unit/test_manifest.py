@@ -161,3 +161,73 @@ def test_bombs_are_refused_before_they_grow():
     ):
         with pytest.raises(BadInput):
             decode_manifest(text, HERE)
+
+
+ROLES = """apiVersion: scheduling.run.ai/v2alpha2
+kind: PodGroup
+metadata: {name: train}
+spec:
+  queue: big
+  topologyConstraint: {topology: room, requiredTopologyLevel: row}
+  subGroups:
+    - {name: leader, minMember: 1}
+    - name: worker
+      minMember: 2
+      topologyConstraint: {requiredTopologyLevel: rack}
+"""
+
+
+def role_pod(name, subgroup, cores, command="run"):
+    return f"""---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  annotations: {{pod-group-name: train}}
+  labels: {{kai.scheduler/subgroup-name: {subgroup}}}
+spec:
+  containers:
+    - name: main
+      command: [{command}]
+      resources: {{limits: {{flexai.io/xpu: 1, flexai.io/cores: {cores}, flexai.io/memory: 8Gi}}, requests: {{cpu: 2}}}}
+"""
+
+
+def test_a_pod_group_with_subgroups_is_a_job_of_roles():
+    pods = [role_pod("l", "leader", 10, "lead"), *(role_pod(f"w{n}", "worker", 50, "work") for n in range(3))]
+    manifest = decode_manifest(ROLES + "".join(pods), HERE)
+    (job,) = manifest.submissions
+    leader, worker = job.roles
+    assert (job.name, job.queue, job.n_members, job.min_member, job.required_level) == ("train", "big", 4, 3, "row")
+    assert (leader.role.name, leader.role.n_members, leader.command) == ("leader", 1, ("lead",))
+    assert leader.role.request.compute_milli == 100
+    assert (worker.role.n_members, worker.role.min_member, worker.role.required_level) == (3, 2, "rack")
+    assert (worker.command, worker.role.request.compute_milli, worker.role.cpu_milli) == (("work",), 500, 2000)
+    assert any("topology: not used" in note for note in manifest.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (("minMember: 2", "minMember: 4"), "is more than its 3 members: it would never start"),
+        (("name: worker", "name: leader"), "is there twice"),
+        (("minMember: 1}", "minMember: 1, parent: worker}"), "makes a subgroup of a subgroup"),
+        (("subgroup-name: leader", "subgroup-name: boss"), "is none of its subgroups"),
+        (("queue: big", "minMember: 5"), "is not the sum over its subgroups, 3"),
+        (("subgroup-name: leader", "subgroup-name: worker"), "subgroup leader.*has no members"),
+        (("cores: 10", "cores: 10, flexai.io/color: 1"), None),
+    ],
+)
+def test_what_is_wrong_with_subgroups_is_told(change, problem):
+    pods = [role_pod("l", "leader", 10), *(role_pod(f"w{n}", "worker", 50) for n in range(3))]
+    text = (ROLES + "".join(pods)).replace(*change)
+    if problem is None:
+        assert any("flexai.io/color" in note for note in decode_manifest(text, HERE).notes)
+        return
+    with pytest.raises(BadInput, match=problem):
+        decode_manifest(text, HERE)
+
+
+def test_a_pod_of_a_subgroup_without_a_group_is_refused():
+    with pytest.raises(BadInput, match="is the subgroup of no PodGroup"):
+        decode_manifest(POD.replace("acme.io/x: y", "flexai.io/subgroup: leader"), HERE)

@@ -12,12 +12,12 @@ import typer
 from typer.testing import CliRunner
 
 from flexai.apps.simulator import recorded
-from flexai.model import Device, Grant, Job, Node, Queue, SliceRequest
+from flexai.model import Device, Grant, Job, Node, Queue, Role, SliceRequest
 from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.events import GrantsFound, JobSubmitted, MemberFinished, NodePut, QueuePut
 from flexai.wire.errors import BadInput
 from flexai.wire.retold import decode_told, encode_told
-from flexai.wire.store import PoolStarted, dumps, encode_event
+from flexai.wire.store import PoolStarted, decode_event, dumps, encode_event
 
 
 @pytest.fixture
@@ -33,6 +33,8 @@ def state_dir(tmp_path):
     for seq in range(30):
         request = SliceRequest(*((300, 600, 2**33) if seq % 3 else (1000, 1000, 0)))
         events.append(JobSubmitted(10 + seq, Job(f"{seq}", "ann", "abc"[seq % 3], request, seq=seq)))
+    roles = (Role("leader", SliceRequest(100, 200, 2**30)), Role("worker", SliceRequest(600, 600, 2**33), 3, 1))
+    events.append(JobSubmitted(41, Job("gang", "ann", "a", roles[0].request, 4, 2, seq=40, roles=roles)))
     events += [MemberFinished(100 + seq, f"{seq}", 0, 0, "exited") for seq in range(0, 30, 2)]
     database = sqlite3.connect(tmp_path / "pool.db")
     database.execute("CREATE TABLE log (seq INTEGER PRIMARY KEY, at_ms INTEGER, kind TEXT, body TEXT)")
@@ -128,3 +130,13 @@ def test_bad_recordings_are_named(tmp_path, text, named):
 def test_a_state_directory_without_a_pool_is_named(tmp_path):
     with pytest.raises(typer.Exit):
         recorded.record(tmp_path / "x", tmp_path)
+
+
+def test_a_job_written_before_there_were_roles_is_one_without_and_roles_come_back_as_they_were():
+    request = SliceRequest(100, 200, 2**30)
+    old = json.loads(encode_event(JobSubmitted(1, Job("1", "ann", "a", request)))[1])
+    assert old["job"].pop("roles") == []
+    assert decode_event("JobSubmitted", json.dumps(old)) == JobSubmitted(1, Job("1", "ann", "a", request))
+    roles = (Role("leader", request), Role("worker", request, 3, 1, required_level="rack"))
+    new = JobSubmitted(1, Job("1", "ann", "a", request, 4, 2, roles=roles))
+    assert decode_event(*encode_event(new)) == new

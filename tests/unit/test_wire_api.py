@@ -81,3 +81,37 @@ def test_a_queue_limit_under_its_quota_is_refused():
 def test_a_submission_with_any_file_name_is_stored_as_ascii():
     submission = api.decode_submission(GOOD | {"command": ["\udcff"]})
     assert json.dumps(api.encode_submission(submission)).isascii()
+
+
+WORKER = {"name": "worker", "n_members": 3, "min_member": 2, "compute_milli": 500, "memory_bytes": 8 << 30}
+WITH_ROLES = {
+    "command": ["run"], "cwd": "/tmp", "env": {"A": "b"},
+    "roles": [{"name": "leader", "compute_milli": 100, "memory_bytes": 1 << 30, "command": ["lead"]}, WORKER],
+}  # fmt: skip
+
+
+def test_a_job_of_roles_is_read_and_written_back():
+    job = api.decode_submission(WITH_ROLES)
+    leader, worker = job.roles
+    assert (job.n_members, job.min_member, job.request) == (4, 3, leader.role.request)
+    assert (leader.command, worker.command, worker.cwd, worker.env) == (("lead",), ("run",), "/tmp", {"A": "b"})
+    assert api.decode_submission(api.encode_submission(job)) == job
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"roles": [WORKER]}, "is not a number of roles"),
+        ({"roles": [WORKER, WORKER]}, "is there twice"),
+        ({"n_members": 7}, "is not the sum over its roles, 4"),
+        ({"cpu_milli": 1000}, "is asked for beside its roles"),
+        ({"roles": [WORKER, {**WORKER, "name": ""}]}, r"roles\[1\]\.name"),
+        ({"roles": [WORKER, {**WORKER, "name": "x", "colour": 1}]}, r"roles\[1\]\.colour"),
+        ({"roles": [{**WORKER, "min_member": 0}, {**WORKER, "name": "x", "min_member": 0}]}, "at least one member"),
+        ({"roles": "leader"}, "is not a list of roles"),
+        ({"kind": "run"}, "needs a job that the pool starts"),
+    ],
+)
+def test_roles_that_cannot_be_are_refused(change, problem):
+    with pytest.raises(BadInput, match=problem):
+        api.decode_submission(WITH_ROLES | change)

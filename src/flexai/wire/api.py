@@ -10,18 +10,25 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flexai.model import MILLI_PER_DEVICE, OVER_CAP, ClassTerms, Queue, SliceRequest, TenantClass
+from flexai.model import MILLI_PER_DEVICE, OVER_CAP, ClassTerms, Queue, SliceRequest
 from flexai.wire.errors import BadInput
 from flexai.wire.fields import MAX_INT, choice, flag, integer, one_of, only, short, text, texts
+from flexai.wire.member_fields import (
+    MAX_MEMBERS,
+    REQUEST_FIELDS,
+    decode_command,
+    decode_cwd,
+    decode_env,
+    decode_request,
+    decode_subgroups,
+)
+from flexai.wire.role_fields import SubmittedRole, as_of_roles, decode_roles, encode_role
 
 MAX_BODY_BYTES = 4 << 20
 MAX_ARRAY_ELEMENTS = 10_000
-MAX_MEMBERS = 1024
 MAX_WEIGHT_MILLI = 1_000_000_000
 MAX_GRACE_MS = 86_400_000
 DEFAULT_QUEUE = "default"
-_MAX_WORDS = 4096
-_MAX_ENV = 8192
 _MAX_CLASSES = 100
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _JOB_ID = re.compile(r"\d{1,18}(_\d{1,9})?")
@@ -39,6 +46,8 @@ class Submission:
         env: the whole environment of the command.
         array: element numbers; empty for a job that is no array.
         idle_timeout_ms: ended after this long without using its card; 0 for never.
+        roles: where its members are unlike, and what those of each role run; ``command``, ``cwd``, ``env`` and
+            ``request`` are then those of the first role.
     The other attributes are those of :class:`flexai.model.Job`.
     """
 
@@ -65,8 +74,13 @@ class Submission:
     preferred_level: str = ""
     subgroup_size: int = 0
     subgroup_level: str = ""
+    roles: tuple[SubmittedRole, ...] = ()
     min_runtime_ms: int = 0
     grace_ms: int = 0
+
+    def what_runs(self, role: int) -> "Submission | SubmittedRole":
+        """Command, directory and environment of the members of a role (0 where there are none)."""
+        return self.roles[role] if self.roles else self
 
 
 def decode_json(body: bytes, thing: str = "request body") -> dict[str, Any]:
@@ -97,9 +111,12 @@ def decode_submission(fields: Mapping[str, Any]) -> Submission:
         name = min(unknown)
         raise BadInput(name, fields[name], "is not a field of a job", "See the reference for the fields of a job")
     kind = choice(fields, "kind", ("submit", "run"), "submit")
+    roles = decode_roles(fields)
+    if roles:
+        fields = as_of_roles(fields, roles)
     n_members = integer(fields, "n_members", 1, MAX_MEMBERS, 1)
     min_member = integer(fields, "min_member", 1, n_members, n_members)
-    subgroup_size, subgroup_level = _subgroups(fields, n_members, min_member)
+    subgroup_size, subgroup_level = decode_subgroups(fields, n_members, min_member)
     array = parse_array(fields["array"]) if fields.get("array") else ()
     if kind == "run" and (array or n_members > 1):
         thing, value = ("array", fields.get("array")) if array else ("n_members", n_members)
@@ -108,12 +125,12 @@ def decode_submission(fields: Mapping[str, Any]) -> Submission:
         )
     return Submission(
         kind=kind,
-        command=_command(fields),
-        cwd=_cwd(fields),
-        env=_env(fields),
+        command=decode_command(fields),
+        cwd=decode_cwd(fields),
+        env=decode_env(fields),
         name=text(fields, "name", "", 200),
         queue=check_name(fields.get("queue") or DEFAULT_QUEUE, "queue"),
-        request=_slice_request(fields),
+        request=decode_request(fields),
         n_members=n_members,
         min_member=min_member,
         cpu_milli=integer(fields, "cpu_milli", 0, MAX_INT, 0),
@@ -130,33 +147,24 @@ def decode_submission(fields: Mapping[str, Any]) -> Submission:
         preferred_level=text(fields, "preferred_level", "", 100),
         subgroup_size=subgroup_size,
         subgroup_level=subgroup_level,
+        roles=roles,
         min_runtime_ms=integer(fields, "min_runtime_ms", 0, MAX_INT, 0),
         grace_ms=integer(fields, "grace_ms", 0, MAX_GRACE_MS, 0),
     )
-
-
-def _subgroups(fields: Mapping[str, Any], n_members: int, min_member: int) -> tuple[int, str]:
-    """Members of a subgroup, and the level that they must share."""
-    size, level = integer(fields, "subgroup_size", 0, n_members, 0), text(fields, "subgroup_level", "", 100)
-    if size and (n_members % size or min_member % size):
-        problem = f"does not divide its {n_members} members and the {min_member} that must start together"
-        raise BadInput("subgroup_size", size, problem, "Choose a size that divides both")
-    if bool(size) != bool(level):
-        raise BadInput("subgroup_level", level, "and subgroup_size go together", "Give both, or neither")
-    return size, level
 
 
 def encode_submission(submission: Submission) -> dict[str, Any]:
     """The body that :func:`decode_submission` turns back into the same value."""
     request = submission.request
     fields: dict[str, Any] = {name: getattr(submission, name) for name in _PLAIN_FIELDS}
-    fields |= {name: getattr(request, name) for name in _REQUEST_FIELDS}
+    fields |= {name: getattr(request, name) for name in REQUEST_FIELDS}
     fields |= {
         "command": list(submission.command),
         "env": dict(submission.env),
         "after": list(submission.after),
         "array": ",".join(map(str, submission.array)) or None,
         "models": list(request.models),
+        "roles": [encode_role(each) for each in submission.roles],
         "tenant_class": request.tenant_class.value,
     }
     return fields
@@ -281,8 +289,8 @@ def decode_manifest_body(fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]
     yaml = fields.get("yaml")
     if not isinstance(yaml, str):
         raise BadInput("yaml", short(yaml), "is not text", "Send the manifest as one string")
-    cwd = _cwd(fields)
-    return yaml, {"cwd": cwd, "env": _env(fields)}
+    cwd = decode_cwd(fields)
+    return yaml, {"cwd": cwd, "env": decode_env(fields)}
 
 
 def parse_array(text: Any, thing: str = "array") -> tuple[int, ...]:
@@ -335,69 +343,6 @@ def check_job_id(text: Any, thing: str = "job") -> str:
     return text
 
 
-def _slice_request(fields: Mapping[str, Any]) -> SliceRequest:
-    partition = text(fields, "partition", "", 100)
-    compute = integer(fields, "compute_milli", 1, MILLI_PER_DEVICE, MILLI_PER_DEVICE if partition else None)
-    memory = integer(fields, "memory_bytes", 0, MAX_INT, 0 if compute == MILLI_PER_DEVICE else None)
-    if memory == 0 and compute < MILLI_PER_DEVICE:
-        raise BadInput(
-            "memory_bytes",
-            0,
-            "means all of a card's memory, which only a whole card has",
-            "Give --memory 16Gi, or ask for --share 100%",
-        )
-    models = texts(fields, "models", 100)
-    return SliceRequest(
-        compute_milli=compute,
-        limit_milli=integer(fields, "limit_milli", compute, MILLI_PER_DEVICE, MILLI_PER_DEVICE),
-        memory_bytes=memory,
-        tenant_class=TenantClass(choice(fields, "tenant_class", tuple(TenantClass), TenantClass.GUARANTEED)),
-        n_devices=integer(fields, "n_devices", 1, 1024, 1),
-        models=tuple(models),
-        partition=partition,
-    )
-
-
-def _command(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    command = fields.get("command")
-    if not isinstance(command, list) or not command:
-        raise BadInput("command", short(command), "is not a list of words", "Put the command after --")
-    if len(command) > _MAX_WORDS:
-        raise BadInput(
-            "command", f"{len(command)} words", "is too long", f"Use at most {_MAX_WORDS} words; put the rest in a file"
-        )
-    for word in command:
-        if not isinstance(word, str) or "\0" in word:
-            raise BadInput("command", short(word), "is not a word of text", "Use words without NUL bytes")
-    if not command[0]:
-        raise BadInput("command", "", "is empty", "Name a program")
-    return tuple(command)
-
-
-def _cwd(fields: Mapping[str, Any]) -> str:
-    cwd = text(fields, "cwd", "/", 4096)
-    if not cwd.startswith("/"):
-        raise BadInput("cwd", cwd, "is not an absolute path", "Send the full path of the directory to run in")
-    return cwd
-
-
-def _env(fields: Mapping[str, Any]) -> dict[str, str]:
-    env = fields.get("env") or {}
-    if not isinstance(env, dict) or len(env) > _MAX_ENV:
-        raise BadInput(
-            "env", short(env), "is not a table of variables", f"Send an object of at most {_MAX_ENV} strings"
-        )
-    for name, value in env.items():
-        if not isinstance(value, str) or not name or "=" in name or "\0" in name or "\0" in value:
-            raise BadInput(
-                f"env.{short(name)}",
-                short(value),
-                "is not an environment variable",
-                "Use NAME=text without NUL bytes",
-            )
-    return env
-
-
 def _job_ids(fields: Mapping[str, Any]) -> tuple[str, ...]:
     ids = texts(fields, "after", 1000)
     for job_id in ids:
@@ -405,12 +350,11 @@ def _job_ids(fields: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ids))
 
 
-_REQUEST_FIELDS = ("compute_milli", "limit_milli", "memory_bytes", "n_devices", "partition")
 _PLAIN_FIELDS = tuple(
-    name for name in Submission.__slots__ if name not in {"command", "env", "after", "array", "request"}
+    name for name in Submission.__slots__ if name not in {"command", "env", "after", "array", "request", "roles"}
 )
 _SUBMISSION_FIELDS = frozenset(
-    {*_PLAIN_FIELDS, *_REQUEST_FIELDS, "command", "env", "after", "array", "models", "tenant_class"}
+    {*_PLAIN_FIELDS, *REQUEST_FIELDS, "command", "env", "after", "array", "models", "tenant_class", "roles"}
 )
 _QUEUE_FIELDS = frozenset(Queue.__slots__) - {"name"}
 _CLASS_FIELDS = set(ClassTerms.__slots__) - {"device_class"}

@@ -14,7 +14,8 @@ from flexai.wire import api
 from flexai.wire.api import Submission
 from flexai.wire.errors import BadInput
 from flexai.wire.fields import one_of, short
-from flexai.wire.pod_shape import Notes, pod_fields, section
+from flexai.wire.pod_group import PodGroup, group_fields, pod_group
+from flexai.wire.pod_shape import SUBGROUP, Notes, pod_fields, section
 from flexai.wire.yaml_text import load_documents
 
 _Decoded = TypeVar("_Decoded")
@@ -37,14 +38,6 @@ class Manifest:
     notes: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class _Group:
-    where: str
-    min_member: int
-    queue: str | None
-    members: list[dict[str, Any]]
-
-
 def decode_manifest(text: str, defaults: Mapping[str, Any], thing: str = "manifest") -> Manifest:
     """Read a manifest of one or more documents.
 
@@ -59,7 +52,7 @@ def decode_manifest(text: str, defaults: Mapping[str, Any], thing: str = "manife
     notes = Notes()
     queues: list[Queue] = []
     jobs: list[dict[str, Any]] = []
-    groups: dict[str, _Group] = {}
+    groups: dict[str, PodGroup] = {}
     documents = list(_flatten(load_documents(text, thing), thing))
     if not documents:
         raise BadInput(thing, short(text), "holds no document", "Write at least one Pod, Job or Queue")
@@ -83,15 +76,15 @@ def decode_manifest(text: str, defaults: Mapping[str, Any], thing: str = "manife
             case "PodGroup":
                 if name in groups:
                     raise BadInput(where, name, "is there twice", "Give each group a name of its own")
-                groups[name] = _group(section(document, "spec", where), where, notes)
+                groups[name] = pod_group(section(document, "spec", where), where, notes)
             case "Pod":
                 fields, group = pod_fields(document, where, defaults, notes)
                 fields["name"] = name
-                grouped.append((group, fields)) if group else jobs.append(_named(fields, where))
+                grouped.append((group, fields)) if group else jobs.append(_alone(fields, where))
             case _:
                 fields, group = _job(document, where, defaults, notes)
                 fields["name"] = name
-                grouped.append((group, fields)) if group else jobs.append(_named(fields, where))
+                grouped.append((group, fields)) if group else jobs.append(_alone(fields, where))
     jobs += _gangs(groups, grouped, thing)
     submissions = tuple(_submission(fields) for fields in jobs)
     return Manifest(tuple(queues), submissions, tuple(notes.lines))
@@ -120,6 +113,7 @@ def _check_version(document: Mapping[str, Any], kind: str, where: str) -> None:
     version = document.get("apiVersion")
     fits = {"Pod": version == "v1", "Job": version == "batch/v1"}
     fits |= dict.fromkeys(("Queue", "PodGroup"), isinstance(version, str) and version.startswith("flexai.io/"))
+    fits["PodGroup"] |= isinstance(version, str) and version.startswith("scheduling.run.ai/")
     if not fits.get(kind, True):
         wanted = {"Pod": "v1", "Job": "batch/v1"}.get(kind, "flexai.io/v1alpha1")
         raise BadInput(f"{where}: apiVersion", short(version), "does not fit its kind", f"Write apiVersion: {wanted}")
@@ -158,15 +152,6 @@ def _cards(value: Any, thing: str) -> int:
     if abs(milli - value * MILLI_PER_DEVICE) > 1e-6:
         raise BadInput(thing, short(value), "is finer than a thousandth of a card", "Use steps of 0.001")
     return milli
-
-
-def _group(spec: dict[str, Any], where: str, notes: Notes) -> _Group:
-    notes.unused(spec, {"minMember", "queue"}, "spec.")
-    min_member = spec.get("minMember", 1)
-    if type(min_member) is not int or not 1 <= min_member <= api.MAX_MEMBERS:
-        remedy = f"Write a number from 1 to {api.MAX_MEMBERS}"
-        raise BadInput(f"{where}: spec.minMember", short(min_member), "is not a number of members", remedy)
-    return _Group(where, min_member, spec.get("queue"), [])
 
 
 def _job(
@@ -212,7 +197,7 @@ def _count(spec: Mapping[str, Any], name: str, where: str) -> int:
 
 
 def _gangs(
-    groups: dict[str, _Group], grouped: list[tuple[str, dict[str, Any]]], thing: str
+    groups: dict[str, PodGroup], grouped: list[tuple[str, dict[str, Any]]], thing: str
 ) -> Iterable[dict[str, Any]]:
     """One submission for each PodGroup: its members start together."""
     for name, fields in grouped:
@@ -223,19 +208,15 @@ def _gangs(
     for name, group in groups.items():
         if not group.members:
             raise BadInput(group.where, name, "has no members", f"Annotate its pods with {GROUP}: {name}")
-        first = group.members[0]
-        for fields in group.members[1:]:
-            differs = sorted(key for key in fields.keys() | first.keys() if fields.get(key) != first.get(key))
-            if set(differs) - {"name"}:
-                raise BadInput(
-                    group.where, ", ".join(differs[:5]), "differs between its members",
-                    "Members of one group are alike here; FLEXAI_MEMBER tells them apart",
-                )  # fmt: skip
-        n_members = sum(fields.get("n_members", 1) for fields in group.members)
-        if group.queue is not None:
-            first["queue"] = group.queue
-        gang = first | {"name": name, "n_members": n_members, "min_member": min(group.min_member, n_members)}
-        yield _named(gang, group.where)
+        yield _named({**group_fields(group), "name": name}, group.where)
+
+
+def _alone(fields: dict[str, Any], where: str) -> dict[str, Any]:
+    """A job of no PodGroup."""
+    if SUBGROUP in fields:
+        remedy = f"Annotate it with {GROUP} too"
+        raise BadInput(f"{where}: {SUBGROUP}", short(fields[SUBGROUP]), "is the subgroup of no PodGroup", remedy)
+    return _named(fields, where)
 
 
 def _named(fields: dict[str, Any], where: str) -> dict[str, Any]:

@@ -13,6 +13,10 @@ from flexai.wire.quantity import parse_duration_ms, parse_share, parse_size
 _MAX_NOTES = 200
 _GROUP = "flexai.io/pod-group"
 _QUEUE = "flexai.io/queue"
+SUBGROUP = "flexai.io/subgroup"
+"""Names the subgroup of its PodGroup that a pod is of; also the key of its value among a pod's fields."""
+# KAI Scheduler's names of the same two, so that pods written for it work (docs/topology/multilevel.md there).
+_ALIKE = {"pod-group-name": _GROUP, "kai.scheduler/subgroup-name": SUBGROUP}
 # Other vendors' names of the same three things, so that a file written for their pools works.
 _ALIASES = {
     "flexai.io/xpu": ("huawei.com/vgpu-number", "nvidia.com/gpu"),
@@ -239,7 +243,9 @@ def _annotations(metadata: Mapping[str, Any], fields: dict[str, Any], where: str
     labels = section(metadata, "labels", where)
     annotations = section(metadata, "annotations", where)
     group = ""
-    for name, value in {**{k: labels[k] for k in (_GROUP, _QUEUE) if k in labels}, **annotations}.items():
+    used = (_GROUP, _QUEUE, SUBGROUP, *_ALIKE)
+    for given, value in {**{k: labels[k] for k in used if k in labels}, **annotations}.items():
+        name = _ALIKE.get(given, given)
         if not isinstance(value, str):
             raise BadInput(f"{where}: annotation {short(name)}", short(value), "is not text", "Put it in quotes")
         if name == _GROUP:
@@ -290,4 +296,5 @@ _READERS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "flexai.io/preferred-level": ("preferred_level", _text),
     "flexai.io/subgroup-size": ("subgroup_size", _number),
     "flexai.io/subgroup-level": ("subgroup_level", _text),
+    SUBGROUP: (SUBGROUP, _text),
 }

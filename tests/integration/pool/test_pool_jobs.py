@@ -166,3 +166,37 @@ async def test_words_that_are_not_utf8_reach_the_process_as_they_were(new_rig):
         start = next(call for call in rig.agent.calls if call["op"] == "start")
         assert start["argv"][1] == "\udcff\ud800"
         assert start["env"]["A"] == "\udc80"
+
+
+async def test_members_of_a_gang_of_roles_run_what_their_role_runs(new_rig):
+    async with new_rig() as rig:
+        leader = {
+            "name": "leader",
+            "compute_milli": 100,
+            "memory_bytes": 1 << 30,
+            "command": ["lead"],
+            "env": {"A": "2"},
+        }
+        worker = {"name": "worker", "n_members": 2, "min_member": 1, "compute_milli": 900, "memory_bytes": 2 << 30}
+        blocker = await rig.submit(compute_milli=500)
+        body = {"command": ["work"], "cwd": "/tmp", "env": {"A": "1"}, "roles": [leader, {**worker, "cpu_milli": 1000}]}
+        job_id = (await rig.post("/v1/jobs", status=201, **body))["ids"][0]
+        await rig.in_state(job_id, "running")
+        calls = {(call["op"], call["member"]): call for call in rig.agent.calls if call.get("job_id") == job_id}
+        assert (calls["start", 0]["argv"], calls["start", 0]["env"]["A"]) == (["lead"], "2")
+        assert (calls["start", 1]["argv"], calls["start", 1]["env"]["A"]) == (["work"], "1")
+        assert [calls["prepare", n]["cpu_milli"] for n in (0, 1)] == [0, 1000]
+        names = [calls["start", n]["env"][f"FLEXAI_ROLE{end}"] for n in (0, 1) for end in ("", "_MEMBER", "_MEMBERS")]
+        assert names == ["leader", "0", "1", "worker", "0", "2"]
+        view = await rig.get(f"/v1/jobs/{job_id}")
+        assert [member["role"] for member in view["members"]] == ["leader", "worker", "worker"]
+        assert [grant["compute_milli"] for grant in view["grants"]] == [100, 900]
+        refused = await rig.post(f"/v1/jobs/{job_id}/resize", status=409, compute_milli=200)
+        assert refused["code"] == "HasRoles"
+        rig.agent.end(blocker)
+        waits = (await rig.post("/v1/jobs", status=201, **body))["ids"][0]
+        told = await rig.get(f"/v1/jobs/{waits}/explain")
+        assert told["reason"]["message"].startswith("Role worker: ")
+        assert any("leader: has room for one member; worker: has" in card["says"] for card in told["cards"])
+        rig.agent.end(job_id, 0, exit_code=3)
+        assert (await rig.in_state(job_id, "failed"))["exit_code"] == 3

@@ -4,6 +4,7 @@ from typing import Any
 
 from flexai.model import OVER_CAP, TenantClass
 from flexai.wire import api
+from flexai.wire.member_fields import MAX_MEMBERS
 
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 _MILLI: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 1000, "description": "thousandths of one card"}
@@ -12,6 +13,10 @@ _TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
 _FLAG: dict[str, Any] = {"type": "boolean"}
 _CARDS: dict[str, Any] = {"type": "integer", "minimum": -1, "description": "thousandths of cards; -1 for no limit"}
 
+_MEMBER_FIELDS = (
+    "compute_milli", "limit_milli", "memory_bytes", "n_devices", "models", "partition", "cpu_milli", "ram_bytes",
+    "required_level", "preferred_level", "subgroup_size", "subgroup_level", "command", "cwd", "env",
+)  # fmt: skip
 JOB: dict[str, dict[str, Any]] = {
     "kind": {"enum": ["submit", "run"], "default": "submit"},
     "command": {**_TEXTS, "minItems": 1},
@@ -38,12 +43,27 @@ JOB: dict[str, dict[str, Any]] = {
     "held": _FLAG,
     "after": {**_TEXTS, "description": "ids of jobs that must succeed first; an array's id stands for its elements"},
     "array": {**_TEXT, "description": "element numbers: 0-9, 1,4,7-9 or 0-20:5"},
-    "n_members": {"type": "integer", "minimum": 1, "maximum": api.MAX_MEMBERS, "default": 1},
+    "n_members": {"type": "integer", "minimum": 1, "maximum": MAX_MEMBERS, "default": 1},
     "min_member": {"type": "integer", "minimum": 1},
     "required_level": _TEXT,
     "preferred_level": _TEXT,
     "subgroup_size": {**_COUNT, "description": "members of a subgroup; 0 for none"},
     "subgroup_level": {**_TEXT, "description": "level of the topology that each subgroup must share"},
+}
+JOB["roles"] = {
+    "type": "array",
+    "description": "where members are unlike: the members of each role, numbered role after role, start together",
+    "items": {
+        "type": "object",
+        "properties": {
+            "name": _TEXT,
+            "n_members": JOB["n_members"],
+            "min_member": {"type": "integer", "minimum": 0},
+            **{name: JOB[name] for name in _MEMBER_FIELDS},
+        },
+        "required": ["name"],
+        "additionalProperties": False,
+    },
 }
 QUEUE: dict[str, dict[str, Any]] = {
     "parent": _TEXT,

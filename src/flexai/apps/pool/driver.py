@@ -235,11 +235,11 @@ class Driver:
         self.held.pop(key, None)
 
     async def _begin(self, record: JobRecord, key: MemberKey, member: Member) -> None:
-        start_token = token(record.id, key[1], member)
+        start_token, role = token(record.id, key[1], member), record.job.role_of(key[1])
         try:
             reply = await self._ask(
                 "prepare", key, token=start_token, uid=record.uid, gid=record.gid, grants=to_plain(member.grants),
-                cpu_milli=record.job.cpu_milli, ram_bytes=record.job.ram_bytes,
+                cpu_milli=role.cpu_milli, ram_bytes=role.ram_bytes,
                 over_cap=self._over_cap(record.job.queue),
             )  # fmt: skip
             env = {str(name): str(value) for name, value in reply.get("env", {}).items()} | self._names(record, key[1])
@@ -248,9 +248,10 @@ class Driver:
                 self.on_granted(record.id)
                 return
             submission = await self.submission(record.number)
+            runs = submission.what_runs(record.job.role_index(key[1]))
             reply = await self._ask(
-                "start", key, token=start_token, argv=list(submission.command), cwd=submission.cwd,
-                env=merged(dict(submission.env), env), uid=record.uid, gid=record.gid,
+                "start", key, token=start_token, argv=list(runs.command), cwd=runs.cwd,
+                env=merged(dict(runs.env), env), uid=record.uid, gid=record.gid,
                 log_path=self.log_path(record.id, key[1]), time_limit_ms=submission.time_limit_ms,
                 idle_timeout_ms=submission.idle_timeout_ms,
             )  # fmt: skip
@@ -308,6 +309,14 @@ class Driver:
         names = {"FLEXAI_JOB_ID": record.id, "FLEXAI_QUEUE": record.job.queue, "FLEXAI_RESTARTS": str(n_restarts)}
         if record.job.n_members > 1:
             names |= {"FLEXAI_MEMBER": str(number), "FLEXAI_MEMBERS": str(record.job.n_members)}
+        if record.job.roles:
+            at = record.job.role_index(number)
+            role = record.job.roles[at]
+            first = sum(each.n_members for each in record.job.roles[:at])
+            names |= {
+                "FLEXAI_ROLE": role.name, "FLEXAI_ROLE_MEMBER": str(number - first),
+                "FLEXAI_ROLE_MEMBERS": str(role.n_members),
+            }  # fmt: skip
         if record.array_index is not None:
             index = str(record.array_index)
             # The last is the name that Kubernetes gives to the same thing.

@@ -10,7 +10,7 @@ from flexai.apps.pool.identity import Peer
 from flexai.apps.pool.service import Pool
 from flexai.apps.pool.views import queue_view, reason_view
 from flexai.cluster import Shape
-from flexai.model import MILLI_PER_DEVICE, Device, JobState
+from flexai.model import MILLI_PER_DEVICE, Device, JobState, Role
 from flexai.policy.filters import FILTERS, Cards, Filter
 from flexai.wire.store import to_plain
 
@@ -58,7 +58,6 @@ def over_caps(pool: Pool, record: JobRecord) -> list[dict[str, Any]]:
 
 
 def _card(pool: Pool, record: JobRecord, device: Device) -> dict[str, Any]:
-    request = record.job.request
     held = [
         (holder, grant)
         for holder, _, member in pool.book.holders()
@@ -69,6 +68,25 @@ def _card(pool: Pool, record: JobRecord, device: Device) -> dict[str, Any]:
     foreign = int(pool.link.foreign.get(device.uuid, {}).get("memory_bytes", 0))
     taken = sum(grant.memory_bytes or device.memory_bytes for _, grant in held)
     free_bytes = max(0, device.memory_bytes - taken - foreign)
+    said = {role: _problems(pool, role, device, free_milli, free_bytes, is_held=taken > 0) for role in record.job.parts}
+    is_here = any(holder is record for holder, _ in held)
+    says = "; ".join(
+        (f"{role.name}: " if role.name else "") + ("; ".join(problems) or "has room for one member")
+        for role, problems in said.items()
+    )
+    return {
+        "uuid": device.uuid,
+        "index": device.index,
+        "free_milli": free_milli,
+        "free_bytes": free_bytes,
+        "fits": not all(said.values()) and not is_here,
+        "says": "the job is on it" if is_here else says,
+    }
+
+
+def _problems(pool: Pool, role: Role, device: Device, free_milli: int, free_bytes: int, *, is_held: bool) -> list[str]:
+    """What keeps a member of a role off a card."""
+    request = role.request
     wanted_bytes = request.memory_bytes or device.memory_bytes
     problems = []
     if pool.link.health.get(device.uuid, HEALTHY) is not HEALTHY:
@@ -81,25 +99,15 @@ def _card(pool: Pool, record: JobRecord, device: Device) -> dict[str, Any]:
         problems.append(f"has {free_milli / 10:g}% of its compute free, not {request.compute_milli / 10:g}%")
     if free_bytes < wanted_bytes:
         problems.append(f"has {free_bytes / 2**30:.4g} GiB of its memory free, not {wanted_bytes / 2**30:.4g} GiB")
-    if not problems:
-        problems = [
-            f"has room for one member, but filter {name} keeps it off"
-            for name in pool.settings.scheduler.filters
-            if not _lets_pass(FILTERS[name], record, free_milli, free_bytes, is_held=taken > 0)
-        ]
-    is_here = any(holder is record for holder, _ in held)
-    return {
-        "uuid": device.uuid,
-        "index": device.index,
-        "free_milli": free_milli,
-        "free_bytes": free_bytes,
-        "fits": not problems and not is_here,
-        "says": "the job is on it" if is_here else "; ".join(problems) or "has room for one member",
-    }
+    return problems or [
+        f"has room for one member, but filter {name} keeps it off"
+        for name in pool.settings.scheduler.filters
+        if not _lets_pass(FILTERS[name], role, free_milli, free_bytes, is_held=is_held)
+    ]
 
 
-def _lets_pass(filter_: Filter, record: JobRecord, free_milli: int, free_bytes: int, *, is_held: bool) -> bool:
+def _lets_pass(filter_: Filter, role: Role, free_milli: int, free_bytes: int, *, is_held: bool) -> bool:
     """Whether a filter lets one member onto a card in this state."""
-    job, ask = record.job, record.job.request
-    shape = Shape(job.cpu_milli, job.ram_bytes, ask.n_devices, ask.compute_milli, ask.memory_bytes, ask.is_whole)
+    ask = role.request
+    shape = Shape(role.cpu_milli, role.ram_bytes, ask.n_devices, ask.compute_milli, ask.memory_bytes, ask.is_whole)
     return bool(filter_(Cards(np.array([[free_milli]]), np.array([[free_bytes]]), np.array([[is_held]])), shape)[0, 0])

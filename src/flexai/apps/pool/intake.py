@@ -92,7 +92,13 @@ def check(pool: Pool, peer: Peer, submission: Submission) -> None:
             403, "NotAllowed", f"User {peer.user} may not submit to queue {queue.name}.", "queue", queue.name,
             "Ask an operator to add you to its users, or use another queue",
         )  # fmt: skip
-    request = submission.request
+    for role in range(max(1, len(submission.roles))):
+        _check_members(pool, submission, role)
+
+
+def _check_members(pool: Pool, submission: Submission, role: int) -> None:
+    """Whether members of a role (0 where there are none) may come in."""
+    request = submission.roles[role].role.request if submission.roles else submission.request
     cards = [card for _, card in pool.book.devices() if not request.models or card.model in request.models]
     largest = max(cards, key=lambda card: card.memory_bytes, default=None)
     if largest is not None and request.memory_bytes > largest.memory_bytes:
@@ -101,7 +107,7 @@ def check(pool: Pool, peer: Peer, submission: Submission) -> None:
             request.memory_bytes,
             f"Ask for at most {format_size(largest.memory_bytes)} ({largest.model}), or spread over --devices",
         )  # fmt: skip
-    client = container_client(submission.command)
+    client = container_client(submission.what_runs(role).command)
     if client:
         raise Refusal(
             422, "ContainerTool", f"{client} starts containers outside of this job, where its slice does not hold.",
@@ -139,7 +145,7 @@ def _records(
     now_ms: int,
 ) -> list[JobRecord]:
     # The environment stays in the store: 10,000 jobs with 4 KiB of it each need not be in memory.
-    slim = replace(submission, env={})
+    slim = replace(submission, env={}, roles=tuple(replace(each, env={}) for each in submission.roles))
     records: list[JobRecord] = []
     for index in submission.array or (None,):
         job = Job(
@@ -165,6 +171,7 @@ def _records(
             min_runtime_ms=submission.min_runtime_ms,
             checkpointable=submission.checkpointable,
             grace_ms=submission.grace_ms,
+            roles=tuple(each.role for each in submission.roles),
         )
         state = JobState.HELD if submission.held else JobState.QUEUED
         members = [Member() for _ in range(submission.n_members)]

@@ -32,6 +32,8 @@ def router(pool: Pool) -> APIRouter:
         compute, limit = api.decode_resize(await fields_of(request))
         if record.state.is_final:
             raise conflict(record, "JobEnded", f"has {record.state.value}", "Submit it again")
+        if record.job.roles:
+            raise conflict(record, "HasRoles", "has roles, which are not resized", "Cancel it and submit it again")
         await pool.core.post(JobResizeAsked(pool.core.clock(), record.id, compute, limit), {"compute_milli": compute})
         if record.holds_grants and any(g.compute_milli != compute for m in record.members for g in m.grants):
             reason = "does not fit on its card beside its neighbours at that share"

@@ -34,6 +34,7 @@ def job_view(record: JobRecord, reason: PendingReason | None, position: int | No
                 "paused": member.paused,
                 "parked": member.parked,
             }
+            | ({"role": job.role_of(number).name} if job.roles else {})
             for number, member in enumerate(record.members)
         ],
         "submitted_at_ms": job.submitted_at_ms,
@@ -60,7 +61,10 @@ def shown_state(record: JobRecord) -> str:
 def request_view(job: Job) -> dict[str, Any]:
     """What a job asked for."""
     plain: dict[str, Any] = to_plain(job.request)
-    return plain | {name: to_plain(getattr(job, name)) for name in _REQUEST}
+    plain |= {name: to_plain(getattr(job, name)) for name in _REQUEST}
+    if job.roles:
+        plain["roles"] = to_plain(job.roles)
+    return plain
 
 
 def reason_view(reason: PendingReason | None) -> dict[str, Any] | None:

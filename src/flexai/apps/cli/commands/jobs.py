@@ -63,7 +63,7 @@ def jobs_table(items: list[dict[str, Any]]) -> Listing:
         (
             (
                 job["id"], escape(str(job.get("name") or "")), job.get("user"), job.get("queue"),
-                styled_state(str(job["state"])), asked(job), size(job.get("request", {}).get("memory_bytes") or None),
+                styled_state(str(job["state"])), asked(job), asked_memory(job),
                 duration(_ran_ms(job, now_ms)), duration(_waited_ms(job, now_ms)), job.get("exit_code"),
                 escape(reason_text(job)),
             )
@@ -73,11 +73,20 @@ def jobs_table(items: list[dict[str, Any]]) -> Listing:
 
 
 def asked(job: Mapping[str, Any]) -> str:
-    """``30%`` or ``2 x 30%``."""
+    """``30%`` or ``2 x 30%``; of roles those of each, as in ``10% + 30%``."""
     request = job.get("request", {})
+    if request.get("roles"):
+        return " + ".join(asked({"request": role["request"]}) for role in request["roles"])
     text = share(request.get("compute_milli"))
     n_devices = request.get("n_devices", 1)
     return text if n_devices == 1 else f"{n_devices} x {text}"
+
+
+def asked_memory(job: Mapping[str, Any]) -> str:
+    """``16 GiB``, the cap on each of its cards; of roles those of each."""
+    request = job.get("request", {})
+    each = [role["request"] for role in request.get("roles") or ()] or [request]
+    return " + ".join(filter(None, (size(one.get("memory_bytes") or None) for one in each)))
 
 
 def logs(

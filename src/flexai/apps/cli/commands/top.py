@@ -19,7 +19,7 @@ from rich.text import Text
 
 from flexai.adapters.pool_client import PoolClient, PoolUnreachable
 from flexai.apps.cli.commands.cards import health, note
-from flexai.apps.cli.commands.jobs import asked
+from flexai.apps.cli.commands.jobs import asked, asked_memory
 from flexai.apps.cli.commands.listing import table_of
 from flexai.apps.cli.commands.shown import (
     AsJson,
@@ -202,7 +202,7 @@ def _waiting_table(waiting: list[dict[str, Any]], n_hidden: int, width: int) -> 
         ("USER", 130, lambda job: job.get("user")),
         ("QUEUE", 100, lambda job: job.get("queue")),
         ("SHARE>", 0, lambda job: asked(job) if "request" in job else ""),
-        ("MEMORY>", 100, lambda job: size(job.get("request", {}).get("memory_bytes") or None)),
+        ("MEMORY>", 100, asked_memory),
         ("FOR>", 0, lambda job: duration(now_ms - job["submitted_at_ms"]) if "submitted_at_ms" in job else ""),
         ("WHY<", 0, lambda job: escape(reason_text(job))),
     ]
