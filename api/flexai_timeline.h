@@ -26,13 +26,15 @@ enum fx_timeline_kind {
     FX_TIMELINE_BEGAN = 7,   /* an arbiter began, or the guardian resumed everything: on no card is anything
                                 stopped, and it is nobody's turn */
     FX_TIMELINE_SLICED = 8,  /* the time slice of the tenant's process was set to `context` microseconds */
+    FX_TIMELINE_FOUND = 9,   /* a channel group of the tenant's process is known from here, with `context` channels: it can
+                                be stopped */
 };
 
 struct fx_timeline_record {
     uint64_t at_ns;          /* CLOCK_MONOTONIC */
     uint64_t card_ns;        /* kinds RUNS and LEFT: the card's own clock; differences of it are exact */
     uint32_t pid;            /* 0 = not known */
-    uint32_t context;        /* LOST: how many records; SLICED: microseconds */
+    uint32_t context;        /* LOST: how many records; SLICED: microseconds; FOUND: channels */
     uint32_t tenant_use;     /* of tenant[tenant]: another number there now means that the place has been given away */
     uint16_t tenant;         /* place in the table, or FX_TIMELINE_OUTSIDE */
     uint8_t device;          /* place in the table */

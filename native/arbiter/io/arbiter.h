@@ -140,6 +140,7 @@ void timeline_log(const struct arbiter *a, int card, const struct cc_log_record 
                   uint64_t card_now, uint64_t now);
 void timeline_stops(const struct arbiter *a, int card, const uint32_t *handles, int n, bool stopped, uint64_t now);
 void timeline_slice(const struct arbiter *a, int card, uint32_t handle, uint32_t us, uint64_t now);
+void timeline_found(const struct arbiter *a, int card, int tenant, const struct cc_group *group, uint64_t now);
 void timeline_gate(const struct arbiter *a, int card, int tenant, bool open, uint64_t now);
 void timeline_turn(const struct arbiter *a, int card, int tenant, uint64_t now);
 #endif

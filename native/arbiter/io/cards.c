@@ -190,9 +190,11 @@ void card_discover(struct arbiter *a, int at, int tenant, uint32_t pid)
     count_call(card, AC_DISCOVER, took);
     for (int i = 0; i < n; i++) {
         remember(card, &found[i]);
-        if (ac_group_put(card->core, number, &found[i]))
-            say("card %s: process %u of %s: a group of %u channels, found in %llu us", card->uuid, pid, a->tenant[tenant].id,
-                found[i].n_channels, (unsigned long long)(took / 1000));
+        if (!ac_group_put(card->core, number, &found[i]))
+            continue;
+        timeline_found(a, at, tenant, &found[i], now_ns());
+        say("card %s: process %u of %s: a group of %u channels, found in %llu us", card->uuid, pid, a->tenant[tenant].id,
+            found[i].n_channels, (unsigned long long)(took / 1000));
     }
 }
 

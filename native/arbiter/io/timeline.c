@@ -115,6 +115,12 @@ void timeline_slice(const struct arbiter *a, int card, uint32_t handle, uint32_t
                                             .kind = FX_TIMELINE_SLICED});
 }
 
+void timeline_found(const struct arbiter *a, int card, int tenant, const struct cc_group *group, uint64_t now)
+{
+    put(a, card, tenant,
+        (struct fx_timeline_record){.at_ns = now, .pid = group->pid, .context = group->n_channels, .kind = FX_TIMELINE_FOUND});
+}
+
 void timeline_gate(const struct arbiter *a, int card, int tenant, bool open, uint64_t now)
 {
     put(a, card, tenant,

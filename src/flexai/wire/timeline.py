@@ -43,6 +43,7 @@ class Kind(IntEnum):
     LOST = 6
     BEGAN = 7
     SLICED = 8
+    FOUND = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class Record:
     Attributes:
         device: uuid; empty for ``BEGAN``, which is about all cards.
         tenant: its name; ``outside`` for programs that are not ours, and for turns that are nobody's.
-        context: of ``LOST``: how many records of the card's log; of ``SLICED``: microseconds.
+        context: of ``LOST``: how many records of the card's log; of ``SLICED``: microseconds; of
+            ``FOUND``: channels.
     """
 
     at_ns: int

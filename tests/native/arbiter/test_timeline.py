@@ -119,3 +119,11 @@ def test_time_slices_that_are_set_are_told(node):
     sliced = {record.pid for record in told if record.kind is Kind.SLICED}
     assert {one.pid, two.pid} <= sliced
     assert all(record.context > 0 for record in told if record.kind is Kind.SLICED)
+
+
+def test_when_a_process_can_be_stopped_is_told_once(node):
+    one = node.run("one", "flood")
+    node.put("one", one, 300)
+    node.shares(0.5)
+    told = TimelineFile(node.run_dir / "timeline").read()
+    assert [(r.tenant, r.pid, r.context > 0) for r in told if r.kind is Kind.FOUND] == [("one", one.pid, True)]

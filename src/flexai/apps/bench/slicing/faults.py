@@ -53,23 +53,28 @@ def found(run: Run) -> Iterator[Row]:
                 "a new process found and held, worst",
                 f"beside a flood, 50 % each, {'no preload' if bare else 'with preload'}, {len(delays_ms)} processes",
                 at_most(50.0), max(delays_ms, default=float("nan")), "ms",
-                f"from its context's first moment on the card to its first stop or time slice, by the log; {note}",
+                f"from its context's first moment on the card, by the log, until the arbiter can stop it; {note}",
                 tuple(delays_ms),
             )  # fmt: skip
 
 
 def _held_after_ms(told: Sequence[Record], tenant: str) -> list[float]:
-    """For each process that was stopped, or given a time slice: how long after its first moment on the card."""
+    """For each process that the arbiter can hold: how long after its first moment on the card; 0 if before."""
     first_ns: dict[int, int] = {}
     held_ms: dict[int, float] = {}
+    found: set[int] = set()
     pids = {record.pid for record in told if record.tenant == tenant and record.pid}
     for record in told:
         if record.pid not in pids:
             continue
         if record.kind is Kind.RUNS:
             first_ns.setdefault(record.pid, record.at_ns)
-        if record.kind in {Kind.STOPPED, Kind.SLICED} and record.pid in first_ns:
-            held_ms.setdefault(record.pid, (record.at_ns - first_ns[record.pid]) / 1e6)
+            if record.pid in found:
+                held_ms.setdefault(record.pid, 0.0)
+        if record.kind is Kind.FOUND:
+            found.add(record.pid)
+            if record.pid in first_ns:
+                held_ms.setdefault(record.pid, (record.at_ns - first_ns[record.pid]) / 1e6)
     return list(held_ms.values())
 
 
