@@ -125,6 +125,17 @@ def test_a_yaml_trace_says_the_same_as_the_csv(trace, tmp_path):
     assert second["run_card"]["traces"][0]["format"] == "yaml"
 
 
+@pytest.mark.parametrize("policy", ["hi", "fifo", "best-fit"])
+def test_a_gang_of_roles_starts_together_in_the_simulator(policy, tmp_path):
+    path = tmp_path / "gang.csv"
+    head = "submit_s,duration_s,devices,share,members,gang,role,name\n"
+    busy = "0,3600,4,1,1,,,busy\n"
+    path.write_text(head + busy + "60,600,1,0.5,1,train,leader,\n60,600,2,1,3,train,worker,\n")
+    run = json.loads(ask(str(path), "--cluster", "2x4", "--policy", policy, "--json", "-").stdout)["runs"][0]
+    assert run["n_unfinished"] == 0
+    assert run["waits"]["most_h"] == pytest.approx(3540 / 3600, abs=0.01), "it wants 6.5 cards, and 4 are free"
+
+
 def test_every_policy_that_can_plays_a_trace_with_shares_and_what_it_assumes_is_said(tmp_path):
     path = tmp_path / "shares.csv"
     path.write_text("submit_s,duration_s,devices,share,members\n0,60,1,0.5,1\n1,60,1,0.5,1\n2,60,16,1,1\n3,60,1,1,3\n")

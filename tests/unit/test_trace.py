@@ -99,6 +99,37 @@ def test_our_own_trace_has_sensible_defaults():
     assert (job.queue, job.n_members) == ("default", 1)
 
 
+GANG = """- {submit_s: 0, duration_s: 60, devices: 0, cpus: 8, gang: train, role: leader}
+- {submit_s: 0, duration_s: 60, devices: 2, members: 3, min_members: 1, gang: train, role: worker}
+- {submit_s: 5, duration_s: 60, devices: 1, name: after}
+"""
+
+
+def test_rows_of_one_gang_are_the_roles_of_one_job():
+    gang, after = read_own_yaml([GANG], "t.yaml", BadRows())
+    assert (gang.name, gang.n_members, after.name) == ("train", 4, "after")
+    assert [(role.role, role.n_devices, role.cpu_milli) for role in gang.roles] == [
+        ("leader", 0, 8000),
+        ("worker", 2, 0),
+    ]
+    assert [role.min_member for role in gang.roles] == [-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (("role: worker", "role: leader"), "two or more roles with names of their own"),
+        (("duration_s: 60, devices: 2", "duration_s: 61, devices: 2"), "duration_ms.*differs between its roles"),
+        (("name: after", "gang: train, role: late"), "differs between its roles"),
+        (("gang: train, role: worker", "gang: train"), "without the other of gang and role"),
+        (("min_members: 1", "min_members: 4"), "is not within 1 to its 3 members"),
+    ],
+)
+def test_roles_of_a_trace_that_cannot_be_are_named(change, problem):
+    with pytest.raises(BadInput, match=problem):
+        read_own_yaml([GANG.replace(*change)], "t.yaml", BadRows())
+
+
 def test_slurm_accounting_is_read_and_jobs_without_cards_are_left_out():
     lines = [
         "JobID|User|Partition|Submit|ElapsedRaw|AllocTRES|NNodes\n",

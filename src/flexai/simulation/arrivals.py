@@ -93,7 +93,7 @@ def pack(
     for number, job in enumerate(jobs):
         if number % WATCH_EVERY == 0:
             watch(number / len(jobs))
-        asked = job.n_members * job.request.n_devices * job.request.compute_milli
+        asked = job.asked_milli
         useful = useful_milli[job.id] if useful_milli else asked
         arrived_milli += useful
         starts = [

@@ -22,7 +22,7 @@ def queue_shares(outcome: Outcome) -> dict[str, QueueShare]:
     last_ms = max((book.submitted_ms for book in outcome.jobs), default=0)
     asked: dict[str, float] = {}
     for book in outcome.jobs:
-        milli = book.n_cards * book.job.request.compute_milli
+        milli = book.job.asked_milli
         asked[book.job.queue] = asked.get(book.job.queue, 0.0) + milli * book.duration_ms
     got = card_time(outcome, 0, last_ms)
     all_asked, all_got = max(sum(asked.values()), 1.0), max(sum(got.values()), 1.0)

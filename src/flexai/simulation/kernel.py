@@ -74,7 +74,7 @@ class Booked:
     @property
     def n_cards(self) -> int:
         """Cards over all members."""
-        return self.job.n_members * self.job.request.n_devices
+        return self.job.n_cards
 
 
 @dataclass(frozen=True, slots=True)

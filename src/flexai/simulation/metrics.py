@@ -95,7 +95,7 @@ def by_group(outcome: Outcome, key: Callable[[Booked], str]) -> dict[str, Waits]
 
 def size_class(book: Booked) -> str:
     """A job's size for tables: cards in powers of two."""
-    cards = book.n_cards * book.job.request.compute_milli / 1000
+    cards = book.job.asked_milli / 1000
     if cards < 1:
         return "a <1 card"
     for at, name in ((1, "b 1"), (2, "c 2"), (4, "d 3-4"), (8, "e 5-8"), (15, "f 9-15")):
@@ -129,7 +129,7 @@ def fragmented_over_time(outcome: Outcome, nodes: Sequence[Node], n_points: int)
             span, sign = spans[number], -1 if begins else 1
             for grant in span.grants:
                 at.free_milli[places[grant.device]] += sign * grant.compute_milli
-            at.cpu_milli[rows[span.grants[0].node]] += sign * span.job.cpu_milli
+            at.cpu_milli[rows[span.grants[0].node]] += sign * span.job.role_of(span.grants[0].member).cpu_milli
             done += 1
         useless = fragmentation(at.cpu_milli, at.free_milli, at.model, at.typical).sum()
         out.append((moment, 100.0 * float(useless) / capacity))

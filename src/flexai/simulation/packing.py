@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from flexai.model import Job, Node
+    from flexai.model import Job, Node, Role
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
@@ -130,8 +130,8 @@ def nodes_of(nodes: Sequence[Node], typical: Typical) -> PackingNodes:
     )  # fmt: skip
 
 
-def shape_of(job: Job, index: Mapping[str, int]) -> Shape:
-    """What one member of a job asks for; ``index`` is that of ``model_index``."""
+def shape_of(job: Job | Role, index: Mapping[str, int]) -> Shape:
+    """What one member of a job, or of a role, asks for; ``index`` is that of ``model_index``."""
     request = job.request
     mask = sum(1 << index[model] for model in request.models if model in index) if request.models else -1
     milli = request.compute_milli if request.n_devices else 0

@@ -31,7 +31,7 @@ from flexai.simulation.packing import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from flexai.model import Job, Node
+    from flexai.model import Job, Node, Role
     from flexai.scheduling.commands import Command
     from flexai.scheduling.events import Event
 
@@ -84,15 +84,15 @@ class PlacementBaseline:
             self._run = PackingRun(nodes_of(self._nodes, typical), BASELINES[scorer], by_name(self._nodes), draws)
         return self._run
 
-    def _shape(self, job: Job) -> Shape:
+    def _shape(self, job: Job | Role) -> Shape:
         shape = shape_of(job, self._index)
         return replace(shape, compute_milli=WHOLE) if self.name == WHOLE_CARD and shape.n_devices else shape
 
     def _try_all(self) -> list[Command]:
         commands: list[Command] = []
-        refused: set[tuple[Shape, int]] = set()
+        refused: set[tuple[tuple[Shape, int], ...]] = set()
         for job in list(self._waiting.values()):
-            kind = (self._shape(job), job.n_members)
+            kind = tuple((self._shape(role), role.n_members) for role in job.parts)
             if kind not in refused:
                 started = self._try(job)
                 commands += started
@@ -102,9 +102,8 @@ class PlacementBaseline:
 
     def _try(self, job: Job) -> list[Command]:
         run = self._ready()
-        shape = self._shape(job)
         placed: list[Placed] = []
-        for _ in range(job.n_members):
+        for shape in (shape for role in job.parts for shape in [self._shape(role)] * role.n_members):
             one = run.place(shape)
             if one is None:
                 for other in placed:
@@ -119,7 +118,7 @@ class PlacementBaseline:
         return commands
 
     def _grants(self, job: Job, member: int, placed: Placed) -> tuple[Grant, ...]:
-        node, request, milli = self._nodes[placed.row], job.request, placed.shape.compute_milli
+        node, request, milli = self._nodes[placed.row], job.request_of(member), placed.shape.compute_milli
         return tuple(
             Grant(
                 job.id, member, node.name, node.devices[card].uuid, milli, max(milli, request.limit_milli),

@@ -98,11 +98,11 @@ class PoolBaseline:
 
 
 def _n_cards(job: Job) -> int:
-    return job.n_members * job.request.n_devices
+    return job.n_cards
 
 
 def _grants(job: Job, member: int) -> tuple[Grant, ...]:
-    request = job.request
+    request = job.request_of(member)
     grant = Grant(
         job.id, member, "pool", "any", request.compute_milli, request.limit_milli, request.memory_bytes,
         request.tenant_class,

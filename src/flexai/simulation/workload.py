@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from flexai.model import Job, Node, SliceRequest
+from flexai.model import Job, Node, Role, SliceRequest
 from flexai.simulation.kernel import SimulatedJob
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ NOMINAL_MEMORY_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a job of a trace asks for, whatever trace it came from; times in ms, -1 where the trace gives none."""
+    """What a job of a trace asks for, whatever trace it came from; times in ms, -1 where the trace gives none.
+
+    ``min_member`` -1 stands for all. Where members are unlike, ``roles`` are what those of each role ask for.
+    """
 
     name: str
     queue: str
@@ -37,25 +40,45 @@ class Work:
     priority: int = 0
     preemptible: bool = True
     checkpointable: bool = False
+    min_member: int = -1
+    role: str = ""
+    roles: tuple[Work, ...] = ()
+
+    @property
+    def least(self) -> int:
+        """Members that must start together."""
+        if self.roles:
+            return sum(role.least for role in self.roles)
+        return self.n_members if self.min_member < 0 else self.min_member
 
     @property
     def asked_milli(self) -> int:
         """Compute over all members and cards."""
+        if self.roles:
+            return sum(role.asked_milli for role in self.roles)
         return self.n_members * self.n_devices * self.compute_milli
 
 
 def job_of(work: Work, seq: int, at_ms: int) -> Job:
     """Make the model's job; its id is its place in the run."""
-    whole = work.compute_milli == 1000
-    request = SliceRequest(
-        compute_milli=work.compute_milli, limit_milli=work.compute_milli,
-        memory_bytes=0 if whole else NOMINAL_MEMORY_BYTES, n_devices=work.n_devices, models=work.models,
-    )  # fmt: skip
+    first = next((role for role in work.roles if role.n_devices), work)
     return Job(
-        id=str(seq), user=work.user or "nobody", queue=work.queue or "default", request=request,
-        n_members=work.n_members, min_member=work.n_members, cpu_milli=work.cpu_milli, ram_bytes=work.ram_bytes,
+        id=str(seq), user=work.user or "nobody", queue=work.queue or "default", request=_request(first),
+        n_members=work.n_members, min_member=work.least, cpu_milli=work.cpu_milli, ram_bytes=work.ram_bytes,
+        roles=tuple(
+            Role(role.role, _request(role), role.n_members, role.least, role.cpu_milli, role.ram_bytes)
+            for role in work.roles
+        ),
         submitted_at_ms=at_ms, seq=seq, priority=work.priority, preemptible=work.preemptible,
         checkpointable=work.checkpointable,
+    )  # fmt: skip
+
+
+def _request(work: Work) -> SliceRequest:
+    whole = work.compute_milli == 1000
+    return SliceRequest(
+        compute_milli=work.compute_milli, limit_milli=work.compute_milli,
+        memory_bytes=0 if whole else NOMINAL_MEMORY_BYTES, n_devices=work.n_devices, models=work.models,
     )  # fmt: skip
 
 
@@ -88,7 +111,12 @@ def jobs_by_amount(works: Sequence[Work], capacity_milli: int, arrival: float, r
 
 def whole_cards(works: Sequence[Work]) -> list[Work]:
     """Round every share up to whole cards, as a cluster without slices must."""
-    return [replace(work, compute_milli=1000) if work.n_devices else work for work in works]
+    return [
+        replace(
+            work, compute_milli=1000 if work.n_devices else work.compute_milli, roles=tuple(whole_cards(work.roles))
+        )
+        for work in works
+    ]
 
 
 def over_nodes(works: Sequence[Work], nodes: Sequence[Node]) -> list[Work]:
@@ -96,12 +124,16 @@ def over_nodes(works: Sequence[Work], nodes: Sequence[Node]) -> list[Work]:
     widest = max((len(node.devices) for node in nodes), default=0)
 
     def split(work: Work) -> Work:
+        if work.roles:
+            roles = tuple(map(split, work.roles))
+            return replace(work, n_members=sum(role.n_members for role in roles), roles=roles)
         if work.n_devices <= widest or not widest:
             return work
         parts = next(
             n for n in range(2, work.n_devices + 1) if work.n_devices % n == 0 and work.n_devices // n <= widest
         )
-        return replace(work, n_members=work.n_members * parts, n_devices=work.n_devices // parts)
+        least = work.min_member * parts if work.min_member > 0 else work.min_member
+        return replace(work, n_members=work.n_members * parts, n_devices=work.n_devices // parts, min_member=least)
 
     return [split(work) for work in works]
 

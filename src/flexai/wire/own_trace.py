@@ -2,12 +2,16 @@
 
 ``submit_s``, ``duration_s`` and ``devices`` (cards per member) must be given. The others may: ``name``, ``queue``,
 ``user``, ``share`` of a card (0.25), ``members``, ``cpus`` and ``ram_gib`` per member, ``priority``, ``preemptible``,
-``checkpointable`` (an eviction then costs only the work since the last checkpoint). A name not among these is an error,
-since a misspelt one would change the answer in silence. The clock may not run back.
+``checkpointable`` (an eviction then costs only the work since the last checkpoint), ``min_members`` (the job starts
+with so many, and grows to ``members``), ``gang`` and ``role``: rows with the same gang, one after the other, are the
+roles of one job, which starts when the least of each fits. A name not among these is an error, since a misspelt one
+would change the answer in silence. The clock may not run back.
 """
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import yaml
@@ -23,7 +27,7 @@ GIB = 2**30
 NEEDED = ("submit_s", "duration_s", "devices")
 KNOWN = (
     *NEEDED, "name", "queue", "user", "share", "members", "cpus", "ram_gib", "priority", "preemptible",
-    "checkpointable",
+    "checkpointable", "min_members", "gang", "role",
 )  # fmt: skip
 
 
@@ -33,7 +37,7 @@ def read_own(lines: Iterable[str], source: str, bad: BadRows) -> list[TraceJob]:
     Raises:
         BadInput: see ``read_rows``; an unknown column; a clock that runs back.
     """
-    return read_rows(lines, source, NEEDED, _maker(source), bad)
+    return _joined(read_rows(lines, source, NEEDED, _maker(source), bad), source)
 
 
 def read_own_yaml(lines: Iterable[str], source: str, bad: BadRows) -> list[TraceJob]:
@@ -42,7 +46,7 @@ def read_own_yaml(lines: Iterable[str], source: str, bad: BadRows) -> list[Trace
     Raises:
         BadInput: no such YAML; a bad job (unless skipped), named by the line it begins on.
     """
-    return made_of(_jobs("".join(lines), source), _maker(source), bad)
+    return _joined(made_of(_jobs("".join(lines), source), _maker(source), bad), source)
 
 
 def _maker(source: str) -> Callable[[Row], TraceJob]:
@@ -72,12 +76,44 @@ def _maker(source: str) -> Callable[[Row], TraceJob]:
             n_devices=row.integer("devices", most=100_000), compute_milli=_share_milli(row),
             cpu_milli=number("cpus", 0, 1000), ram_bytes=number("ram_gib", 0, GIB),
             priority=number("priority", 0, 1), preemptible=flag("preemptible", default=True),
-            checkpointable=flag("checkpointable", default=False),
+            checkpointable=flag("checkpointable", default=False), min_member=number("min_members", -1, 1),
+            gang=text("gang", ""), role=text("role", ""),
         )  # fmt: skip
+        if job.min_member > job.n_members or (job.min_member == 0 and not job.gang):
+            raise row.wrong("min_members", f"is not within 1 to its {job.n_members} members")
+        if bool(job.gang) != bool(job.role):
+            raise row.wrong("role" if job.role else "gang", "is given without the other of gang and role")
         latest_ms = submit_ms
         return job
 
     return make
+
+
+def _joined(jobs: list[TraceJob], source: str) -> list[TraceJob]:
+    """The jobs, with those of one gang as roles of one job."""
+    out: list[TraceJob] = []
+    seen: set[str] = set()
+    for gang, some in itertools.groupby(jobs, key=lambda job: job.gang):
+        roles = tuple(some)
+        if not gang:
+            out += roles
+            continue
+        thing = f"{source}: gang {gang}"
+        if gang in seen:
+            raise BadInput(thing, gang, "is there again further down", "Write its roles one after the other")
+        seen.add(gang)
+        if len({role.role for role in roles}) < max(2, len(roles)):
+            raise BadInput(thing, roles[0].role, "is not two or more roles with names of their own", "Name each role")
+        if all(role.min_member == 0 for role in roles):
+            raise BadInput(thing, 0, "is the least of each of its roles", "Let one role need at least one member")
+        for name in _OF_A_GANG:
+            if len({getattr(role, name) for role in roles}) > 1:
+                raise BadInput(thing, name, "differs between its roles", "Roles of a gang come and go together")
+        out.append(replace(roles[0], name=gang, n_members=sum(role.n_members for role in roles), roles=roles))
+    return out
+
+
+_OF_A_GANG = ("submit_ms", "duration_ms", "queue", "user", "priority", "preemptible", "checkpointable")
 
 
 def _share_milli(row: Row) -> int:

@@ -56,7 +56,10 @@ class TraceNode:
 
 @dataclass(frozen=True, slots=True)
 class TraceJob:
-    """One job of a trace, per member; times are ms from the trace's own epoch, -1 where it gives none."""
+    """One job of a trace, per member; times are ms from the trace's own epoch, -1 where it gives none.
+
+    ``min_member`` -1 stands for all members. Where members are unlike, ``roles`` are what those of each role ask for.
+    """
 
     name: str
     queue: str
@@ -72,6 +75,10 @@ class TraceJob:
     priority: int = 0
     preemptible: bool = True
     checkpointable: bool = False
+    min_member: int = -1
+    gang: str = ""
+    role: str = ""
+    roles: tuple[TraceJob, ...] = ()
 
 
 def read_openb_nodes(lines: Iterable[str], source: str, bad: BadRows) -> list[TraceNode]:

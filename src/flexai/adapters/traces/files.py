@@ -148,4 +148,5 @@ def _work(row: TraceJob) -> Work:
     return Work(
         row.name, row.queue, row.user, row.submit_ms, row.duration_ms, row.n_members, row.n_devices, row.compute_milli,
         row.cpu_milli, row.ram_bytes, row.models, row.priority, row.preemptible, row.checkpointable,
+        row.min_member, row.role, tuple(map(_work, row.roles)),
     )  # fmt: skip
