@@ -8,7 +8,10 @@ from flexai.cluster import Books, Plan, Shape
 from flexai.model import Device, Node
 from flexai.policy import node_classes
 from flexai.policy.fragmentation import Mix, stranded, stranded_reference
+from flexai.policy.gang import Need, Together
 from flexai.policy.placement import Placement
+from flexai.policy.roles import fits
+from flexai.policy.room import Room
 from flexai.policy.victims import RowTrial
 
 GIB = 2**30
@@ -166,6 +169,45 @@ def test_a_plan_undone_leaves_every_array_as_it_was(out, wanted):
         plan.give(hold)
     plan.undo()
     assert [getattr(out, name).tobytes() for name in names] == before
+
+
+changes = st.lists(st.tuples(shapes(), st.sampled_from(["take", "give", "close", "open", "more"])), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(books(), shapes(), changes)
+def test_what_fits_when_all_is_empty_is_what_would_be_counted_afresh(out, asked, turns):
+    taken = []
+    for shape, what in turns:
+        rows = np.flatnonzero(out.fits(shape)).tolist()
+        if what == "give" and taken:
+            out.give(taken.pop())
+        elif what == "take" and rows:
+            ok = np.flatnonzero(out.cards_that_fit(shape)[rows[-1]])[: shape.n_devices]
+            taken.append(out.hold_for(shape, rows[-1], tuple(ok.tolist())))
+            out.take(taken[-1])
+        elif what in ("close", "open"):
+            getattr(out, what)("0/0", "ill")
+        elif what == "more":
+            name = f"new{len(out.names)}"
+            out.put_node(Node(name, (Device(name, "a", "simulated", 0, 40 * GIB),), 16_000, 64 * GIB))
+        assert out.n_fit_emptied(asked).tolist() == out.emptied().n_fit(asked).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(books(), shapes(), st.integers(1, 4), st.lists(st.tuples(shapes(), st.booleans()), max_size=12))
+def test_room_that_follows_what_is_taken_suffices_when_all_fits_in_the_books(out, asked, n_members, turns):
+    need = Need.of(asked, Together(n_members))
+    room, taken = Room(out, need), []
+    for shape, gives in turns:
+        rows = np.flatnonzero(out.fits(shape)).tolist()
+        if gives and taken:
+            room.give(taken.pop())
+        elif rows:
+            ok = np.flatnonzero(out.cards_that_fit(shape)[rows[-1]])[: shape.n_devices]
+            taken.append(out.hold_for(shape, rows[-1], tuple(ok.tolist())))
+            room.take(taken[-1])
+        assert room.suffices() == fits(out, need)
 
 
 @settings(max_examples=60, deadline=None)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 WHOLE = 1000
 CLOSED = 10**6
 GONE_CPU_MILLI = 10**12
+MOST_KEPT = 64
+"""So many answers of ``n_fit_emptied`` are kept."""
 UNNAMED = "unnamed"
 """Class of cards whose vendor gives them no name."""
 
@@ -68,6 +70,7 @@ class Books:
         gained: rows where something became free since ``gained`` was last cleared by its reader.
         version: counts changes.
         filters: what else must let a member onto a card, beside that it fits.
+        fit_emptied: answers of ``n_fit_emptied``, which keeps them here.
     """
 
     cpu_milli: Ints = field(default_factory=lambda: _zeros(0))
@@ -99,6 +102,7 @@ class Books:
     filters: tuple[Filter, ...] = ()
     _closed: dict[str, set[str]] = field(default_factory=dict)
     _foreign: dict[str, tuple[int, int]] = field(default_factory=dict)
+    fit_emptied: dict[tuple[Shape, tuple[Filter, ...]], Ints] = field(default_factory=dict)
 
     def put_node(self, node: Node) -> None:
         """A node appeared or changed. Cards it no longer has are closed; new ones are added."""
@@ -140,6 +144,7 @@ class Books:
         for uuid in self.uuids[row]:
             if uuid not in columns:
                 self.close(uuid, "gone")
+        self.fit_emptied.clear()
         self._touch(row, gained=True)
 
     def _learn_partitions(self, device: Device, place: tuple[int, int]) -> None:
@@ -163,6 +168,7 @@ class Books:
         if name in self.nodes:
             del self.nodes[name]
             self.cpu_milli[row] -= GONE_CPU_MILLI
+            self.fit_emptied.clear()
             self._touch(row, gained=False)
         return list(self.uuids[row])
 
@@ -318,7 +324,7 @@ class Books:
         twin = copy(self)
         for name in ("cpu_milli", "ram_bytes", "free_milli", "free_memory", "granted_milli", "granted_memory", "cut"):
             setattr(twin, name, getattr(self, name).copy())
-        twin.changed, twin.gained = [], set()
+        twin.changed, twin.gained, twin.fit_emptied = [], set(), {}
         return twin
 
     def filtered_by(self, filters: tuple[Filter, ...]) -> Books:
@@ -339,6 +345,16 @@ class Books:
         twin.granted_memory[:] = 0
         twin.cut[:] = 0
         return twin
+
+    def n_fit_emptied(self, shape: Shape) -> Ints:
+        """``emptied().n_fit(shape)``, to be read only: the same until a node or card changes, whatever is taken."""
+        key = shape, self.filters
+        fit = self.fit_emptied.get(key)
+        if fit is None:
+            if len(self.fit_emptied) >= MOST_KEPT:
+                self.fit_emptied.clear()
+            fit = self.fit_emptied[key] = self.emptied().n_fit(shape)
+        return fit
 
     def check(self) -> None:
         """Assert the invariants: no card over a whole card of requests or over its memory, nothing negative."""
@@ -371,6 +387,7 @@ class Books:
         if place is not None and (milli or memory_bytes):
             self.free_milli[place] += milli
             self.free_memory[place] += memory_bytes
+            self.fit_emptied.clear()
             self._touch(place[0], gained=milli > 0 or memory_bytes > 0)
 
     def partition_mask(self, profile: str) -> Flags:

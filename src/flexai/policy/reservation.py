@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flexai.policy.roles import fits
+from flexai.policy.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ NEVER_MS = 2**62
 
 @dataclass(slots=True)
 class Reservation:
-    """Held for ``job_id``; ``future`` are the books as they should be at the shadow time, before it starts.
+    """Held for ``job_id``; ``future`` is the room that it should find at the shadow time, before it starts.
 
     Attributes:
         over: holds that are over by then: ``future`` does not count them any more. By identity.
@@ -35,7 +35,7 @@ class Reservation:
     job_id: str
     need: Need
     shadow_ms: int
-    future: Books
+    future: Room
     made_at_ms: int = 0
     is_claim: bool = False
     has_news: bool = False
@@ -49,7 +49,7 @@ class Reservation:
             return True
         for hold in taken:
             self.future.take(hold)
-        if fits(self.future, self.need):
+        if self.future.suffices():
             return True
         for hold in taken:
             self.future.give(hold)
@@ -58,7 +58,7 @@ class Reservation:
     def would_pass(self, hold: Hold) -> bool:
         """Whether a member with this hold could start beside the job, however long it runs. Nothing is booked."""
         self.future.take(hold)
-        passes = fits(self.future, self.need)
+        passes = self.future.suffices()
         self.future.give(hold)
         return passes
 
@@ -81,7 +81,7 @@ def reserve(
     after which the job fits is found by halving.
     """
     order: Sequence[tuple[int, Hold]] = sorted(ends, key=lambda pair: pair[0])
-    future, given = now.copy(), 0
+    future, given = Room(now.copy(), need), 0
 
     def give_up_to(count: int) -> None:
         nonlocal given
@@ -95,7 +95,7 @@ def reserve(
     while low < high:
         middle = (low + high) // 2
         give_up_to(min(middle, len(order)))
-        if middle > len(order) or fits(future, need):
+        if middle > len(order) or future.suffices():
             high = middle
         else:
             low = middle + 1

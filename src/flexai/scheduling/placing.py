@@ -234,9 +234,8 @@ def _ends_for(state: State, claimant: JobRecord) -> Iterator[tuple[int, Hold]]:
     if level in books.topology and len(books.names) > FEW_NODES:
         n = len(books.names)
         groups = books.topology.groups(level, n)
-        empty = books.emptied()
         able = np.logical_and.reduce(
-            [group_sums(groups, empty.n_fit(shape)) >= where.n_members for shape, where in claimant.need.parts]
+            [group_sums(groups, books.n_fit_emptied(shape)) >= where.n_members for shape, where in claimant.need.parts]
         )
         granted = group_sums(groups, books.granted_milli[:n].sum(axis=1))
         best = np.argsort(np.where(able, granted, 2**62), kind="stable")[:FEW_GROUPS]

@@ -122,7 +122,7 @@ def _filtered(state: State, record: JobRecord) -> PendingReason | None:
             out.append(name)
     n_bare, n_left = (most_together(each, each.n_fit(shape), together) for each in (bare, books))
     cards, left = (int(each.cards_that_fit(shape)[:n].sum()) for each in (bare, books))
-    most = most_together(books, books.emptied().n_fit(shape), together)
+    most = most_together(books, books.n_fit_emptied(shape), together)
     says = f"filter{'s' * (len(out) > 1)} {' and '.join(out)} keep{'s' * (len(out) == 1)}"
     told = (
         f"{cards} cards have {_free_part(record)}, but {says} it off {cards - left} of them"
@@ -239,7 +239,7 @@ def _too_large(state: State, record: JobRecord) -> PendingReason | None:
     where = f"any one {record.job.required_level}" if record.job.required_level else "the pool"
     if record.job.subgroup_size:
         where += f", in subgroups of {record.job.subgroup_size} in one {record.job.subgroup_level} each,"
-    most = most_together(state.books, state.books.emptied().n_fit(shape), record.together)
+    most = most_together(state.books, state.books.n_fit_emptied(shape), record.together)
     if most >= needed:
         return None
     asked = _asked(record)
@@ -257,10 +257,9 @@ def _too_large(state: State, record: JobRecord) -> PendingReason | None:
 def _resources(state: State, record: JobRecord) -> PendingReason | None:
     """What is missing now, at the node where it came nearest."""
     books, shape, job = state.books, record.shape, record.job
-    if fits_together(books, shape, record.together):
+    n, fit = len(books.names), books.n_fit(shape)
+    if most_together(books, fit, record.together) >= record.n_needed:
         return None
-    n = len(books.names)
-    fit = books.n_fit(shape)
     total = int(fit.sum())
     fit = usable(books, fit, record.together)
     if job.subgroup_size and total >= job.min_member > int(fit.sum()):

@@ -99,7 +99,7 @@ def _region(books: Books, record: JobRecord, shape: Shape) -> tuple[NDArray[np.i
     """Nodes to look at, and how many members have no place on them now."""
     level = record.job.required_level
     n = len(books.names)
-    now, most = books.n_fit(shape)[:n], books.emptied().n_fit(shape)[:n]
+    now, most = books.n_fit(shape)[:n], books.n_fit_emptied(shape)[:n]
     here = np.ones(n, dtype=bool)
     if level:
         if level not in books.topology:
