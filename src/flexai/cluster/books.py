@@ -66,6 +66,7 @@ class Books:
         granted_milli, granted_memory: held by members, same shape.
         cut: places taken by hardware partitions, as bits, same shape.
         model: index into ``models``, same shape.
+        parking: cards whose programs can be parked.
         changed: rows in the order in which they changed; caches remember how far they have read.
         gained: rows where something became free since ``gained`` was last cleared by its reader.
         version: counts changes.
@@ -96,6 +97,7 @@ class Books:
     model_names: list[str] = field(default_factory=list)
     partitions: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     profiles: dict[str, dict[int, PartitionProfile]] = field(default_factory=dict)
+    parking: set[tuple[int, int]] = field(default_factory=set)
     changed: list[int] = field(default_factory=list)
     gained: set[int] = field(default_factory=set)
     version: int = 0
@@ -140,6 +142,7 @@ class Books:
             self.model[place] = self.models[device.model]
             self.link_group[place] = device.link_group
             self._learn_partitions(device, place)
+            (self.parking.add if device.can_park else self.parking.discard)(place)
             self.open(device.uuid, "gone")
         for uuid in self.uuids[row]:
             if uuid not in columns:

@@ -6,7 +6,7 @@ Compute is counted in thousandths of one card (``*_milli``), memory in bytes, ti
 """
 
 from flexai.model.device import Device, DeviceHealth, Node, TopologyLevel
-from flexai.model.job import Grant, Job, JobState, MemberState, Role, SliceRequest, TenantClass
+from flexai.model.job import Grant, Job, JobState, MemberState, Residence, Role, SliceRequest, TenantClass
 from flexai.model.partition import PartitionProfile, best_start, partition_profile
 from flexai.model.queue import OVER_CAP, ROOT_QUEUE, ClassTerms, Queue
 from flexai.model.reason import PendingReason, Reason
@@ -30,6 +30,7 @@ __all__ = [
     "PendingReason",
     "Queue",
     "Reason",
+    "Residence",
     "Role",
     "SliceRequest",
     "TenantClass",

@@ -24,6 +24,7 @@ class Device:
         link_group: cards of one node with the same value reach each other over NVLink or HCCS; -1 for none.
         numa: NUMA node of the host the card hangs on; -1 if unknown.
         partitions: names of hardware profiles (MIG, vNPU) it can be cut into; empty for none.
+        can_park: whether the memory of a program on it can be moved to the host and back.
     """
 
     uuid: str
@@ -34,6 +35,7 @@ class Device:
     link_group: int = -1
     numa: int = -1
     partitions: tuple[str, ...] = ()
+    can_park: bool = False
 
 
 @dataclass(frozen=True, slots=True)

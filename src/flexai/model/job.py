@@ -43,6 +43,18 @@ class MemberState(StrEnum):
     FINISHED = "finished"
 
 
+class Residence(StrEnum):
+    """Where the device memory of a member is that its scheduler may have moved."""
+
+    ON_CARD = "card"
+    LEAVING = "leaving"
+    """It is being moved to the host: the member holds its place on the card and host memory for it."""
+    IN_HOST = "host"
+    """In host memory; what it held of the card is others'."""
+    RETURNING = "returning"
+    """It is being moved back: the place is held again, and the host memory still."""
+
+
 @dataclass(frozen=True, slots=True)
 class SliceRequest:
     """What one member asks of each of its ``n_devices`` cards.
@@ -144,6 +156,7 @@ class Job:
         checkpointable: loses only the work since its last checkpoint when evicted.
         grace_ms: time it gets to save its work once it is asked to end; 0 for the pool's own.
         roles: where its members are unlike: at least two, each with a name of its own; empty where they are alike.
+        parkable: may be moved to host memory instead of being evicted, in a pool that does so.
     """
 
     id: str
@@ -169,6 +182,7 @@ class Job:
     checkpointable: bool = False
     grace_ms: int = 0
     roles: tuple[Role, ...] = ()
+    parkable: bool = True
 
     @property
     def parts(self) -> tuple[Role, ...]:

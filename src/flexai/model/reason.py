@@ -29,6 +29,7 @@ class Reason(StrEnum):
     TOPOLOGY = "Topology"
     NO_DEVICES = "NoDevices"
     AGENT_AWAY = "AgentAway"
+    PARKED = "Parked"
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class Resize:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Move a running member to host memory; its compute is free, its place is kept."""
+    """Move the device memory of a running member to the host; ``MemberParked`` answers, and its place is free."""
 
     job_id: str
     member: int
@@ -50,7 +50,7 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Bring a parked member back."""
+    """Move it back to the place that is held for it again; ``MemberWoken`` answers."""
 
     job_id: str
     member: int

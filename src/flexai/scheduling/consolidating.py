@@ -18,6 +18,7 @@ from flexai.policy.victims import Victim, cheapest_set
 from flexai.scheduling.entitlement import is_claiming
 from flexai.scheduling.evicting import evict_for
 from flexai.scheduling.gangs import place_members
+from flexai.scheduling.records import cost_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,7 +101,7 @@ def _cost(state: State, record: JobRecord) -> int:
         return -1
     if ran_ms < job.min_runtime_ms or state.now_ms - record.moved_at_ms < MOVED_FOR_MS:
         return -1
-    seen_ms = state.move_costs.move_ms(f"{job.queue}/{job.user}", record.n_cards, state.grace_ms(job))
+    seen_ms = state.move_costs.move_ms(*cost_class(record), state.grace_ms(job))
     return (state.settings.move_cost_ms + seen_ms) * record.held_milli
 
 

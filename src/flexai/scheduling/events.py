@@ -7,7 +7,7 @@ devices that are not known yet; nothing can be placed before their ``NodePut``, 
 
 from dataclasses import dataclass
 
-from flexai.model import DeviceHealth, Grant, Job, Node, Queue
+from flexai.model import DeviceHealth, Grant, Job, Node, Queue, Residence
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +132,32 @@ class MemberFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberParked:
+    """The device memory of a member is in host memory, as it was told; or, with ``refused``, still on its card."""
+
+    at_ms: int
+    job_id: str
+    member: int
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberWoken:
+    """The device memory of a member is back on its card, as it was told; or, with ``refused``, still on the host."""
+
+    at_ms: int
+    job_id: str
+    member: int
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class GrantsFound:
     """After a restart: these grants exist on the nodes and are held; they are truth, not wishes.
 
     ``evicted`` names the members that were being stopped to be queued again, ``waiting`` those that had not started or
-    were to start again: an elastic job grows by them. A job that its user gave up before the
-    restart is given up again (``JobCancelled``) after this.
+    were to start again: an elastic job grows by them. ``away`` says where the memory of members is that were parked. A
+    job that its user gave up before the restart is given up again (``JobCancelled``) after this.
     """
 
     at_ms: int
@@ -145,6 +165,7 @@ class GrantsFound:
     grants: tuple[Grant, ...]
     evicted: tuple[int, ...] = ()
     waiting: tuple[int, ...] = ()
+    away: tuple[tuple[int, Residence], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +199,8 @@ Event = (
     | JobResizeAsked
     | MemberStarted
     | MemberFinished
+    | MemberParked
+    | MemberWoken
     | GrantsFound
     | UsageMeasured
     | Tick

@@ -11,19 +11,20 @@ members beyond its ``min_member`` and goes on. What is freed is reserved for the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flexai.cluster import Plan, group_sums
-from flexai.model import JobState, TenantClass
+from flexai.model import JobState, Residence, TenantClass
 from flexai.policy.gang import Need, fits_together, most_together
 from flexai.policy.roles import fits, orders, pack
 from flexai.policy.victims import Victim, cheapest_set
-from flexai.scheduling import entitlement
+from flexai.scheduling import entitlement, parking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,6 +39,8 @@ MAX_GROUPS = 4
 """So many groups of a required level are searched for victims, those that lack least first."""
 MOST_SPARED = 32
 """Of so many victims for a gang of roles each is looked at again, whether all the others suffice."""
+NOBODY: Mapping[str, str] = MappingProxyType({})
+ON_THE_WAY = {Residence.LEAVING, Residence.RETURNING}
 SHRINK_DISCOUNT = 1000
 """A member that an elastic job can do without costs so much less than its run time: its work goes on in the others."""
 
@@ -62,15 +65,18 @@ def run(state: State, lines: list[Line], steps: int) -> int:
         chosen, looked_at = choose(state, record, standing, steps)
         steps -= looked_at
         if chosen:
-            evict_for(state, record, chosen, _verb(state, record, chosen))
+            parks = parking.to_park(state, record, chosen)
+            evict_for(state, record, chosen, _verb(state, record, chosen), parks)
             standing = entitlement.standing_of(state)
         if steps <= 0:
             break
     return max(0, steps)
 
 
-def evict_for(state: State, record: JobRecord, chosen: Sequence[Victim], verb: str) -> None:
-    """Evict victims for a job, and keep what they leave for it."""
+def evict_for(
+    state: State, record: JobRecord, chosen: Sequence[Victim], verb: str, parks: Mapping[str, str] = NOBODY
+) -> None:
+    """Evict victims for a job, or park those named in ``parks`` (and why), and keep what they leave for it."""
     cause = f"{verb} for job {record.job.id} of queue {record.job.queue}"
     jobs = {victim.job_id for victim in chosen if not victim.members}
     claimed: list[tuple[str, int]] = []
@@ -78,7 +84,9 @@ def evict_for(state: State, record: JobRecord, chosen: Sequence[Victim], verb: s
         other = state.jobs[victim.job_id]
         members = victim.members or range(len(other.members))
         claimed += [(victim.job_id, index) for index in members if other.members[index].hold is not None]
-        if not victim.members:
+        if victim.job_id in parks:
+            parking.park_job(state, other, f"{cause}; {parks[victim.job_id]}")
+        elif not victim.members:
             evict_job(state, other, cause)
         elif victim.job_id not in jobs:
             shrink_job(state, other, victim.members, cause)
@@ -105,6 +113,7 @@ def shrink_job(state: State, record: JobRecord, members: Iterable[int], cause: s
 
 def _stop(state: State, record: JobRecord, cause: str, *, requeue: bool) -> None:
     state.leave(record)
+    state.note_parked(record, parked=False)
     for index in range(len(record.members)):
         _stop_member(state, record, index, cause, requeue=requeue)
     record.stops_at_ms = state.now_ms + state.grace_ms(record.job)
@@ -328,11 +337,11 @@ def _victims_on(
 def _may_evict(state: State, record: JobRecord, other: JobRecord, within: set[str]) -> bool:
     """Whether the job may have this one evicted, what its queue would be left with apart."""
     job = other.job
-    if other.state is JobState.STOPPING:
+    if other.state is JobState.STOPPING or any(member.residence in ON_THE_WAY for member in other.members):
         return False
     if is_lent(other):  # it was told so: what it uses belongs to whoever is granted it
         return record.job.request.tenant_class is not TenantClass.BEST_EFFORT
-    if not job.preemptible or state.now_ms - other.started_at_ms < job.min_runtime_ms:
+    if not job.preemptible or other.ran_ms(state.now_ms) < job.min_runtime_ms:
         return False
     if job.queue == record.job.queue:
         return job.priority < record.job.priority
@@ -344,9 +353,10 @@ def _parts_of(state: State, other: JobRecord, wanted: set[int]) -> list[Victim]:
 
     Of an elastic role those may go first that stand where room is wanted, the last first.
     """
-    ran_ms = max(0, state.now_ms - other.started_at_ms)
+    ran_ms = other.ran_ms(state.now_ms)
+    lost_ms = ran_ms if state.settings.park == "never" else parking.lost_ms(state, other)
     if is_lent(other):
-        ran_ms = 0
+        ran_ms = lost_ms = 0
     spare: list[tuple[int, Hold]] = []
     least: list[tuple[int, Hold]] = []
     first = 0
@@ -366,7 +376,8 @@ def _parts_of(state: State, other: JobRecord, wanted: set[int]) -> list[Victim]:
         for index, hold in spare
     ]
     if least:
-        out.append(Victim(other.job.id, tuple(hold for _, hold in least), ran_ms * other.held_milli + 1))
+        lost = lost_ms * (other.held_milli + other.home_milli) + 1
+        out.append(Victim(other.job.id, tuple(hold for _, hold in least), lost))
     return out
 
 

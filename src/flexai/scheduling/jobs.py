@@ -75,6 +75,7 @@ def cancel(state: State, job_id: str) -> None:
         members.end(state, record, JobState.CANCELLED, "cancelled")
         return
     state.leave(record)
+    state.note_parked(record, parked=False)
     for index, member in enumerate(record.members):
         if member.hold is not None:
             state.stop(record, index, "cancelled", requeue=False)
@@ -85,6 +86,8 @@ def resize(state: State, event: JobResizeAsked) -> None:
     """Its user wants other shares; a running job that they do not fit keeps what it has. Roles are not resized."""
     record = state.jobs.get(event.job_id)
     if record is None or record.job.request.n_devices == 0 or record.job.request.partition or record.job.roles:
+        return
+    if record.is_away:
         return
     request = replace(
         record.job.request, compute_milli=event.compute_milli,

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flexai.model import TenantClass
+from flexai.model import Residence, TenantClass
+from flexai.scheduling import parking
 from flexai.scheduling.commands import Resize
-from flexai.scheduling.placing import begin, ends_ms
+from flexai.scheduling.placing import begin
+from flexai.scheduling.predicting import ends_ms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +40,7 @@ def run(state: State) -> None:
         _grant_if_free(state, state.jobs[job_id], member)
     if not state.measured_milli:
         return
+    _wake(state)
     waiting = [
         line
         for line in state.lines.values()
@@ -56,15 +59,30 @@ def run(state: State) -> None:
                 break
 
 
+def _wake(state: State) -> None:
+    """Borrowers that are parked come back to what is idle of their own cards, before others borrow it."""
+    parked = list(parking.due(state, lent=True)) if state.parked else []
+    if not parked:
+        return
+    idle = idle_milli(state)
+    for record in sorted(parked, key=lambda each: each.job.seq):
+        places = parking.wanted(record)
+        if all(idle[place] >= LEAST_IDLE_MILLI for place in places) and parking.wake_job(state, record):
+            for place in places:
+                idle[place] -= record.shape.compute_milli
+
+
 def _lend(state: State, record: JobRecord, idle: NDArray[np.int64]) -> bool:
     """Start a job where most is idle, if its memory fits somewhere and no reservation minds.
 
     What it asks for is what it would be granted; of what is idle it takes whatever there is.
     """
     books, n = state.books, len(state.books.names)
+    kept = parking.keep(state, record) if state.parked else []
     free = replace(record.shape, compute_milli=0)
     host = (books.cpu_milli[:n] >= free.cpu_milli) & (books.ram_bytes[:n] >= free.ram_bytes)
     fits = books.cards_that_fit(free) & host[:, None] & (idle >= LEAST_IDLE_MILLI)
+    parking.let_go(state, kept)
     if not fits.any():
         return False
     row, column = np.unravel_index(int(np.where(fits, idle, -1).argmax()), idle.shape)
@@ -83,7 +101,7 @@ def _grant_if_free(state: State, record: JobRecord, index: int) -> None:
     """A lent member whose card has its compute free, within its queue's limits, is granted it from now on."""
     member, milli = record.members[index], record.shape.compute_milli
     hold, queue, user = member.hold, record.job.queue, record.job.user
-    if hold is None or member.evicting or queue not in state.queues:
+    if hold is None or member.evicting or queue not in state.queues or member.residence is not Residence.ON_CARD:
         return
     if any(state.books.free_milli[hold.row, column] < milli for column in hold.columns):
         return
@@ -111,7 +129,7 @@ def idle_milli(state: State) -> NDArray[np.int64]:
         record = state.jobs[job_id]
         is_new = state.now_ms - record.started_at_ms < SETTLED_AFTER_MS
         for index, member in enumerate(record.members):
-            if member.hold is None:
+            if member.hold is None or member.residence is Residence.IN_HOST:
                 continue
             for grant, column in zip(member.grants, member.hold.columns, strict=True):
                 asked = grant.compute_milli or record.shape.compute_milli

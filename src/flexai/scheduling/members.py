@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flexai.model import JobState, MemberState
+from flexai.model import JobState, MemberState, Residence
 from flexai.scheduling import evicting
+from flexai.scheduling.records import cost_class
 
 if TYPE_CHECKING:
     from flexai.model import Role
@@ -20,18 +21,13 @@ def started(state: State, event: MemberStarted) -> None:
     if record is None or not 0 <= event.member < len(record.members):
         return
     member = record.members[event.member]
-    if member.hold is None or member.evicting:
+    if member.hold is None or member.evicting or member.residence is not Residence.ON_CARD:
         return
     if member.state is MemberState.STARTING:
-        state.move_costs.started(*_class_of(record), state.now_ms - member.started_at_ms)
+        state.move_costs.started(*cost_class(record), state.now_ms - member.started_at_ms)
     member.state = MemberState.RUNNING
     if all(each.state is not MemberState.STARTING for each in record.members):
         state.set_state(record, JobState.RUNNING, "started")
-
-
-def _class_of(record: JobRecord) -> tuple[str, int]:
-    """Jobs that cost about the same to stop and to start."""
-    return f"{record.job.queue}/{record.job.user}", record.n_cards
 
 
 def finished(state: State, event: MemberFinished) -> None:
@@ -45,7 +41,7 @@ def finished(state: State, event: MemberFinished) -> None:
     state.free(record, member)
     requeued = member.evicting and member.requeue and event.exit_code != 0 and not record.cancelled
     if requeued:
-        state.move_costs.stopped(*_class_of(record), state.now_ms - member.stopped_at_ms)
+        state.move_costs.stopped(*cost_class(record), state.now_ms - member.stopped_at_ms)
     member.evicting, member.requeue = False, False
     member.state = MemberState.WAITING if requeued else MemberState.FINISHED
     member.failed = not requeued and event.exit_code != 0
@@ -60,7 +56,7 @@ def finished(state: State, event: MemberFinished) -> None:
             _requeue(state, record, evicted=requeued)
             return
         state.leave(record)  # an elastic job whose members failed grows no more
-    ran_ms = max(0, state.now_ms - record.started_at_ms)
+    ran_ms = record.ran_ms(state.now_ms)
     if record.exit_code == 0 and not record.cancelled:
         state.run_times.finished(record.burst, record.job.id, ran_ms)
         end(state, record, JobState.SUCCEEDED, event.cause or "exited", known=False)
@@ -75,7 +71,7 @@ def _one_less(state: State, record: JobRecord, *, failed: bool) -> None:
     """A member is gone, others are there: too few of them are stopped; else the job goes on, and may grow again."""
     if failed and (short := _short_of(record)) is not None:
         evicting.stop_rest(state, record, f"another member failed; it needs {_told(short)} together")
-    elif record.state not in (JobState.STOPPING, JobState.HELD) and not record.cancelled:
+    elif record.state not in (JobState.STOPPING, JobState.HELD, JobState.PARKED) and not record.cancelled:
         state.leave(record)
         if record.n_to_start:
             state.wait(record)
@@ -102,7 +98,7 @@ def _requeue(state: State, record: JobRecord, *, evicted: bool) -> None:
     state.leave(record)
     state.run_times.stopped(record.burst, record.job.id)
     record.n_evictions += evicted
-    record.exit_code, record.cause, record.started_at_ms = 0, "", -1
+    record.exit_code, record.cause, record.started_at_ms, record.away_at_ms = 0, "", -1, -1
     for index, role in enumerate(record.job.parts if evicted else ()):
         if not role.is_elastic:
             for member in record.members_of(index):

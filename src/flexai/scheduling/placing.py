@@ -15,8 +15,9 @@ import numpy as np
 from flexai.cluster import Hold, Plan, group_sums
 from flexai.model import JobState
 from flexai.policy.reservation import NEVER_MS, reserve
-from flexai.scheduling import entitlement
+from flexai.scheduling import entitlement, parking
 from flexai.scheduling.gangs import place_members
+from flexai.scheduling.predicting import ends_at, ends_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -39,9 +40,14 @@ def run_round(state: State) -> None:
     """Start what can start."""
     _unblock(state)
     state.refused.clear()
-    if not _start_big(state) or not state.ready:
+    if not _start_big(state):
         return
-    if len(state.ready) == 1:  # by far the commonest: there is nothing to order
+    returning: dict[LineKey, list[JobRecord]] = {}
+    for record in sorted(parking.due(state), key=lambda each: each.job.seq) if state.parked else ():
+        returning.setdefault(parking.key_of(record), []).append(record)
+    if not state.ready and not returning:
+        return
+    if len(state.ready) == 1 and not returning:  # by far the commonest: there is nothing to order
         (key,) = state.ready
         state.ready.clear()
         while (line := state.lines.get(key)) is not None and key.need not in state.blocked and _try_line(state, line):
@@ -58,6 +64,8 @@ def run_round(state: State) -> None:
             else:
                 heaps.setdefault(key.queue, []).append((_rank(state, state.lines[key]), key))
     state.ready.clear()
+    for key, some in returning.items():  # before others of their priority: they were there already
+        heaps.setdefault(key.queue, []).extend(((-key.priority, -1.0, record.job.seq), key) for record in some)
     for heap in heaps.values():
         heap.sort(key=lambda entry: entry[0])
     shares = entitlement.shares_of(state, 0) if len(heaps) > 1 else {}
@@ -67,6 +75,8 @@ def run_round(state: State) -> None:
             queue = min(heaps, key=lambda name: entitlement.need_rank(state, shares, heaps[name][0][1]))
         heap = heaps[queue]
         _, key = heap.pop(0)
+        if key in returning:
+            parking.wake_job(state, returning[key].pop(0))
         line = state.lines.get(key)
         if line is not None and key.need not in state.blocked and _try_line(state, line) and key in state.lines:
             bisect.insort(heap, (_rank(state, line), key), key=lambda entry: entry[0])
@@ -143,12 +153,14 @@ def _try_line(state: State, line: Line) -> bool:
         if ends_at_ms >= state.refused.get(line.key.need, NEVER_MS):
             state.deferred[line.key] = None
             return False
+    kept = parking.keep(state, record) if state.parked else []
     plan = Plan(state.books)
     placed = place_members(state, record, plan)
+    parking.let_go(state, kept)
     if placed is None:
-        if not state.is_limited(record):
+        if not state.is_limited(record) and not kept:
             state.blocked[line.key.need] = None
-        else:  # its queue's limit keeps it from some cards; another queue's job of this shape may start
+        else:  # a limit of its queue, or who is parked, keeps it off some cards; another queue's may start
             state.deferred[line.key] = None
         return False
     if held_for is not None and held_for.job_id != job.id and not held_for.lets_pass(placed.values(), ends_at_ms):
@@ -211,11 +223,11 @@ def _claimed(state: State, record: JobRecord) -> Reservation | None:
     Else what was evicted could come back on the strength of a prediction, and be evicted again.
     """
     vacated = [
-        (state.now_ms, member.hold)
+        (state.now_ms, hold)
         for job_id, index in state.claims.get(record.job.id, ())
         if (job_id, index) in state.stopping
-        for member in [state.jobs[job_id].members[index]]
-        if member.hold is not None
+        for hold in [parking.leaves(state.jobs[job_id].members[index])]
+        if hold is not None
     ]
     if not vacated:
         return None
@@ -246,9 +258,12 @@ def _ends_for(state: State, claimant: JobRecord) -> Iterator[tuple[int, Hold]]:
         record = state.jobs[job_id]
         end_ms = ends_at(state, record)
         for member in record.members:
-            if member.hold is not None:
+            hold = parking.leaves(member)
+            if hold is not member.hold and hold is not None:
+                yield state.now_ms, hold
+            elif hold is not None:
                 stops_ms = max(state.now_ms, member.stopped_at_ms + state.grace_ms(record.job))
-                yield stops_ms if member.evicting else end_ms, member.hold
+                yield stops_ms if member.evicting else end_ms, hold
 
 
 def hold_of(
@@ -261,25 +276,6 @@ def hold_of(
 ) -> Hold:
     """A hold from cards by place (all of one node)."""
     return Hold(places[0][0], tuple(c for _, c in places), compute_milli, memory_bytes, cpu_milli, ram_bytes, cut)
-
-
-def ends_at(state: State, record: JobRecord) -> int:
-    """When a running job will likely be over (median of those that ran as long)."""
-    if record.state is JobState.STOPPING:
-        return max(state.now_ms, record.stops_at_ms)
-    ran_ms = state.now_ms - record.started_at_ms
-    left_ms = state.run_times.remaining_ms(record.burst, ran_ms, 0.5)
-    if record.job.time_limit_ms:
-        left_ms = min(left_ms, max(0, record.job.time_limit_ms - ran_ms))
-    return state.now_ms + left_ms
-
-
-def ends_ms(state: State, record: JobRecord) -> int:
-    """When a job started now is over with the probability that backfill asks for."""
-    lasts_ms = state.run_times.quantile_ms(record.burst, state.settings.backfill_quantile)
-    if record.job.time_limit_ms:
-        lasts_ms = min(lasts_ms, record.job.time_limit_ms)
-    return state.now_ms + lasts_ms
 
 
 def _rank(state: State, line: Line) -> tuple[float, ...]:

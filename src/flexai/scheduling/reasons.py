@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexai.cluster import group_sums
-from flexai.model import JobState, PendingReason, Reason
+from flexai.model import JobState, PendingReason, Reason, Residence
 from flexai.policy.gang import fits_together, most_together, usable
 from flexai.policy.roles import fits, pack
+from flexai.scheduling import parking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,8 @@ GIB = 2**30
 def reason_for(state: State, job_id: str) -> PendingReason | None:
     """The reason now; None if the job runs, is over, or is not known."""
     record = state.jobs.get(job_id)
+    if record is not None and record.state is JobState.PARKED:
+        return _parked(state, record)
     if record is None or record.state not in (JobState.QUEUED, JobState.HELD) or record.is_placed:
         return None
     bare = _without_filters(state)
@@ -366,8 +369,49 @@ def _order(state: State, record: JobRecord) -> PendingReason:
             "likely not be over by then.",
             wait_ms=wait_ms,
         )  # fmt: skip
+    older = parking.first_kept_for(state, record)
+    if older is not None:
+        return _say(
+            state, Reason.RESERVED,
+            f"What it needs is kept for job {older.job.id} of its queue, which was there before and waits in host "
+            "memory; it would likely not be over by the time that that one can come back.",
+            wait_ms=max(0, parking.comes_back_ms(state, older) - state.now_ms),
+        )  # fmt: skip
     ahead = sum(len(line.jobs) for line in state.lines.values()) - 1
     return _say(state, Reason.BEHIND_EARLIER_JOBS, f"{ahead} jobs wait with it; its turn comes next.", n_ahead=ahead)
+
+
+def _parked(state: State, record: JobRecord) -> PendingReason:
+    """It is in host memory: what keeps it from coming back."""
+    if not parking.is_settled(record):
+        returns = any(member.residence is Residence.RETURNING for member in record.members)
+        where = "back to its card" if returns else "to host memory"
+        return _say(state, Reason.PARKED, f"Its device memory is being moved {where}.")
+    if parking.is_over_limit(state, record):
+        milli, queue = record.home_milli, record.job.queue
+        told = f"Queue {queue} or one above it has no room within its limits for the {_cards(milli)} that it held."
+        return _queue(state, record) or _say(state, Reason.QUEUE_LIMIT, told, asked_milli=milli)
+    lack = parking.missing(state, record)
+    wait_ms = max(0, record.wakes_from_ms - state.now_ms)
+    for (row, column), (milli, n_bytes) in lack.items():
+        card = _card(state.books, row, column)
+        is_open = parking.is_open(state, (row, column))
+        told = f"lacks {_lack(milli, n_bytes)} for it" if is_open else "is closed to new work"
+        return _say(
+            state, Reason.PARKED,
+            f"It is in host memory and comes back to the card that it left: {card} {told}"
+            f"{f', and {len(lack) - 1} others lack something too' if len(lack) > 1 else ''}.",
+            row=row, column=column, missing_milli=milli, missing_memory_bytes=n_bytes, missing_cards=len(lack),
+            wait_ms=wait_ms,
+        )  # fmt: skip
+    if wait_ms:
+        return _say(
+            state, Reason.PARKED, f"It is in host memory, and stays there for {wait_ms / 1000:.1f} s more at least.",
+            wait_ms=wait_ms,
+        )  # fmt: skip
+    borrows = any(member.lent for member in record.members)
+    then = "it comes back when that is idle enough again" if borrows else "its turn comes next"
+    return _say(state, Reason.PARKED, f"It is in host memory; its card has room for it, and {then}.")
 
 
 def _cards(milli: int) -> str:

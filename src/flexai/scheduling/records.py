@@ -6,7 +6,7 @@ import bisect
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from flexai.model import JobState, MemberState
+from flexai.model import JobState, MemberState, Residence
 from flexai.policy.gang import NOTHING, Need, Together
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ class Waiting:
 
 @dataclass(slots=True)
 class MemberRecord:
-    """One member: what it holds (and its compute by class of card) and how it stands."""
+    """One member: what it holds (and its compute by class of card) and how it stands.
+
+    ``home`` is what it held on its cards before it was parked, and comes back to; None for one that was not.
+    """
 
     state: MemberState = MemberState.WAITING
     hold: Hold | None = None
@@ -48,7 +51,9 @@ class MemberRecord:
     started_at_ms: int = 0
     stopped_at_ms: int = 0
     lent: bool = False
-    parked: bool = False
+    residence: Residence = Residence.ON_CARD
+    home: Hold | None = None
+    moved_at_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -62,7 +67,11 @@ class JobRecord:
     members: list[MemberRecord]
     started_at_ms: int = -1
     stops_at_ms: int = -1
-    ran_ms: int = 0
+    away_at_ms: int = -1
+    woken_at_ms: int = -(10**15)
+    wakes_from_ms: int = 0
+    n_short_stays: int = 0
+    cannot_park: bool = False
     n_evictions: int = 0
     exit_code: int = 0
     cause: str = ""
@@ -185,6 +194,21 @@ class JobRecord:
         return sum(member.hold.compute_milli * len(member.hold.columns) for member in self.members if member.hold)
 
     @property
+    def home_milli(self) -> int:
+        """Compute that it held on its cards before it was parked."""
+        homes = [member.home for member in self.members if member.home is not None]
+        return sum(home.compute_milli * len(home.columns) for home in homes)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the memory of any member is not, or not surely, on its card."""
+        return any(member.residence is not Residence.ON_CARD for member in self.members)
+
+    def ran_ms(self, now_ms: int) -> int:
+        """How long it has run, in which it was in host memory left out."""
+        return max(0, (now_ms if self.away_at_ms < 0 else self.away_at_ms) - self.started_at_ms)
+
+    @property
     def is_placed(self) -> bool:
         """Whether any member holds something."""
         return any(member.hold is not None for member in self.members)
@@ -260,6 +284,11 @@ class Line:
     def head(self) -> JobRecord:
         """The first."""
         return self.jobs[0]
+
+
+def cost_class(record: JobRecord) -> tuple[str, int]:
+    """Jobs that cost about the same to stop and to start, to park and to wake."""
+    return f"{record.job.queue}/{record.job.user}", record.n_cards
 
 
 def line_key(record: JobRecord) -> LineKey:

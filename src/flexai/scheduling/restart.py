@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flexai.model import JobState, MemberState
-from flexai.scheduling import placing
+from flexai.model import JobState, MemberState, Residence
+from flexai.scheduling import parking, placing
 from flexai.scheduling.jobs import new_record
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ def found(state: State, event: GrantsFound) -> None:
     record = new_record(state, job)
     for index in (index for index in event.evicted if 0 <= index < len(record.members)):
         record.members[index].evicting = record.members[index].requeue = True
+    for index, residence in event.away:
+        if 0 <= index < len(record.members):
+            record.members[index].residence = residence
     waiting = {*event.waiting}
     for index, member in enumerate(record.members):
         member.state = MemberState.WAITING if index in waiting else MemberState.FINISHED
@@ -52,14 +55,23 @@ def take_found(state: State, record: JobRecord, grants: list[Grant]) -> None:
             shape.ram_bytes, tuple(shape.profile.places(grant.partition_start) for grant in held)
             if shape.profile is not None and all(grant.partition_start >= 0 for grant in held) else (),
         )  # fmt: skip
+        if member.residence is not Residence.ON_CARD:
+            member.home, member.moved_at_ms = hold, state.now_ms
+            hold = (parking.in_host if member.residence is Residence.IN_HOST else parking.beside_host)(hold)
         state.books.take(hold)
-        if shape.compute_milli and not hold.compute_milli:
+        if shape.compute_milli and not held[0].compute_milli:
             member.lent = True
             state.lent[record.job.id, index] = None
         state.hold(record, member, hold)
         member.state, member.grants = MemberState.RUNNING, tuple(held)
-        if member.evicting:
+        if member.evicting or member.residence is Residence.LEAVING:
             state.stopping[record.job.id, index] = None
+    if record.is_away and not record.cancelled and not any(member.evicting for member in record.members):
+        record.state, record.away_at_ms, record.wakes_from_ms = (
+            JobState.PARKED, state.now_ms, state.now_ms + state.settings.park_least_ms,
+        )  # fmt: skip
+        state.note_parked(record, parked=parking.is_settled(record))
+        return
     state.run_times.started(record.burst, record.job.id, state.now_ms)
     if record.n_to_start and record.is_placed:
         state.wait(record)

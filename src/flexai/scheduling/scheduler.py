@@ -9,7 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from flexai.scheduling import cards, consolidating, evicting, jobs, lending, members, placing, reasons, restart, why_not
+from flexai.scheduling import (
+    cards,
+    consolidating,
+    evicting,
+    jobs,
+    lending,
+    members,
+    moved,
+    placing,
+    reasons,
+    restart,
+    why_not,
+)
 from flexai.scheduling.events import (
     DeviceChanged,
     Event,
@@ -21,7 +33,9 @@ from flexai.scheduling.events import (
     JobResizeAsked,
     JobSubmitted,
     MemberFinished,
+    MemberParked,
     MemberStarted,
+    MemberWoken,
     NodeGone,
     NodePut,
     QueueGone,
@@ -116,6 +130,10 @@ class Scheduler:
                 members.started(state, event)
             case MemberFinished():
                 members.finished(state, event)
+            case MemberParked():
+                moved.parked(state, event)
+            case MemberWoken():
+                moved.woken(state, event)
             case GrantsFound():
                 restart.found(state, event)
             case UsageMeasured():

@@ -26,6 +26,10 @@ class SchedulerSettings:
         consolidate_moves: moves allowed per tick to gather free cards for a waiting job; 0 for none.
         move_cost_ms: what a move costs a job beside the time that it is seen to stop and to start in (before any was
             seen: its grace): to read its checkpoint, and what it does over.
+        park: ``if_cheaper``: a victim is moved to host memory instead of being stopped where that costs it less;
+            ``never``: it is stopped.
+        park_least_ms: a parked job stays so long in host memory at least.
+        checkpoint_every_ms: how often checkpointable jobs save their work; 0: when they are asked to end.
     """
 
     scorer: str = "fragmentation"
@@ -43,3 +47,6 @@ class SchedulerSettings:
     lend: bool = True
     consolidate_moves: int = 0
     move_cost_ms: int = 60_000
+    park: str = "never"
+    park_least_ms: int = 10_000
+    checkpoint_every_ms: int = 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flexai.cluster import ALL_CARDS, Books, Evictable, QueueTree, Shape
-from flexai.model import Grant, JobState, MemberState, PartitionProfile, SliceRequest
+from flexai.model import Grant, JobState, MemberState, PartitionProfile, Residence, SliceRequest
 from flexai.policy.filters import FILTERS
 from flexai.policy.fragmentation import Mix
 from flexai.policy.move_cost import MoveCosts
@@ -64,6 +64,7 @@ class State:
     lent: dict[tuple[str, int], None] = field(default_factory=dict)
     stopping: dict[tuple[str, int], None] = field(default_factory=dict)
     claims: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    parked: dict[str, int] = field(default_factory=dict)
     now_ms: int = 0
     out: list[Command] = field(default_factory=list)
 
@@ -139,7 +140,7 @@ class State:
             line = self.lines[key] = Line(key)
             self.by_need.setdefault(key.need, {})[key] = None
         line.add(record)
-        self._count_waiting(key, 1)
+        self._count_waiting(key.queue, key.shapes, key.asked_milli)
         if key.need not in self.blocked:
             self.ready[key] = None
 
@@ -151,7 +152,7 @@ class State:
             return
         line = self.lines[key]
         line.remove(record)
-        self._count_waiting(key, -1)
+        self._count_waiting(key.queue, key.shapes, -key.asked_milli)
         if not line.jobs:
             del self.lines[key]
             for index in (self.ready, self.deferred):
@@ -171,13 +172,13 @@ class State:
         }
         return classes.pop() if len(classes) == 1 else ALL_CARDS
 
-    def _count_waiting(self, key: LineKey, sign: int) -> None:
+    def _count_waiting(self, queue: str, shapes: Sequence[Shape], milli: int) -> None:
         """Compute that jobs of a queue wait for, in all and on cards of the one class that they may use."""
-        waiting, milli, device_class = self.waiting_milli, sign * key.asked_milli, self.class_of(key.shapes)
-        at = key.queue, ALL_CARDS
+        waiting, device_class = self.waiting_milli, self.class_of(shapes)
+        at = queue, ALL_CARDS
         waiting[at] = waiting.get(at, 0) + milli
         if device_class != ALL_CARDS:
-            at = key.queue, device_class
+            at = queue, device_class
             waiting[at] = waiting.get(at, 0) + milli
 
     def start(self, record: JobRecord, member: int, hold: Hold, cause: str, *, lent: bool = False) -> None:
@@ -206,6 +207,24 @@ class State:
             given = {each: -milli for each, milli in member.by_class.items()}
             self.queues.add(record.job.queue, record.job.user, given, self.now_ms)
         return hold
+
+    def swap(self, record: JobRecord, member: MemberRecord, hold: Hold) -> None:
+        """A member holds something else from now on, here and in the books."""
+        assert member.hold is not None
+        self.books.give(member.hold)
+        self.unhold(record, member)
+        self.books.take(hold)
+        self.hold(record, member, hold)
+
+    def note_parked(self, record: JobRecord, *, parked: bool) -> None:
+        """A job waits in host memory for its place from now on, or no more: its queue asks for that compute."""
+        if parked == (record.job.id in self.parked):
+            return
+        if parked:
+            milli = self.parked[record.job.id] = record.home_milli
+            self._count_waiting(record.job.queue, record.shapes, milli)
+        else:
+            self._count_waiting(record.job.queue, record.shapes, -self.parked.pop(record.job.id))
 
     def grants_of(self, record: JobRecord, member: int, hold: Hold) -> tuple[Grant, ...]:
         """The hold in the words of the model."""
@@ -242,7 +261,12 @@ class State:
         self.stopping.pop((record.job.id, index), None)
         if member.lent:
             self.lent.pop((record.job.id, index), None)
-        member.grants, member.lent, member.parked = (), False, False
+        member.grants, member.lent = (), False
+        if member.residence is not Residence.ON_CARD:
+            member.residence, member.home = Residence.ON_CARD, None
+            self.reservation = None
+            if not record.is_away:
+                self.note_parked(record, parked=False)
 
     def set_state(self, record: JobRecord, state: JobState, cause: str) -> None:
         """Change a job's visible state."""

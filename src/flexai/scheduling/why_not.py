@@ -17,7 +17,7 @@ from flexai.policy.gang import fits_together
 from flexai.policy.roles import pack
 from flexai.policy.victims import Victim, cheapest_set
 from flexai.scheduling import entitlement
-from flexai.scheduling.placing import ends_at
+from flexai.scheduling.predicting import ends_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,7 +127,7 @@ def _kept_because(state: State, record: JobRecord, other: JobRecord) -> str:
         return "this pool evicts nothing"
     if not job.preemptible:
         return "it may not be evicted (--no-preempt)"
-    ran_ms = state.now_ms - other.started_at_ms
+    ran_ms = other.ran_ms(state.now_ms)
     if ran_ms < job.min_runtime_ms:
         return f"it has run {ran_ms / 1000:.0f} s of its minimum of {job.min_runtime_ms / 1000:g} s"
     if job.queue == queue:

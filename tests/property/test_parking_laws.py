@@ -1,0 +1,239 @@
+"""Whoever is parked is somewhere, says why, and comes back to its place; no card and no host is promised twice."""
+
+from collections import Counter
+from dataclasses import replace
+
+import hypothesis.strategies as st
+from hypothesis import Phase, event, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from flexai.model import Device, DeviceHealth, Job, JobState, Node, Queue, Residence, SliceRequest, TenantClass
+from flexai.scheduling import Scheduler, SchedulerSettings
+from flexai.scheduling.commands import Evict, Park, Resize, Start, Wake
+from flexai.scheduling.events import (
+    DeviceChanged,
+    ForeignUsage,
+    GrantsFound,
+    JobCancelled,
+    JobSubmitted,
+    MemberFinished,
+    MemberParked,
+    MemberStarted,
+    MemberWoken,
+    NodePut,
+    QueuePut,
+    Tick,
+    UsageMeasured,
+)
+
+GIB = 2**30
+LEAST_MS = 5_000
+CARDS = tuple(Device(f"c{n}", "H200", "simulated", n, 100 * GIB, can_park=n < 2) for n in range(3))
+NODE = Node("n", CARDS, 16_000, 150 * GIB)
+SETTINGS = SchedulerSettings(grace_ms=10, reclaim="fair_share", park="if_cheaper", park_least_ms=LEAST_MS)
+QUEUES = (Queue("owner", quota_milli=2000), Queue("guest"))
+
+
+class Parking(RuleBasedStateMachine):
+    """Two queues on one node of three cards, of which two can be parked from; every place is booked a second time."""
+
+    def __init__(self):
+        super().__init__()
+        self.now, self.seq = 0, 0
+        self.jobs, self.held, self.evicting, self.away, self.left_at = {}, {}, set(), {}, {}
+        self.scheduler = self.new_scheduler()
+
+    def new_scheduler(self):
+        scheduler = Scheduler(SETTINGS, check=True)
+        for queue in QUEUES:
+            scheduler.step(QueuePut(self.now, queue))
+        return scheduler
+
+    @initialize()
+    def begin(self):
+        self.step(NodePut(0, NODE))
+        for _ in range(3):
+            self.add("guest", SliceRequest(1000, 1000, 40 * GIB))
+        self.add("owner", SliceRequest(1000, 1000, 40 * GIB))
+
+    def step(self, what):
+        self.now += 100
+        for command in self.scheduler.step(replace(what, at_ms=self.now)):
+            key = (command.job_id, getattr(command, "member", None))
+            match command:
+                case Start():
+                    assert key not in self.held
+                    self.held[key] = command.grants
+                    self.step(MemberStarted(0, *key))
+                case Resize():
+                    self.held[key] = command.grants
+                case Evict():
+                    self.evicting.add(key)
+                case Park():
+                    assert key in self.held
+                    assert key not in self.away
+                    assert self.jobs[key[0]].parkable
+                    assert all(grant.device != "c2" for grant in self.held[key]), "this card cannot do that"
+                    self.away[key] = Residence.LEAVING
+                    event("parked")
+                case Wake():
+                    assert self.away[key] is Residence.IN_HOST
+                    assert self.now - self.left_at[key] >= LEAST_MS, "woken before its time"
+                    self.away[key] = Residence.RETURNING
+                    event("woken")
+
+    @rule(
+        queue=st.sampled_from(["owner", "guest", "guest"]), milli=st.sampled_from([300, 500, 1000, 1000]),
+        gib=st.sampled_from([10, 40, 90]), members=st.sampled_from([1, 1, 2]), priority=st.integers(0, 1),
+        borrows=st.booleans(), kind=st.sampled_from([{}, {}, {}, {"parkable": False}, {"time_limit_ms": 10**6}]),
+    )  # fmt: skip
+    def submit(self, queue, milli, gib, members, priority, borrows, kind):
+        tenant_class = TenantClass.BEST_EFFORT if borrows else TenantClass.GUARANTEED
+        self.add(queue, SliceRequest(milli, 1000, gib * GIB, tenant_class), members, priority=priority, **kind)
+
+    def add(self, queue, request, members=1, **kind):
+        self.seq += 1
+        name = f"j{self.seq}"
+        self.jobs[name] = job = Job(
+            name, "ann", queue, request, members, members, submitted_at_ms=self.now, seq=self.seq, **kind
+        )
+        self.step(JobSubmitted(0, job))
+
+    @rule(pick=st.integers(0, 99), code=st.sampled_from([0, 0, 1]))
+    def finish(self, pick, code):
+        if self.held:
+            key = sorted(self.held)[pick % len(self.held)]
+            code = 143 if key in self.evicting else code
+            self.forget(key)
+            self.step(MemberFinished(0, *key, code))
+
+    @rule()
+    def what_is_evicted_ends(self):
+        for key in sorted(self.evicting):
+            self.forget(key)
+            self.step(MemberFinished(0, *key, 143))
+
+    def forget(self, key):
+        del self.held[key]
+        self.away.pop(key, None)
+        self.evicting.discard(key)
+
+    @rule(refused=st.sampled_from(["", "", "", "the host is full"]))
+    def what_moves_arrives(self, refused):
+        for key, where in sorted(self.away.items()):
+            if where is Residence.LEAVING:
+                if refused:
+                    del self.away[key]
+                else:
+                    self.away[key], self.left_at[key] = Residence.IN_HOST, self.now + 100
+                self.step(MemberParked(0, *key, refused))
+            elif where is Residence.RETURNING:
+                if not refused:
+                    del self.away[key]
+                self.step(MemberWoken(0, *key, refused))
+
+    @rule(
+        pick=st.integers(0, 99), kind=st.sampled_from([MemberParked, MemberWoken]), refused=st.sampled_from(["", "x"])
+    )
+    def something_moves_that_was_not_told(self, pick, kind, refused):
+        key = (f"j{pick % (self.seq + 2)}", pick % 3 - 1)
+        told = {MemberParked: Residence.LEAVING, MemberWoken: Residence.RETURNING}[kind]
+        if self.away.get(key) is not told:
+            self.step(kind(0, *key, refused))
+
+    @rule(pick=st.integers(0, 99))
+    def cancel(self, pick):
+        if self.seq:
+            self.step(JobCancelled(0, f"j{pick % self.seq + 1}"))
+
+    @rule(card=st.sampled_from(CARDS), cordoned=st.booleans(), drain=st.booleans())
+    def device(self, card, cordoned, drain):
+        self.step(DeviceChanged(0, card.uuid, DeviceHealth.HEALTHY, cordoned, drain and cordoned))
+
+    @rule(card=st.sampled_from(CARDS), gib=st.sampled_from([0, 0, 50]))
+    def foreign(self, card, gib):
+        self.step(ForeignUsage(0, card.uuid, gib * GIB))
+
+    @rule(used=st.sampled_from([0, 50]))
+    def measured(self, used):
+        on = [(*key, grant.device, used) for key, grants in self.held.items() for grant in grants]
+        self.step(UsageMeasured(0, 1000, tuple(on)))
+
+    @rule(later_ms=st.sampled_from([1_000, 5_000, 60_000]))
+    def time_passes(self, later_ms):
+        self.now += later_ms
+        self.step(Tick(0))
+
+    @rule()
+    def the_pool_is_started_again(self):
+        """What a pool tells a new scheduler: what runs and where it is, what waits, and last the node."""
+        records, self.scheduler = self.scheduler.state.jobs, self.new_scheduler()
+        for job_id, record in records.items():
+            mine = {key: grants for key, grants in self.held.items() if key[0] == job_id}
+            if not mine:
+                self.step(JobSubmitted(0, record.job))
+                continue
+            away = tuple((key[1], where) for key, where in self.away.items() if key[0] == job_id)
+            evicted = tuple(key[1] for key in mine if key in self.evicting and record.members[key[1]].requeue)
+            waiting = tuple(
+                index for index, member in enumerate(record.members) if member.hold is None and record.n_to_start
+                and member.state == "waiting"
+            )  # fmt: skip
+            found = GrantsFound(0, record.job, sum(mine.values(), ()), evicted, waiting, away)
+            self.step(found)
+            if record.cancelled:
+                self.step(JobCancelled(0, job_id))
+        self.left_at = dict.fromkeys(self.left_at, self.now)
+        self.step(NodePut(0, NODE))
+
+    @invariant()
+    def no_card_and_no_host_is_promised_twice(self):
+        compute, memory, host_bytes = Counter(), Counter(), 0
+        for key, grants in self.held.items():
+            for grant in grants:
+                if key in self.away:
+                    host_bytes += grant.memory_bytes
+                if self.away.get(key) is not Residence.IN_HOST:
+                    compute[grant.device] += grant.compute_milli
+                    memory[grant.device] += grant.memory_bytes
+        assert all(milli <= 1000 for milli in compute.values())
+        assert all(n_bytes <= 100 * GIB for n_bytes in memory.values())
+        assert host_bytes <= 150 * GIB
+        books = self.scheduler.state.books
+        assert int(books.granted_milli.sum()) == sum(compute.values())
+        assert int(books.granted_memory.sum()) == sum(memory.values())
+        assert int(books.ram_bytes[0]) == 150 * GIB - host_bytes
+
+    @invariant()
+    def whoever_is_parked_is_where_the_commands_put_it(self):
+        told = {
+            (job_id, index): member.residence
+            for job_id, record in self.scheduler.state.jobs.items()
+            for index, member in enumerate(record.members)
+            if member.residence is not Residence.ON_CARD
+        }
+        assert told == self.away
+
+    @invariant()
+    def whoever_is_parked_says_why_and_its_queue_asks_for_its_place(self):
+        state = self.scheduler.state
+        for job_id, record in state.jobs.items():
+            reason = self.scheduler.reason_for(job_id)
+            assert (reason is not None) == (record.state in {JobState.QUEUED, JobState.PARKED})
+            assert (job_id in state.parked) == (
+                record.state is JobState.PARKED
+                and all(self.away.get((job_id, n), Residence.IN_HOST) is Residence.IN_HOST for n in range(2))
+            )
+        waiting = sum(len(line.jobs) * line.key.asked_milli for line in state.lines.values())
+        assert sum(state.waiting_milli.get((queue.name, ""), 0) for queue in QUEUES) == waiting + sum(
+            state.parked.values()
+        )
+
+
+TestParking = Parking.TestCase
+TestParking.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+)

@@ -1,0 +1,311 @@
+"""A borrower is parked instead of stopped where that costs it less, and comes back to its place before newer work."""
+
+from dataclasses import replace
+
+from flexai.model import Device, Job, JobState, Node, Queue, Reason, SliceRequest, TenantClass
+from flexai.scheduling import Scheduler, SchedulerSettings
+from flexai.scheduling.commands import Evict, Park, SetJobState, Start, Wake
+from flexai.scheduling.events import (
+    DeviceChanged,
+    GrantsFound,
+    JobCancelled,
+    JobSubmitted,
+    MemberFinished,
+    MemberParked,
+    MemberStarted,
+    MemberWoken,
+    NodePut,
+    QueuePut,
+    Tick,
+    UsageMeasured,
+)
+
+GIB = 2**30
+PARKS = SchedulerSettings(park="if_cheaper", park_least_ms=10_000)
+
+
+class Pool:
+    """One node; says what is commanded, and answers starts by itself."""
+
+    def __init__(self, settings=PARKS, n_cards=1, can_park=True, ram_gib=256):
+        self.scheduler, self.log, self.seq = Scheduler(settings, check=True), [], 0
+        cards = tuple(Device(f"c{n}", "H200", "simulated", n, 100 * GIB, can_park=can_park) for n in range(n_cards))
+        self.step(QueuePut(0, Queue("owner", quota_milli=1000 * n_cards)))
+        self.step(QueuePut(0, Queue("guest")))
+        self.node = Node("n", cards, 64_000, ram_gib * GIB)
+        self.step(NodePut(0, self.node))
+
+    def step(self, event):
+        commands = self.scheduler.step(event)
+        self.log.append((event, commands))
+        for command in commands:
+            if isinstance(command, Start):
+                commands = [*commands, *self.step(MemberStarted(event.at_ms, command.job_id, command.member))]
+        return commands
+
+    def submit(self, at_ms, name, queue="guest", milli=1000, gib=40, tenant_class=TenantClass.GUARANTEED, **more):
+        self.seq += 1
+        request = SliceRequest(milli, 1000, gib * GIB, tenant_class)
+        job = Job(name, "ann", queue, request, submitted_at_ms=at_ms, seq=self.seq, **more)
+        return self.step(JobSubmitted(at_ms, job))
+
+    def state(self, name):
+        return self.scheduler.state.jobs[name].state
+
+    def reason(self, name):
+        return self.scheduler.reason_for(name)
+
+
+def told(commands, *kinds):
+    return [
+        (type(each).__name__, each.job_id) for each in commands if isinstance(each, kinds or (Park, Wake, Evict, Start))
+    ]
+
+
+def parked(at_ms=100_000, **how):
+    """The guest has run for ``at_ms``; then the owner wants the card, and has it from one second later on."""
+    pool = Pool(**how)
+    pool.submit(0, "guest")
+    assert told(pool.submit(at_ms, "owner", "owner")) == [("Park", "guest")]
+    assert told(pool.step(MemberParked(at_ms + 1_000, "guest", 0))) == [("Start", "owner")]
+    return pool
+
+
+def test_a_borrower_is_parked_for_the_owner_of_the_card_and_woken_when_it_is_free():
+    pool = parked()
+    assert pool.state("guest") is JobState.PARKED
+    assert told(pool.step(MemberFinished(200_000, "owner", 0, 0))) == [("Wake", "guest")]
+    commands = pool.step(MemberWoken(201_000, "guest", 0))
+    assert [each for each in commands if isinstance(each, SetJobState)] == [
+        SetJobState("guest", JobState.RUNNING, "woken")
+    ]
+
+
+def test_the_time_in_host_memory_is_none_in_which_a_job_ran():
+    pool = parked()
+    pool.step(MemberFinished(200_000, "owner", 0, 0))
+    pool.step(MemberWoken(201_000, "guest", 0))
+    assert pool.scheduler.state.jobs["guest"].ran_ms(211_000) == 110_000
+
+
+def test_the_owner_waits_until_the_memory_has_left_the_card():
+    pool = Pool()
+    pool.submit(0, "guest")
+    pool.submit(100_000, "owner", "owner")
+    assert told(pool.step(Tick(101_000))) == []
+    assert pool.reason("guest").message == "Its device memory is being moved to host memory."
+    assert told(pool.step(MemberParked(105_000, "guest", 0))) == [("Start", "owner")]
+
+
+def test_the_cause_says_for_whom_and_what_both_ways_would_cost():
+    pool = Pool()
+    pool.submit(0, "guest")
+    (park,) = [each for each in pool.submit(100_000, "owner", "owner") if isinstance(each, Park)]
+    assert park.cause == (
+        "reclaimed for job owner of queue owner; to host memory and back costs it 30.0 s, a restart 190.0 s"
+    )
+
+
+def test_best_effort_work_on_lent_compute_is_parked_for_who_needs_its_memory_and_comes_back_to_idle_compute():
+    pool = Pool()
+    pool.submit(0, "service", "owner", milli=600, gib=20)
+    pool.submit(1, "borrower", milli=500, gib=70, tenant_class=TenantClass.BEST_EFFORT)
+    assert told(pool.step(UsageMeasured(10, 1000, (("service", 0, "c0", 100),)))) == [("Start", "borrower")]
+    assert told(pool.submit(60_000, "next", "owner", milli=400, gib=60)) == [("Park", "borrower")]
+    assert told(pool.step(MemberParked(70_000, "borrower", 0))) == [("Start", "next")]
+    idle = UsageMeasured(90_000, 1000, (("service", 0, "c0", 100), ("next", 0, "c0", 100)))
+    pool.submit(71_000, "newer", milli=500, gib=15, tenant_class=TenantClass.BEST_EFFORT)
+    assert told(pool.step(idle)) == [], "it would take what the older one waits for"
+    assert pool.reason("borrower").numbers["missing_memory_bytes"] == 50 * GIB
+    pool.step(UsageMeasured(99_000, 1000, (("service", 0, "c0", 990), ("next", 0, "c0", 0))))
+    assert told(pool.step(MemberFinished(100_000, "next", 0, 0))) == []
+    assert "idle enough" in pool.reason("borrower").message
+    assert told(pool.step(UsageMeasured(101_000, 1000, (("service", 0, "c0", 100),)))) == [("Wake", "borrower")]
+
+
+def test_a_job_is_stopped_as_ever_where_it_cannot_be_parked():
+    for how, more in (
+        ({"settings": SchedulerSettings()}, {}), ({"can_park": False}, {}), ({"ram_gib": 39}, {}),
+        ({}, {"parkable": False}), ({}, {"time_limit_ms": 10**7}),
+    ):  # fmt: skip
+        pool = Pool(**how)
+        pool.submit(0, "guest", **more)
+        assert told(pool.submit(100_000, "owner", "owner")) == [("Evict", "guest")], (how, more)
+
+
+def test_a_job_that_keeps_its_work_is_stopped_if_a_restart_takes_less_than_to_move_its_memory():
+    pool = Pool(SchedulerSettings(park="if_cheaper", move_cost_ms=1_000, grace_ms=2_000))
+    pool.submit(0, "guest", checkpointable=True)
+    assert told(pool.submit(100_000, "owner", "owner")) == [("Evict", "guest")]
+
+
+def test_work_since_the_last_checkpoint_counts():
+    pool = Pool(SchedulerSettings(park="if_cheaper", move_cost_ms=1_000, grace_ms=2_000, checkpoint_every_ms=60_000))
+    pool.submit(0, "guest", checkpointable=True)
+    assert told(pool.submit(100_000, "owner", "owner")) == [("Park", "guest")], "40 s since the last of them"
+
+
+def test_parks_that_take_long_are_learned():
+    pool = parked()
+    for at_ms in (1_000_000, 2_000_000, 3_000_000):
+        pool.step(MemberFinished(at_ms, f"owner{at_ms - 1_000_000}" if at_ms > 1_000_000 else "owner", 0, 0))
+        pool.step(MemberWoken(at_ms + 400_000, "guest", 0))
+        commands = pool.submit(at_ms + 500_000, f"owner{at_ms}", "owner")
+        if at_ms < 3_000_000:
+            assert told(commands) == [("Park", "guest")]
+            pool.step(MemberParked(at_ms + 900_000, "guest", 0))
+    assert told(commands) == [("Evict", "guest")], "it has run 400 s, but was twice 800 s on its way"
+
+
+def test_a_job_that_refuses_to_leave_is_stopped_for_the_owner_and_not_asked_again():
+    pool = Pool()
+    pool.submit(0, "guest")
+    pool.submit(100_000, "owner", "owner")
+    commands = pool.step(MemberParked(101_000, "guest", 0, "the driver says no"))
+    assert told(commands) == [("Evict", "guest")]
+    assert "could not be parked: the driver says no" in commands[0].cause
+    assert told(pool.step(MemberFinished(102_000, "guest", 0, 143))) == [("Start", "owner")]
+    pool.step(MemberFinished(200_000, "owner", 0, 0))
+    assert told(pool.submit(300_000, "owner2", "owner")) == [("Evict", "guest")]
+
+
+def test_a_job_that_cannot_be_woken_starts_again():
+    pool = parked()
+    pool.step(MemberFinished(200_000, "owner", 0, 0))
+    commands = pool.step(MemberWoken(201_000, "guest", 0, "it is gone"))
+    assert told(commands) == [("Evict", "guest")]
+    assert told(pool.step(MemberFinished(202_000, "guest", 0, 143))) == [("Start", "guest")]
+
+
+def test_it_stays_its_least_time_and_twice_that_if_it_was_back_for_a_moment_only():
+    pool = parked()
+    assert told(pool.step(MemberFinished(102_000, "owner", 0, 0))) == []
+    assert told(pool.step(Tick(110_999))) == []
+    assert "stays there for 0.0 s more" in pool.reason("guest").message
+    assert told(pool.step(Tick(111_000))) == [("Wake", "guest")]
+    pool.step(MemberWoken(112_000, "guest", 0))
+    assert told(pool.submit(113_000, "owner2", "owner")) == [("Park", "guest")], "guarantees first, at once"
+    pool.step(MemberParked(114_000, "guest", 0))
+    pool.step(MemberFinished(115_000, "owner2", 0, 0))
+    assert told(pool.step(Tick(133_999))) == []
+    assert told(pool.step(Tick(134_000))) == [("Wake", "guest")]
+
+
+def test_it_comes_back_before_newer_work_of_its_queue_and_after_what_is_owed_more():
+    pool = parked()
+    pool.submit(120_000, "newer", gib=10)
+    pool.submit(121_000, "owner2", "owner", gib=10)
+    assert told(pool.step(MemberFinished(200_000, "owner", 0, 0))) == [("Start", "owner2")]
+    assert told(pool.step(MemberFinished(300_000, "owner2", 0, 0))) == [("Wake", "guest")]
+    assert pool.state("newer") is JobState.QUEUED
+
+
+def test_newer_work_takes_of_its_card_only_what_it_does_not_need_or_not_for_long():
+    pool = parked()
+    pool.step(MemberFinished(102_000, "owner", 0, 0))
+    assert told(pool.submit(103_000, "long", gib=10)) == [], "the card is free, but the parked job's in 8 s"
+    assert pool.reason("long").code is Reason.RESERVED
+    assert "kept for job guest" in pool.reason("long").message
+    assert told(pool.submit(104_000, "short", gib=11, time_limit_ms=5_000)) == [("Start", "short")]
+    assert told(pool.step(MemberFinished(109_000, "short", 0, 0))) == [], "it has not been away for long enough"
+    assert told(pool.step(Tick(111_000))) == [("Wake", "guest")]
+
+
+def test_its_reason_is_true_given_what_it_names_it_comes_back():
+    pool = parked()
+    reason = pool.reason("guest")
+    assert reason.code is Reason.PARKED
+    assert (reason.numbers["missing_milli"], reason.numbers["missing_memory_bytes"]) == (1000, 0)
+    assert reason.message == (
+        "It is in host memory and comes back to the card that it left: card 0 lacks 100 % for it."
+    )
+    pool.step(DeviceChanged(120_000, "c0", cordoned=True))
+    pool.step(MemberFinished(130_000, "owner", 0, 0))
+    assert "card 0 is closed to new work" in pool.reason("guest").message
+    assert told(pool.step(DeviceChanged(140_000, "c0"))) == [("Wake", "guest")]
+
+
+def test_a_limit_of_its_queue_keeps_it_in_host_memory_and_is_named():
+    pool = parked()
+    pool.step(QueuePut(120_000, Queue("guest", limit_milli=500)))
+    assert told(pool.step(MemberFinished(130_000, "owner", 0, 0))) == []
+    assert pool.reason("guest").code is Reason.QUEUE_LIMIT
+    assert told(pool.step(QueuePut(140_000, Queue("guest", limit_milli=1000)))) == [("Wake", "guest")]
+
+
+def test_its_queue_holds_no_compute_while_it_is_away_and_asks_for_it():
+    pool = parked()
+    queues, waiting = pool.scheduler.state.queues, pool.scheduler.state.waiting_milli
+    assert (queues["guest"].used_milli, waiting["guest", ""]) == (0, 1000)
+    pool.step(MemberFinished(200_000, "owner", 0, 0))
+    assert (queues["guest"].used_milli, waiting["guest", ""]) == (1000, 0)
+
+
+def test_members_of_a_gang_are_parked_and_woken_together():
+    pool = Pool(n_cards=2)
+    pool.submit(0, "gang", n_members=2, min_member=2)
+    assert told(pool.submit(100_000, "owner", "owner")) == [("Park", "gang"), ("Park", "gang")]
+    assert told(pool.step(MemberParked(101_000, "gang", 1))) == [("Start", "owner")]
+    assert told(pool.step(MemberParked(102_000, "gang", 0))) == []
+    assert told(pool.step(Tick(150_000))) == [], "one card is not enough for it"
+    assert told(pool.step(MemberFinished(200_000, "owner", 0, 0))) == [("Wake", "gang"), ("Wake", "gang")]
+    pool.step(MemberWoken(201_000, "gang", 0))
+    assert pool.state("gang") is JobState.PARKED
+    pool.step(MemberWoken(202_000, "gang", 1))
+    assert pool.state("gang") is JobState.RUNNING
+
+
+def test_host_memory_is_booked_for_all_that_it_may_hold_and_is_free_again_afterwards():
+    pool = Pool(ram_gib=100)
+    free_bytes = pool.scheduler.state.books.ram_bytes
+    pool.submit(0, "guest")
+    pool.submit(100_000, "owner", "owner", ram_bytes=10 * GIB)
+    assert free_bytes[0] == 60 * GIB, "before it moves"
+    pool.step(MemberParked(101_000, "guest", 0))
+    assert free_bytes[0] == 50 * GIB
+    pool.step(MemberFinished(200_000, "owner", 0, 0))
+    assert free_bytes[0] == 60 * GIB, "until it is back"
+    pool.step(MemberWoken(201_000, "guest", 0))
+    assert free_bytes[0] == 100 * GIB
+
+
+def test_a_claimant_that_needs_the_host_memory_itself_has_the_job_stopped():
+    pool = Pool(ram_gib=100)
+    pool.submit(0, "guest")
+    assert told(pool.submit(100_000, "owner", "owner", ram_bytes=70 * GIB)) == [("Evict", "guest")]
+
+
+def test_a_parked_job_can_be_given_up():
+    pool = parked()
+    assert told(pool.step(JobCancelled(120_000, "guest"))) == [("Evict", "guest")]
+    pool.step(MemberFinished(121_000, "guest", 0, 143))
+    assert "guest" not in pool.scheduler.state.jobs
+    assert pool.scheduler.state.parked == {}
+    assert pool.scheduler.state.waiting_milli["guest", ""] == 0
+
+
+def test_a_pool_that_is_started_again_knows_who_is_parked():
+    before = parked()
+    after = Pool()
+    after.scheduler = Scheduler(PARKS, check=True)
+    for queue in (Queue("owner", quota_milli=1000), Queue("guest")):
+        after.step(QueuePut(300_000, queue))
+    for name in ("guest", "owner"):
+        record = before.scheduler.state.jobs[name]
+        grants = next(
+            each.grants for _, commands in before.log for each in commands
+            if isinstance(each, Start) and each.job_id == name
+        )  # fmt: skip
+        away = tuple((n, member.residence) for n, member in enumerate(record.members) if name == "guest")
+        after.step(GrantsFound(300_000, record.job, grants, away=away))
+    after.step(NodePut(300_000, after.node))
+    assert after.state("guest") is JobState.PARKED
+    assert after.reason("guest").numbers["missing_milli"] == 1000
+    assert told(after.step(MemberFinished(400_000, "owner", 0, 0))) == [("Wake", "guest")]
+
+
+def test_the_same_events_give_the_same_parks_and_wakes():
+    pool = parked()
+    pool.step(MemberFinished(200_000, "owner", 0, 0))
+    again = Scheduler(PARKS)
+    assert [repr(again.step(replace(event))) for event, _ in pool.log] == [repr(commands) for _, commands in pool.log]
