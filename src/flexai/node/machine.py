@@ -109,7 +109,7 @@ class NodeMachine:
             case ParkAsked():
                 return self._park(tenant, event.parked)
             case Parked():
-                return [] if tenant.parked == event.parked else self._put(replace(tenant, parked=event.parked))
+                return self._parked(tenant, event.parked)
             case ResizeAsked():
                 return self._resize(tenant, event)
             case _:
@@ -175,7 +175,7 @@ class NodeMachine:
         cause = tenant.stopping or event.cause
         ended = replace(
             tenant, phase=Phase.FINISHED, exit_code=event.exit_code, signal=event.signal, cause=cause, paused=False,
-            paused_for="", parked=False,
+            paused_for="", parked=False, moving=False,
         )  # fmt: skip
         # Forbid: an end can be seen while a supervisor of this very token is still on its way.
         return [Forbid(ended), *self._put(ended), Say("finished", ended)]
@@ -193,6 +193,8 @@ class NodeMachine:
             # What is frozen can neither end itself nor be ended.
             tenant = replace(tenant, paused=False, paused_for="")
             commands += [*self._put(tenant), SetFrozen(tenant, frozen=False), AddTenant(tenant)]
+        elif tenant.parked and (event.grace_ms > 0 or event.signal == _SIGKILL):
+            commands.append(SetFrozen(tenant, frozen=False))
         grace_ms = event.grace_ms if event.grace_ms > 0 else _NO_ESCALATION
         return [*commands, End(tenant, event.signal, grace_ms)]
 
@@ -206,14 +208,22 @@ class NodeMachine:
         # The card first: what the processes queued goes on running there when only they are frozen.
         if event.paused:
             return [*saved, AddTenant(tenant), SetFrozen(tenant, frozen=True)]
-        return [*saved, SetFrozen(tenant, frozen=False), AddTenant(tenant)]
+        return [*saved, SetFrozen(tenant, frozen=tenant.parked), AddTenant(tenant)]
 
     def _park(self, tenant: Tenant, parked: bool) -> Outcome:
         if tenant.phase is not Phase.RUNNING:
             return Refusal("NotRunning", f"{tenant.name} does not run.", "")
-        if tenant.parked == parked:
+        if tenant.parked == parked and not tenant.moving:
             return []
-        return [Park(tenant) if parked else Wake(tenant)]
+        tenant = replace(tenant, moving=True)
+        # Its place gets room for the device memory first, and is known to need it: an agent that ends meanwhile too.
+        return [*self._put(tenant), MakePlace(tenant), Park(tenant) if parked else Wake(tenant)]
+
+    def _parked(self, tenant: Tenant, parked: bool) -> list[Command]:
+        if tenant.parked == parked and not tenant.moving:
+            return []
+        tenant = replace(tenant, parked=parked, moving=False)
+        return [*self._put(tenant), MakePlace(tenant)]
 
     def _resize(self, tenant: Tenant, event: ResizeAsked) -> Outcome:
         if [grant.device for grant in tenant.grants] != [grant.device for grant in event.grants]:

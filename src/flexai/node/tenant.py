@@ -60,6 +60,8 @@ class Tenant:
         cause: for people.
         stopping: why it is being ended; empty when it is not.
         paused_for: why this node froze it by itself; empty when it was asked to, or it is not frozen.
+        parked: its device memory is on the host, and its processes are frozen.
+        moving: it is being parked or woken; where its memory is nobody knows if the agent ends meanwhile.
         idle_timeout_ms: see ``LaunchSpec``.
         over_cap: what becomes of it when it holds more device memory than its cap; empty for the agent's own policy.
     """
@@ -83,6 +85,7 @@ class Tenant:
     paused: bool = False
     paused_for: str = ""
     parked: bool = False
+    moving: bool = False
     idle_timeout_ms: int = 0
     over_cap: str = ""
 

@@ -70,6 +70,7 @@ class Submission:
     array: tuple[int, ...] = ()
     held: bool = False
     checkpointable: bool = False
+    parkable: bool = True
     required_level: str = ""
     preferred_level: str = ""
     subgroup_size: int = 0
@@ -143,6 +144,7 @@ def decode_submission(fields: Mapping[str, Any]) -> Submission:
         array=array,
         held=flag(fields, "held", False),
         checkpointable=flag(fields, "checkpointable", False),
+        parkable=flag(fields, "parkable", True),
         required_level=text(fields, "required_level", "", 100),
         preferred_level=text(fields, "preferred_level", "", 100),
         subgroup_size=subgroup_size,

@@ -72,6 +72,7 @@ def _tenant(row: Any) -> Tenant:
         paused=flag(row, "paused", default=False),
         paused_for=text(row, "paused_for", "", _MAX_TEXT),
         parked=flag(row, "parked", default=False),
+        moving=flag(row, "moving", default=False),
         idle_timeout_ms=integer(row, "idle_timeout_ms", 0, MAX_INT, 0),
         over_cap=choice(row, "over_cap", ("", *OVER_CAP), ""),
     )

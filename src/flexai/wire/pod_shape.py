@@ -287,6 +287,7 @@ _READERS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "flexai.io/priority": ("priority", _number),
     "flexai.io/preemptible": ("preemptible", _truth),
     "flexai.io/checkpointable": ("checkpointable", _truth),
+    "flexai.io/parkable": ("parkable", _truth),
     "flexai.io/hold": ("held", _truth),
     "flexai.io/time-limit": ("time_limit_ms", parse_duration_ms),
     "flexai.io/idle-timeout": ("idle_timeout_ms", parse_duration_ms),

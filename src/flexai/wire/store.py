@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from flexai.model import Grant, Job, MemberState, Node, Queue
+from flexai.model import Grant, Job, MemberState, Node, Queue, Residence
 from flexai.scheduling import SchedulerSettings
 from flexai.scheduling.events import Event, JobSubmitted
 from flexai.wire.errors import BadInput
@@ -39,7 +39,8 @@ class Member:
         client_exit: exit code that the owner of a ``run`` reported, before its process tree was gone.
         stop: set while it is being ended.
         paused: frozen by its user.
-        parked: moved to host memory.
+        parked: moved to host memory by its user; it keeps its place.
+        residence: where the scheduler has its device memory moved; in host memory it holds nothing of its cards.
         started_at_ms: when its process was seen running.
     """
 
@@ -52,6 +53,17 @@ class Member:
     paused: bool = False
     parked: bool = False
     started_at_ms: int | None = None
+    residence: Residence = Residence.ON_CARD
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether its device memory is to be in host memory, whoever wanted that."""
+        return self.parked or self.residence in {Residence.LEAVING, Residence.IN_HOST}
+
+    @property
+    def on_card(self) -> tuple[Grant, ...]:
+        """What it holds of its cards now."""
+        return () if self.residence is Residence.IN_HOST else self.grants
 
 
 @dataclass(frozen=True, slots=True)

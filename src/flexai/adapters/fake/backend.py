@@ -36,7 +36,7 @@ class FakeBackend:
 
     def devices(self) -> Sequence[Device]:
         """See ``ports.DeviceBackend``."""
-        return self._devices
+        return [replace(device, can_park=not self.cannot_park) for device in self._devices]
 
     def readings(self) -> Sequence[DeviceReading]:
         """See ``ports.DeviceBackend``."""
@@ -103,5 +103,7 @@ def _devices(spec: str) -> list[Device]:
         name, memory_bytes = _MODELS[model]
         for _ in range(min(int(count or "1"), _MAX_CARDS)):
             index = len(devices)
-            devices.append(Device(f"FAKE-{model}-{index}", name, "simulated", index, memory_bytes, link_group=0))
+            devices.append(
+                Device(f"FAKE-{model}-{index}", name, "simulated", index, memory_bytes, link_group=0, can_park=True)
+            )
     return devices

@@ -57,8 +57,8 @@ class NvidiaBackend:
             raise NvmlMissing(f"NVML does not answer: {error}") from None
         self._notes: list[str] = []
         self._handles: dict[str, Any] = {}
-        self._devices = [self._device(i) for i in range(nvml.nvmlDeviceGetCount())]
         self._driver = str(_said(nvml.nvmlSystemGetDriverVersion, "0"))
+        self._devices = [self._device(i) for i in range(nvml.nvmlDeviceGetCount())]
 
     def _device(self, index: int) -> Device:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -78,6 +78,7 @@ class NvidiaBackend:
             memory_bytes=int(memory.total) - reserved_bytes,
             link_group=_link_group(handle),
             numa=int(_said(nvml.nvmlDeviceGetNumaNodeId, -1, handle)),
+            can_park=self.can_park()[0],
         )
 
     def devices(self) -> Sequence[Device]:

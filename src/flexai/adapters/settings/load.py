@@ -26,8 +26,10 @@ class Settings:
         share: share of a card of jobs that name none, as ``30%``.
         ready_timeout_s: how long ``up`` waits for each process to answer.
         color: ``auto`` (on a terminal), ``always`` or ``never``.
-        grace_ms: of the scheduler; see ``scheduling.SchedulerSettings``, as for the next four.
+        grace_ms: of the scheduler; see ``scheduling.SchedulerSettings``, as for the next six.
         reclaim: see there.
+        park: see there.
+        park_least_ms: see there.
         consolidate_moves: see there.
         move_cost_ms: see there.
         filters: see there; names with commas between them.
@@ -45,6 +47,8 @@ class Settings:
     color: str = "auto"
     grace_ms: int = 30_000
     reclaim: str = "quota"
+    park: str = "never"
+    park_least_ms: int = 10_000
     consolidate_moves: int = 0
     move_cost_ms: int = 60_000
     filters: str = ""
@@ -122,6 +126,12 @@ def _reclaim(text: str) -> str:
     return text
 
 
+def _park(text: str) -> str:
+    if text not in {"never", "if_cheaper"}:
+        raise ValueError("is not a choice. Write never or if_cheaper")
+    return text
+
+
 def _color(text: str) -> str:
     if text not in {"auto", "always", "never"}:
         raise ValueError("is not a choice. Write auto, always or never")
@@ -148,6 +158,10 @@ SETTINGS = (
             "grace_ms"),
     Setting("reclaim", _reclaim, "of the pool: what a queue may take back from others: its `quota`, or its `fair_share`"
             " where that is larger", "`quota`"),
+    Setting("park", _park, "of the pool: `if_cheaper`: a job that must give way is moved to host memory, where that"
+            " costs it less than a restart, and back; `never`: it is ended and starts again", "`never`"),
+    Setting("park_least", _duration, "of the pool: a job that was moved to host memory stays there so long at least",
+            "`10s`", "park_least_ms"),
     Setting("consolidate", _moves, "of the pool: so many checkpointable jobs may be moved at a time to gather free"
             " cards for one that waits; `0` for none", "`0`", "consolidate_moves"),
     Setting("move_cost", _duration, "of the pool: what a move costs a job beside its grace; a job is moved only for one"

@@ -1,14 +1,17 @@
 """Carries out what the state machine asks for: the one place where members change."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from flexai import node as n
 from flexai.adapters.local import processes
+from flexai.adapters.local.host import free_ram_bytes
 from flexai.adapters.local.starts import Starts
 from flexai.apps.agent.checkpoint_file import CheckpointFile
 from flexai.apps.agent.news import News
@@ -21,6 +24,7 @@ from flexai.wire.agent_rpc import tenant_fields
 log = logging.getLogger("flexai.agent")
 
 _KILL_AGAIN_S = 0.5
+_PARK_ROUNDS = 4
 
 
 class Refused(Exception):
@@ -144,9 +148,10 @@ class Node:
             files = parts.backend.device_files(device.uuid)
             (allowed if device.uuid in granted else denied).extend(files)
         parts.regions.put(tenant.name, tenant.uid, tenant.gid, tenant.grants)
-        self._places[tenant.key] = parts.containment.make(
-            tenant.name, tenant.cpu_milli, tenant.ram_bytes, allowed, denied
-        )
+        ram_bytes = tenant.ram_bytes
+        if ram_bytes and (tenant.parked or tenant.moving):  # what moves to the host counts as memory of its processes
+            ram_bytes += sum(grant.memory_bytes for grant in tenant.grants)
+        self._places[tenant.key] = parts.containment.make(tenant.name, tenant.cpu_milli, ram_bytes, allowed, denied)
 
     def _policy(self, tenant: Tenant) -> TenantPolicy:
         place = self._places.get(tenant.key)
@@ -201,19 +206,75 @@ class Node:
             await asyncio.sleep(_KILL_AGAIN_S)
 
     async def _move(self, tenant: Tenant, parked: bool) -> None:
-        backend = self.parts.backend
-        can, why_not = backend.can_park()
+        can, why_not = self.parts.backend.can_park()
+        if can:
+            try:
+                await (self._to_host(tenant) if parked else self._to_card(tenant))
+            except OSError as error:
+                can, why_not = False, str(error)
+        await self._feed(n.Parked(tenant.key, parked is can))
         if not can:
-            raise Refused(Refusal("CannotPark", f"{tenant.name} cannot be parked: {why_not}.", "Pause it instead"))
-        inside = set(self.parts.containment.pids(tenant.name))
-        users = sorted({process.pid for process in backend.processes() if process.pid in inside})
+            what, remedy = ("parked", "Pause it instead") if parked else ("woken", "")
+            raise Refused(Refusal("CannotPark", f"{tenant.name} cannot be {what}: {why_not}.", remedy))
+
+    async def _to_host(self, tenant: Tenant) -> None:
+        """Park every program of the member that is on a card, then freeze all: nothing of it comes to the card again.
+
+        Raises:
+            OSError: why its memory stays, or is again, where it was.
+        """
+        containment, moved = self.parts.containment, list[int]()
         try:
-            for pid in users:
-                await asyncio.to_thread(backend.park if parked else backend.wake, pid)
-        except OSError as error:
-            what = "parked" if parked else "woken"
-            raise Refused(Refusal("CannotPark", f"{tenant.name} cannot be {what}: {error}.", "")) from None
-        await self._feed(n.Parked(tenant.key, parked))
+            for _ in range(_PARK_ROUNDS):
+                containment.freeze(tenant.name, frozen=False)
+                await self._park(tenant, moved)
+                containment.freeze(tenant.name, frozen=True)
+                if self._on_card(tenant).keys() <= set(moved):
+                    return
+            _fail("its programs come to the card as fast as they are moved off it")
+        except OSError:
+            containment.freeze(tenant.name, frozen=False)
+            for pid in moved:
+                with contextlib.suppress(OSError):
+                    await asyncio.to_thread(self.parts.backend.wake, pid)
+            containment.freeze(tenant.name, tenant.paused)
+            raise
+
+    async def _park(self, tenant: Tenant, moved: list[int]) -> None:
+        """Park the programs that are not among those moved already, if the host has the memory."""
+        for pid, used_bytes in self._on_card(tenant).items():
+            if pid in moved:
+                continue
+            free_bytes = free_ram_bytes()
+            if used_bytes > free_bytes:
+                held, free = (f"{n_bytes / 2**30:.3g} GiB" for n_bytes in (used_bytes, free_bytes))
+                _fail(f"process {pid} holds {held}, and {free} of host memory are free")
+            await asyncio.to_thread(self.parts.backend.park, pid)
+            moved.append(pid)
+
+    async def _to_card(self, tenant: Tenant) -> None:
+        """Thaw and wake every program of the member.
+
+        Raises:
+            OSError: one of them could not be brought back.
+        """
+        containment = self.parts.containment
+        containment.freeze(tenant.name, frozen=False)
+        try:
+            for pid in self._on_card(tenant):
+                await asyncio.to_thread(self.parts.backend.wake, pid)
+        except OSError:
+            containment.freeze(tenant.name, frozen=True)
+            raise
+        containment.freeze(tenant.name, tenant.paused)
+
+    def _on_card(self, tenant: Tenant) -> dict[int, int]:
+        """Programs of the member that the cards know, parked ones too, and the bytes that each holds of a card."""
+        inside, found = set(self.parts.containment.pids(tenant.name)), dict[int, int]()
+        for process in self.parts.backend.processes():
+            if process.pid in inside:
+                found[process.pid] = found.get(process.pid, 0) + max(0, process.used_bytes)
+        return dict(sorted(found.items()))
 
     async def _remove_place(self, tenant: Tenant) -> None:
         self.watch.forget(tenant.key)
@@ -231,3 +292,7 @@ class Node:
             self.watch.forget(tenant.key)
         log.info("%s %s: %s", tenant.name, event, tenant.cause or f"pid {tenant.pid}")
         self.parts.news.say(event, **tenant_fields(tenant))
+
+
+def _fail(why: str) -> NoReturn:
+    raise OSError(why)

@@ -46,6 +46,7 @@ OPTIONS = (
     Option("--idle-timeout", "DURATION", "End it after it has not used its card for so long."),
     Option("--priority", "N", "Higher goes first within its queue."),
     Option("--no-preempt", "", "Never end it to make room for others."),
+    Option("--no-park", "", "Never move it to host memory for others: end it instead."),
     Option("--grace", "DURATION", "Time to save its work between SIGTERM and SIGKILL, as 2m."),
     Option("--name", "TEXT", "A name for people.", short="-n"),
     Option(
@@ -143,6 +144,7 @@ def job_body(kind: str, given: Mapping[str, Any], command: Sequence[str], settin
         else None,
         "priority": _whole(given, "priority", -1_000_000),
         "preemptible": False if given.get("no_preempt") else None,
+        "parkable": False if given.get("no_park") else None,
         "array": given.get("array"),
         "after": list(given.get("after") or []) or None,
         "held": given.get("held") or None,

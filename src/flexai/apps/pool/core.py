@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from flexai.adapters.sqlite import Entry, Journal, Statement, StoreError, rows
 from flexai.apps.pool.book import Book, JobRecord
 from flexai.apps.pool.transitions import Outcome, Transitions
-from flexai.model import DeviceHealth, JobState, MemberState, PendingReason, Queue, Reason
+from flexai.model import DeviceHealth, JobState, MemberState, PendingReason, Queue, Reason, Residence
 from flexai.scheduling import Blocker
 from flexai.scheduling.commands import Command, SetJobState
 from flexai.scheduling.events import (
@@ -319,7 +319,7 @@ class Core:
 
     def reason_for(self, record: JobRecord) -> PendingReason | None:
         """Why a job has not started, now; None for one that has."""
-        if record.state not in {JobState.QUEUED, JobState.HELD, JobState.STARTING}:
+        if record.state not in {JobState.QUEUED, JobState.HELD, JobState.STARTING, JobState.PARKED}:
             return None
         if self.agent_is_away() and record.state is not JobState.HELD:
             message = "The agent, which holds the cards, is not running; the job goes on when it is back."
@@ -359,7 +359,12 @@ def _found(now_ms: int, record: JobRecord) -> list[Event]:
         for number, member in enumerate(record.members)
         if not member.grants and member.state is MemberState.WAITING
     )
-    found = GrantsFound(now_ms, record.job, grants, evicted, waiting)
+    away = tuple(
+        (number, member.residence)
+        for number, member in enumerate(record.members)
+        if member.grants and member.residence is not Residence.ON_CARD
+    )
+    found = GrantsFound(now_ms, record.job, grants, evicted, waiting, away)
     given_up = any(not stop.requeue and stop.cause.startswith("cancelled") for stop in stops.values())
     return [found, JobCancelled(now_ms, record.id)] if given_up else [found]
 

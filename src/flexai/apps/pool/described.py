@@ -40,6 +40,7 @@ JOB: dict[str, dict[str, Any]] = {
     "priority": {"type": "integer"},
     "preemptible": {**_FLAG, "default": True},
     "checkpointable": _FLAG,
+    "parkable": {**_FLAG, "default": True},
     "held": _FLAG,
     "after": {**_TEXTS, "description": "ids of jobs that must succeed first; an array's id stands for its elements"},
     "array": {**_TEXT, "description": "element numbers: 0-9, 1,4,7-9 or 0-20:5"},

@@ -16,7 +16,7 @@ def views(pool: Pool, peer: Peer) -> list[dict[str, Any]]:
     """All cards; of other users' slices only what they take."""
     slices: defaultdict[str, list[tuple[JobRecord, int, Grant]]] = defaultdict(list)
     for record, member, held in pool.book.holders():
-        for grant in held.grants:
+        for grant in held.on_card:
             slices[grant.device].append((record, member, grant))
     items = []
     for node, device in pool.book.devices():

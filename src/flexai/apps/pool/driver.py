@@ -15,8 +15,8 @@ from flexai.adapters.agent_client import AgentAway, AgentRefused
 from flexai.apps.pool.book import JobRecord, MemberKey
 from flexai.apps.pool.core import Core
 from flexai.apps.pool.transitions import Outcome
-from flexai.model import Grant, MemberState
-from flexai.scheduling.events import MemberFinished, MemberStarted
+from flexai.model import Grant, MemberState, Residence
+from flexai.scheduling.events import MemberFinished, MemberParked, MemberStarted, MemberWoken
 from flexai.wire.api import Submission
 from flexai.wire.store import Member, PauseAsked, Stop, to_plain
 
@@ -26,6 +26,7 @@ EXIT_CANNOT_START = 126
 EXIT_LOST = 255
 _TERM = 15
 _KILL_GRACE_MS = 5_000
+_MOVE_WITHIN_S = 600.0
 _CLIENT_EXIT_WAIT_S = 1.0
 _JOINED = ("LD_PRELOAD", "LD_LIBRARY_PATH")
 
@@ -128,7 +129,7 @@ class Driver:
                 await self.core.post_surely(PauseAsked(self.core.clock(), record.id, paused=True), {"by": "the agent"})
                 member = record.members[number]
             held.paused = bool(told[key].get("paused", member.paused))
-            held.parked = bool(told[key].get("parked", member.parked))
+            held.parked = bool(told[key].get("parked", member.is_parked))
             if held.state == "running":
                 await self._post_started(key)
             elif held.state == "finished":
@@ -274,12 +275,27 @@ class Driver:
         if held.grants != member.grants:
             await self._ask("resize", key, grants=to_plain(member.grants))
             held.grants = member.grants
-        if held.parked != member.parked:
-            await self._ask("park" if member.parked else "wake", key)
-            held.parked = member.parked
+        if member.stop is None:
+            await self._move(key, held, member)
         if held.paused != member.paused and member.stop is None:
             await self._ask("pause" if member.paused else "unpause", key)
             held.paused = member.paused
+
+    async def _move(self, key: MemberKey, held: Held, member: Member) -> None:
+        """Park or wake it, as its user or the scheduler has it; the scheduler is told what became of what it said."""
+        refused = ""
+        if held.parked != member.is_parked:
+            try:
+                await self._ask("park" if member.is_parked else "wake", key, timeout_s=_MOVE_WITHIN_S)
+                held.parked = member.is_parked
+            except AgentRefused as error:
+                if member.residence not in {Residence.LEAVING, Residence.RETURNING}:
+                    raise
+                refused = str(error)
+        if member.residence is Residence.LEAVING:
+            await self.core.post_surely(MemberParked(self.core.clock(), *key, refused))
+        elif member.residence is Residence.RETURNING:
+            await self.core.post_surely(MemberWoken(self.core.clock(), *key, refused))
 
     async def _ask(self, op: str, key: MemberKey, **fields: Any) -> dict[str, Any]:
         return await self.call(op, job_id=key[0], member=key[1], **fields)

@@ -61,7 +61,7 @@ def _card(pool: Pool, record: JobRecord, device: Device) -> dict[str, Any]:
     held = [
         (holder, grant)
         for holder, _, member in pool.book.holders()
-        for grant in member.grants
+        for grant in member.on_card
         if grant.device == device.uuid
     ]
     free_milli = MILLI_PER_DEVICE - sum(grant.compute_milli for _, grant in held)

@@ -170,6 +170,7 @@ def _records(
             subgroup_level=submission.subgroup_level,
             min_runtime_ms=submission.min_runtime_ms,
             checkpointable=submission.checkpointable,
+            parkable=submission.parkable,
             grace_ms=submission.grace_ms,
             roles=tuple(each.role for each in submission.roles),
         )

@@ -35,6 +35,8 @@ _DECIDING = {
     "reclaim": "what a queue may take back: its quota, or its fair_share",
     "consolidate_moves": "jobs that may be moved at a time to gather free cards",
     "move_cost_ms": "what a move costs a job beside its grace",
+    "park": "victims are moved to host memory: if_cheaper, or never",
+    "park_least_ms": "a parked job stays in host memory so long at least",
 }
 
 

@@ -134,6 +134,11 @@ def _actions(pool: Pool) -> dict[str, tuple[Callable[[JobRecord], Any], str]]:
         holders = [member for member in record.members if member.grants]
         if record.state.is_final or not holders or record.state is JobState.STARTING:
             raise conflict(record, "NotRunning", f"is {record.state.value}", "Only a running job can be asked that")
+        if flag == "parked" and record.state is JobState.PARKED:
+            raise conflict(
+                record, "ParkedByScheduler", "is in host memory because others are owed its card",
+                f"It comes back by itself: `flexai explain {record.id}` says when",
+            )  # fmt: skip
         return None if all(getattr(m, flag) is wanted for m in holders) else event(now(), record.id, wanted)
 
     return {

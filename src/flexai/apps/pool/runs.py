@@ -129,7 +129,7 @@ class Runs:
             await self.core.post_surely(StopAsked(now_ms, record.id, _GRACE_MS, "time limit"))
             return
         idle_ms = record.submission.idle_timeout_ms
-        if not idle_ms or member.paused or member.parked or self.is_using(record, 0):
+        if not idle_ms or member.paused or member.is_parked or self.is_using(record, 0):
             self._used_at_ms.pop(record.id, None)
         elif now_ms - self._used_at_ms.setdefault(record.id, now_ms) > idle_ms:
             await self.core.post_surely(StopAsked(now_ms, record.id, _GRACE_MS, f"idle for {idle_ms / 1000:g} s"))

@@ -29,6 +29,7 @@ from flexai.wire.store import PoolStarted, decode_queue_row
 
 log = logging.getLogger("flexai.pool")
 
+_WAITS = {JobState.QUEUED, JobState.PARKED}
 _TICK_S = 1.0
 _TICK_BUDGET_US = 10_000
 _LEAST_STEPS, _MOST_STEPS = 200, 10_000
@@ -129,7 +130,7 @@ class Pool:
         n_steps = _LEAST_STEPS
         while True:
             await asyncio.sleep(_TICK_S)
-            if self.book.nodes and any(r.state is JobState.QUEUED for r in self.book.active.values()):
+            if self.book.nodes and any(r.state in _WAITS for r in self.book.active.values()):
                 n_steps = max(
                     _LEAST_STEPS, min(_MOST_STEPS, int(n_steps * _TICK_BUDGET_US / max(self.core.tick_us, 1)))
                 )

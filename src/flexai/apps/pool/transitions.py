@@ -10,7 +10,7 @@ from typing import Any, assert_never
 
 from flexai.adapters.sqlite import Statement, rows
 from flexai.apps.pool.book import Book, JobRecord, MemberKey
-from flexai.model import DeviceHealth, Grant, JobState, MemberState
+from flexai.model import DeviceHealth, Grant, JobState, MemberState, Residence
 from flexai.scheduling import SchedulerSettings
 from flexai.scheduling import commands as c
 from flexai.scheduling import events as e
@@ -77,6 +77,8 @@ class Transitions:
                 self._started(event)
             case e.MemberFinished():
                 self._finished(event)
+            case e.MemberParked() | e.MemberWoken():
+                self._moved(event)
             case e.QueuePut(queue=queue):
                 self._book.queues[queue.name] = queue
                 self.outcome.rows["queue", queue.name] = rows.put_queue(queue.name, encode_value(queue))
@@ -114,7 +116,7 @@ class Transitions:
                     self._regrant(at_ms, record, command.member, command.grants)
                     self._line(at_ms, record, "Resize", _grants_line(command.member, command.grants, command.cause))
                 case c.Park() | c.Wake():
-                    self._change(record, command.member, parked=isinstance(command, c.Park))
+                    self._told_to_move(at_ms, record, command)
                     name = type(command).__name__
                     self._line(at_ms, record, name, {"member": command.member, "cause": command.cause})
                 case c.SetJobState():
@@ -148,7 +150,7 @@ class Transitions:
         )  # its job goes on, or waits, and starts it anew
         self._change(
             record, event.member, state=MemberState.WAITING if again else MemberState.FINISHED, grants=(),
-            exit_code=event.exit_code, stop=None, paused=False, parked=False,
+            exit_code=event.exit_code, stop=None, paused=False, parked=False, residence=Residence.ON_CARD,
         )  # fmt: skip
         # The first failure is the one to show; a requeued job starts clean.
         if again:
@@ -161,6 +163,31 @@ class Transitions:
         self.outcome.rows[key] = rows.close_usage(record.id, event.member, event.at_ms)
         body = {"member": event.member, "exit_code": event.exit_code, "cause": event.cause}
         self._line(event.at_ms, record, "Finished", body)
+
+    def _told_to_move(self, at_ms: int, record: JobRecord, command: c.Park | c.Wake) -> None:
+        leaves = isinstance(command, c.Park)
+        residence = Residence.LEAVING if leaves else Residence.RETURNING
+        self._change(record, command.member, residence=residence)
+        if not leaves:
+            self._hold(at_ms, record, command.member, record.members[command.member].grants)
+
+    def _moved(self, event: e.MemberParked | e.MemberWoken) -> None:
+        """What moves has arrived, or stays: its place is free, or its own."""
+        leaves = isinstance(event, e.MemberParked)
+        record = self._book.active.get(event.job_id)
+        wanted = Residence.LEAVING if leaves else Residence.RETURNING
+        if record is None or record.members[event.member].residence is not wanted:
+            return
+        body: dict[str, Any] = {"member": event.member}
+        if event.refused:
+            body["refused"] = event.refused
+        if leaves and not event.refused:
+            key = "usage end", record.id, event.member, event.at_ms
+            self.outcome.rows[key] = rows.close_usage(record.id, event.member, event.at_ms)
+        if leaves or not event.refused:
+            arrived = Residence.IN_HOST if leaves and not event.refused else Residence.ON_CARD
+            self._change(record, event.member, residence=arrived)
+        self._line(event.at_ms, record, "LeftCard" if leaves else "BackOnCard", body)
 
     def note(self, at_ms: int, record: JobRecord, kind: str, body: dict[str, Any]) -> None:
         """A line of history about something that changes nothing."""

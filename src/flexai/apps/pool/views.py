@@ -32,7 +32,7 @@ def job_view(record: JobRecord, reason: PendingReason | None, position: int | No
                 "run": member.run,
                 "exit_code": member.exit_code,
                 "paused": member.paused,
-                "parked": member.parked,
+                "parked": member.is_parked,
             }
             | ({"role": job.role_of(number).name} if job.roles else {})
             for number, member in enumerate(record.members)
@@ -53,7 +53,7 @@ def shown_state(record: JobRecord) -> str:
         holders = [member for member in record.members if member.grants]
         if any(member.stop for member in holders):
             return JobState.STOPPING.value
-        if holders and all(member.parked for member in holders):
+        if holders and all(member.is_parked for member in holders):
             return JobState.PARKED.value
     return record.state.value
 
@@ -77,7 +77,7 @@ def reason_view(reason: PendingReason | None) -> dict[str, Any] | None:
 def queue_view(queue: Queue, book: Book) -> dict[str, Any]:
     """One queue with what it holds now."""
     in_queue = [record for record in book.active.values() if record.job.queue == queue.name]
-    grants = [grant for record in in_queue for member in record.members for grant in member.grants]
+    grants = [grant for record in in_queue for member in record.members for grant in member.on_card]
     view: dict[str, Any] = to_plain(queue)
     return view | {
         "n_running": sum(record.holds_grants for record in in_queue),

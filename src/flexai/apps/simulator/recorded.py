@@ -21,7 +21,7 @@ import typer
 from flexai.adapters.sqlite import recorded_log
 from flexai.policy.filters import FILTERS
 from flexai.scheduling import Scheduler
-from flexai.scheduling.commands import Command, Evict, Resize, Start
+from flexai.scheduling.commands import Command, Evict, Park, Resize, Start, Wake
 from flexai.scheduling.events import Event, JobSubmitted
 from flexai.wire.api import check_filters
 from flexai.wire.errors import BadInput
@@ -138,7 +138,7 @@ def decision_of(command: Command) -> str | None:
         case Start() | Resize():
             names = ("device", "compute_milli", "limit_milli", "memory_bytes")
             more["grants"] = [{name: getattr(grant, name) for name in names} for grant in command.grants]
-        case Evict():
+        case Evict() | Park() | Wake():
             pass
         case _:
             return None

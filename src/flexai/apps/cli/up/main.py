@@ -152,7 +152,9 @@ def _keep(settings: Settings, cards: str, say: Callable[[str], None], ready: Cal
 def _deciding(settings: Settings) -> tuple[str, ...]:
     """Options of the pool: what differs from what it does by itself."""
     usual = Settings(settings.run_dir, settings.state_dir)
-    names = ("grace_ms", "reclaim", "consolidate_moves", "move_cost_ms", "filters", "keep_days")
+    names = (
+        "grace_ms", "reclaim", "consolidate_moves", "move_cost_ms", "park", "park_least_ms", "filters", "keep_days",
+    )  # fmt: skip
     changed = [name for name in names if getattr(settings, name) != getattr(usual, name)]
     return tuple(word for name in changed for word in (f"--{name.replace('_', '-')}", str(getattr(settings, name))))
 
