@@ -255,7 +255,7 @@ class NodeMachine:
             return []
         placed: list[Command] = [MakePlace(tenant), AddTenant(tenant)]
         # As it was written down, which is not yet as it is when the kill came in between.
-        going_on = [*placed, SetFrozen(tenant, frozen=tenant.paused)]
+        going_on = [*placed, SetFrozen(tenant, frozen=tenant.paused or (tenant.parked and not tenant.moving))]
         if event.ended is not None and not event.alive:
             if tenant.phase is Phase.PREPARED and event.began is None:
                 return placed
