@@ -158,9 +158,11 @@ class PoolProcess:
     process: subprocess.Popen[bytes] | None = None
     client: httpx.AsyncClient | None = None
     with_agent: bool = True
+    options: tuple[str, ...] = ()
 
     async def start(self, *, with_agent=True):
         command = [sys.executable, "-m", "flexai.apps.pool", "--run-dir", self.run_dir, "--state-dir", self.state_dir]
+        command += self.options
         environment = {**os.environ, **(self.environment or {})}
         with (self.run_dir / "pool.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stderr=log)  # noqa: ASYNC220  # returns at once

@@ -22,10 +22,13 @@ def plain_node(n_devices: int = 2, memory_bytes: int = 80 * GIB) -> dict[str, An
         "cpu_milli": 64_000,
         "ram_bytes": 256 * GIB,
         "devices": [
-            {"uuid": f"SIM-{i}", "model": "sim", "vendor": "simulated", "index": i, "memory_bytes": memory_bytes}
+            {
+                "uuid": f"SIM-{i}", "model": "sim", "vendor": "simulated", "index": i, "memory_bytes": memory_bytes,
+                "can_park": True,
+            }
             for i in range(n_devices)
         ],
-    }
+    }  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -37,6 +40,8 @@ class ScriptedAgent:
         run_s: a started member ends by itself after this long; None for never.
         deaf: signals are taken and change nothing.
         refuse: operation to error code, for those it will not do.
+        mute: operations that it does and never answers.
+        stuck: operations that it neither does nor answers.
         calls: every request, in order.
         starts: tokens of starts that were carried out.
         tenants: members held.
@@ -47,6 +52,8 @@ class ScriptedAgent:
     run_s: float | None = None
     deaf: bool = False
     refuse: dict[str, str] = field(default_factory=dict)
+    mute: set[str] = field(default_factory=set)
+    stuck: set[str] = field(default_factory=set)
     calls: list[dict[str, Any]] = field(default_factory=list)
     starts: list[str] = field(default_factory=list)
     tenants: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
@@ -99,8 +106,12 @@ class ScriptedAgent:
                 reply: dict[str, Any] = {"v": VERSION, "id": request["id"]}
                 if code := self.refuse.get(request["op"]):
                     reply |= {"ok": False, "code": code, "message": "Refused by script.", "remedy": ""}
+                elif request["op"] in self.stuck:
+                    continue
                 else:
                     reply |= {"ok": True, **self._do(request)}
+                if request["op"] in self.mute:
+                    continue
                 writer.write(json.dumps(reply).encode() + b"\n")
                 await writer.drain()
         except OSError:
@@ -126,6 +137,8 @@ class ScriptedAgent:
                 return self._start(request, self.tenants[key])
             case "signal" if not self.deaf:
                 self._after(0.0, lambda: self.end(*key, exit_code=None, signal=request["signal"]))
+            case "park" | "wake":
+                self.tenants[key]["parked"] = request["op"] == "park"
             case "unprepare":
                 self.tenants.pop(key, None)
             case "doctor":

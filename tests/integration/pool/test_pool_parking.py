@@ -1,0 +1,113 @@
+"""A live pool parks and wakes what its scheduler says, tells why, and loses nothing when it is killed meanwhile."""
+
+import pytest
+
+from flexai.apps.bench.scripted_agent import GIB
+from flexai.apps.simulator import recorded
+
+PARKS = ("--park", "if_cheaper", "--park-least-ms", "1")
+WHOLE = {"compute_milli": 1000, "memory_bytes": 40 * GIB}
+
+
+async def put_queues(client):
+    for name, quota in (("owner", 2000), ("guest", 0)):
+        response = await client.put(f"/v1/queues/{name}", json={"quota_milli": quota})
+        assert response.status_code < 300, response.text
+
+
+async def submit(client, **fields):
+    response = await client.post("/v1/jobs", json={"command": ["x"], "cwd": "/", **WHOLE, **fields})
+    assert response.status_code == 201, response.text
+    return response.json()["ids"][0]
+
+
+async def kinds(rig, job_id):
+    return [event["kind"] for event in (await rig.get(f"/v1/jobs/{job_id}/history"))["items"]]
+
+
+async def test_a_borrower_is_parked_for_the_owner_and_comes_back(new_rig):
+    async with new_rig(options=PARKS) as rig:
+        await put_queues(rig.client)
+        guest = await submit(rig.client, queue="guest", n_devices=2)
+        await rig.in_state(guest, "running")
+        owner = await submit(rig.client, queue="owner")
+        await rig.in_state(owner, "running")
+        view = await rig.in_state(guest, "parked")
+        assert view["reason"]["code"] == "Parked"
+        assert "card 0 lacks 100 %" in view["reason"]["message"]
+        (queue,) = [each for each in (await rig.get("/v1/queues"))["items"] if each["name"] == "guest"]
+        assert (queue["held_milli"], queue["held_bytes"]) == (0, 0)
+        refused = await rig.post(f"/v1/jobs/{guest}/wake", 409)
+        assert refused["code"] == "ParkedByScheduler"
+        rig.agent.end(owner)
+        await rig.in_state(guest, "running")
+        rig.agent.end(guest)
+        await rig.in_state(guest, "succeeded")
+        told = await kinds(rig, guest)
+        assert [kind for kind in told if kind in {"Park", "LeftCard", "Wake", "BackOnCard"}] == [
+            "Park", "LeftCard", "Wake", "BackOnCard",
+        ]  # fmt: skip
+        assert rig.agent.starts == [f"{guest}.0.1", f"{owner}.0.1"], "nobody started twice"
+        await rig.pool.core.stored()
+        lines = "\n".join(recorded.export(rig.settings.state_dir / "pool.db"))
+        (rig.directory / "recording").write_text(lines)
+        recording = recorded.read(rig.directory / "recording")
+        again = [line for command in recorded.decide(recording) if (line := recorded.decision_of(command))]
+        assert again == list(recording.decisions)
+        assert any('"decision":"Park"' in line for line in again)
+
+
+async def test_what_the_agent_cannot_park_is_stopped(new_rig):
+    async with new_rig(options=PARKS, refuse={"park": "CannotPark"}) as rig:
+        await put_queues(rig.client)
+        guest = await submit(rig.client, queue="guest", n_devices=2)
+        await rig.in_state(guest, "running")
+        owner = await submit(rig.client, queue="owner")
+        await rig.in_state(owner, "running")
+        await rig.in_state(guest, "queued")
+        events = (await rig.get(f"/v1/jobs/{guest}/history"))["items"]
+        assert any("could not be parked: Refused by script." in str(event) for event in events)
+
+
+async def test_a_job_that_says_so_is_never_parked(new_rig):
+    async with new_rig(options=PARKS) as rig:
+        await put_queues(rig.client)
+        guest = await submit(rig.client, queue="guest", n_devices=2, parkable=False)
+        await rig.in_state(guest, "running")
+        await rig.in_state(await submit(rig.client, queue="owner"), "running")
+        assert "Park" not in await kinds(rig, guest)
+
+
+@pytest.mark.parametrize("how", [pytest.param("mute", marks=pytest.mark.slow), "stuck"])
+async def test_a_pool_that_is_killed_in_the_middle_of_a_park_or_a_wake_loses_nothing(pool_process, how):
+    pool = pool_process(options=PARKS, with_agent=True)
+    agent = await pool.open_agent()
+    await pool.start()
+    await put_queues(pool.client)
+    guest = await submit(pool.client, queue="guest", n_devices=2)
+    await pool.shows(f"/v1/jobs/{guest}", lambda view: view["state"] == "running")
+
+    async def killed_at(op):
+        await pool.shows("/v1/status", lambda _: any(call["op"] == op for call in agent.calls))
+        await pool.kill()
+        getattr(agent, how).clear()
+        agent.calls.clear()
+        await pool.start()
+
+    getattr(agent, how).add("park")
+    owner = await submit(pool.client, queue="owner")
+    await killed_at("park")
+    await pool.shows(f"/v1/jobs/{owner}", lambda view: view["state"] == "running")
+    assert (await pool.get(f"/v1/jobs/{guest}"))["state"] == "parked"
+    await pool.kill()  # and once more, with the job in host memory and the owner on its card
+    await pool.start()
+    view = await pool.get(f"/v1/jobs/{guest}")
+    assert (view["state"], view["reason"]["code"]) == ("parked", "Parked")
+    getattr(agent, how).add("wake")
+    agent.end(owner)
+    await killed_at("wake")
+    await pool.shows(f"/v1/jobs/{guest}", lambda view: view["state"] == "running")
+    agent.end(guest)
+    await pool.shows(f"/v1/jobs/{guest}", lambda view: view["state"] == "succeeded")
+    assert agent.starts == [f"{guest}.0.1", f"{owner}.0.1"]
+    assert not any(call["op"] == "signal" for call in agent.calls)
