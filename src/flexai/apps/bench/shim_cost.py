@@ -7,13 +7,14 @@ import mmap
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import flexai_native
 
+from flexai.apps.bench.frame import Case, Row, Run, at_most
 from flexai.wire import region
 
 _NULL_UUID = "GPU-00000000-0000-0000-0000-000000000000"
@@ -29,6 +30,9 @@ class ShimCost:
         alloc_added_ns: per allocation and its free.
         start_added_ms: opening the driver and initialising it, median over processes one after the other.
         start_added_16_ms: the same in each of 16 processes at once, median.
+        start_cpu_added_ms: processor time of a process that does so, from exec to exit, least with less least without:
+            what others take of the machine delays it, but does not add to it.
+        start_cpu_added_16_ms: the same of 16 at once.
         idle_start_added_ms: a process that uses no card, from fork to exit.
     """
 
@@ -37,6 +41,8 @@ class ShimCost:
     alloc_added_ns: float
     start_added_ms: float
     start_added_16_ms: float
+    start_cpu_added_ms: float
+    start_cpu_added_16_ms: float
     idle_start_added_ms: float
 
 
@@ -77,10 +83,28 @@ def _added(environments: tuple[dict[str, str], dict[str, str]], what: str, round
     return min(b for _, b in pairs) - min(a for a, _ in pairs)
 
 
-def _started_ms(env: Mapping[str, str], at_once: int) -> list[float]:
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """Medians over processes started at once of what they say, and the least processor time of one."""
+
+    says_ms: float
+    cpu_ms: float
+
+
+def _started(env: Mapping[str, str], at_once: int) -> _Started:
     argv = [str(flexai_native.program("flexai-shim-calls")), "start", "1"]
     running = [subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) for _ in range(at_once)]
-    return [float(process.communicate()[0].split()[0]) / 1e6 for process in running]
+    says_ms, cpu_ms = [], []
+    for process in running:
+        with process:
+            assert process.stdout is not None
+            says_ms.append(float(process.stdout.read().split()[0]) / 1e6)
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, argv)
+        cpu_ms.append(1e3 * (used.ru_utime + used.ru_stime))
+    return _Started(median(says_ms), min(cpu_ms))
 
 
 def _whole_ms(env: Mapping[str, str]) -> float:
@@ -103,14 +127,38 @@ def shim_cost(work: Path, *, rounds: int = 200, repeats: int = 3, starts: int = 
         FileNotFoundError: the native part lacks it.
     """
     one, eight = _environments(work, 1), _environments(work, 8)
-    alone = [(_started_ms(one[0], 1)[0], _started_ms(one[1], 1)[0]) for _ in range(starts)]
-    crowd = [(median(_started_ms(one[0], 16)), median(_started_ms(one[1], 16))) for _ in range(max(1, starts // 8))]
+    alone = [(_started(one[0], 1), _started(one[1], 1)) for _ in range(starts)]
+    crowd = [(_started(one[0], 16), _started(one[1], 16)) for _ in range(max(1, starts // 8))]
     idle = [(_whole_ms(one[0]), _whole_ms(one[1])) for _ in range(starts)]
     return ShimCost(
         launch_added_ns=_added(one, "launch", rounds, repeats),
         launch_added_8_cards_ns=_added(eight, "launch", rounds, repeats),
         alloc_added_ns=_added(one, "alloc", rounds, repeats),
-        start_added_ms=median(b for _, b in alone) - median(a for a, _ in alone),
-        start_added_16_ms=median(b for _, b in crowd) - median(a for a, _ in crowd),
+        start_added_ms=median(b.says_ms for _, b in alone) - median(a.says_ms for a, _ in alone),
+        start_added_16_ms=median(b.says_ms for _, b in crowd) - median(a.says_ms for a, _ in crowd),
+        start_cpu_added_ms=min(b.cpu_ms for _, b in alone) - min(a.cpu_ms for a, _ in alone),
+        start_cpu_added_16_ms=min(b.cpu_ms for _, b in crowd) - min(a.cpu_ms for a, _ in crowd),
         idle_start_added_ms=median(b for _, b in idle) - median(a for a, _ in idle),
     )
+
+
+def rows(run: Run) -> Iterator[Row]:
+    """Over a driver that does nothing, so that only the shim counts."""
+    folder = run.folder / "shim"
+    folder.mkdir()
+    got = shim_cost(folder, rounds=50 if run.quick else 200, repeats=3, starts=8 if run.quick else 24)
+    driver = "over a driver that does nothing"
+    for cards, added_ns in (("", got.launch_added_ns), (" 8 cards,", got.launch_added_8_cards_ns)):
+        yield Row("shim, added per launch", f"gate open,{cards} {driver}", at_most(30.0), added_ns, "ns")
+    added = "shim, added to a process start"
+    note = (
+        f"processor time {got.start_cpu_added_ms:.2f} ms; a process that uses no card {got.idle_start_added_ms:.2f} ms"
+    )
+    yield Row(added, f"one at a time, {driver}", at_most(5.0), got.start_added_ms, "ms", note)
+    yield Row(
+        added, f"16 at once on {os.cpu_count()} CPUs, {driver}", at_most(5.0), got.start_added_16_ms, "ms",
+        f"processor time {got.start_cpu_added_16_ms:.2f} ms",
+    )  # fmt: skip
+
+
+SHIM = Case("shim", "what the shim adds to a launch and to a process start", rows, 15, 4)

@@ -1,13 +1,14 @@
 """``flexai bench pool``: the figures of a pool on one machine."""
 
 from flexai.apps.bench.frame import Case
-from flexai.apps.bench.pool import api, idle, make, memory, run_command, shares, shim
+from flexai.apps.bench.pool import api, idle, make, memory, run_command, shares
 from flexai.apps.bench.pool.cards import REAL
+from flexai.apps.bench.shim_cost import SHIM
 
 CASES: tuple[Case, ...] = (
     *shares.CASES,
     *memory.CASES,
-    *shim.CASES,
+    SHIM,
     *run_command.CASES,
     *api.CASES,
     *idle.CASES,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexai.apps.bench.frame import Case, Row, at_most, quantile
-from flexai.apps.bench.shim_cost import shim_cost
+from flexai.apps.bench.shim_cost import SHIM
 from flexai.apps.bench.slicing.stand import flood, outside, stand
 from flexai.apps.bench.tenants import IDLE, RUN, tenants
 
@@ -89,24 +88,7 @@ def _cpu_part(pid: int, seconds: float) -> float:
     return (_cpu_s(pid) - before) / seconds
 
 
-def shim(run: Run) -> Iterator[Row]:
-    """Over a driver that does nothing, so that only the shim counts."""
-    folder = run.folder / "shim"
-    folder.mkdir()
-    got = shim_cost(folder, rounds=50 if run.quick else 200, repeats=3, starts=8 if run.quick else 24)
-    driver = "over a driver that does nothing"
-    yield Row("shim, added per launch", f"gate open, {driver}", at_most(30.0), got.launch_added_ns, "ns")
-    yield Row(
-        "shim, added per launch", f"gate open, 8 cards, {driver}", at_most(30.0), got.launch_added_8_cards_ns, "ns"
-    )
-    cpus = f"{os.cpu_count()} CPUs"
-    yield Row(
-        "shim, added to a process start", f"16 at once on {cpus}, {driver}", at_most(5.0), got.start_added_16_ms, "ms",
-        f"one at a time {got.start_added_ms:.2f} ms; a process that uses no card {got.idle_start_added_ms:.2f} ms",
-    )  # fmt: skip
-
-
 CASES = (
     Case("budget", "driver lock time, neighbours' allocations, the arbiter's CPU", budget, 42, 20),
-    Case("shim", "what the shim adds to a launch and to a process start", shim, 15, 4),
+    SHIM,
 )

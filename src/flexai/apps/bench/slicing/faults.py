@@ -11,19 +11,19 @@ from flexai.adapters.pool_client import PoolUnreachable
 from flexai.apps.bench.frame import Case, Row, at_most, quantile
 from flexai.apps.bench.slicing.memory import watched
 from flexai.apps.bench.slicing.moments import full_from_ns, runs_of
-from flexai.apps.bench.slicing.stand import flood, name_of, stand
+from flexai.apps.bench.slicing.stand import Stand, flood, name_of, stand
 from flexai.apps.bench.tenants import RUN, Load, tenants
 from flexai.wire.timeline import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from flexai.apps.bench.frame import Run
-    from flexai.apps.bench.slicing.stand import Stand
     from flexai.apps.bench.tenants import Tenant
     from flexai.wire.timeline import Record
 
 _GIB = 1 << 30
+_BACK_S = 20.0
 
 
 def found(run: Run) -> Iterator[Row]:
@@ -147,84 +147,59 @@ def _longest_stall_ms(watched_tenants: Sequence[Tenant], seconds: float) -> floa
 
 def arbiter_killed(run: Run) -> Iterator[Row]:
     """Kill -9 of the arbiter while two tenants take turns: who is stopped goes on, and is held again soon."""
-    stalls, adopted = [], []
-    n_kills = 2 if run.quick else 5
-    with stand() as on, tenants(on.pool, run.folder, [flood(500, 500), flood(500, 500)]) as running:
-        for tenant in running:
-            tenant.order(RUN)
-        time.sleep(1.5)
-        for _ in range(n_kills):
-            pid, held = on.arbiter_pid(), on.held_ns(running)
-            os.kill(pid, signal.SIGKILL)
-            began = time.monotonic()
-            stalls.append(_longest_stall_ms(running, 0.4))
-            while on.arbiter_pid() in {0, pid} or not all(
-                now > was for now, was in zip(on.held_ns(running), held, strict=True)
-            ):
-                if time.monotonic() - began > 10:
-                    break
-                time.sleep(0.01)
-            adopted.append(1000 * (time.monotonic() - began))
-            time.sleep(1.5)
-        alive = [on.pool.get(f"/v1/jobs/{tenant.job_id}")["state"] for tenant in running]
-    conditions = f"two floods 50/50, worst of {n_kills}"
-    note = f"jobs afterwards: {', '.join(alive)}"
-    yield Row(
-        "arbiter killed -9: longest stop of a tenant",
-        conditions,
-        at_most(100.0),
-        max(stalls),
-        "ms",
-        note,
-        tuple(stalls),
-    )
-    yield _no_error("arbiter", conditions, alive)
-    yield Row("arbiter killed -9: held again", conditions, at_most(1000.0), max(adopted), "ms", samples=tuple(adopted))
+    return _part_killed("arbiter", "held again", 2 if run.quick else 5, run, Stand.arbiter_pid, _all_held)
 
 
 def agent_killed(run: Run) -> Iterator[Row]:
     """Kill -9 of the agent: the arbiter goes on by itself, and the next agent adopts what runs."""
-    stalls, adopted = [], []
-    n_kills = 1 if run.quick else 4
+    return _part_killed("agent", "re-adopted", 1 if run.quick else 4, run, lambda on: on.pid_of("agent"), _has_agent)
+
+
+def _part_killed(
+    part: str,
+    again: str,
+    n_kills: int,
+    run: Run,
+    pid_of: Callable[[Stand], int],
+    is_back: Callable[[Stand, Sequence[Tenant], Sequence[int]], bool],
+) -> Iterator[Row]:
+    """``is_back`` is asked once there is a new process, with what each tenant held before the kill (ns)."""
+    stalls, back = [], []
     with stand() as on, tenants(on.pool, run.folder, [flood(500, 500), flood(500, 500)]) as running:
         for tenant in running:
             tenant.order(RUN)
         time.sleep(1.5)
         for _ in range(n_kills):
-            pid = on.pid_of("agent")
+            pid, held_ns = pid_of(on), on.held_ns(running)
             os.kill(pid, signal.SIGKILL)
-            began = time.monotonic()
+            began_s = time.monotonic()
             stalls.append(_longest_stall_ms(running, 0.4))
-            while on.pid_of("agent") in {0, pid} or not _has_agent(on):
-                if time.monotonic() - began > 20:
+            while pid_of(on) in {0, pid} or not is_back(on, running, held_ns):
+                if time.monotonic() - began_s > _BACK_S:
                     break
                 time.sleep(0.01)
-            adopted.append(1000 * (time.monotonic() - began))
+            back.append(1000 * (time.monotonic() - began_s))
             time.sleep(1.5)
-        alive = [on.pool.get(f"/v1/jobs/{tenant.job_id}")["state"] for tenant in running]
+        states = [on.pool.get(f"/v1/jobs/{tenant.job_id}")["state"] for tenant in running]
     conditions = f"two floods 50/50, worst of {n_kills}"
+    n_ended = sum(state != "running" for state in states)
     yield Row(
-        "agent killed -9: longest stop of a tenant",
-        conditions,
-        at_most(100.0),
-        max(stalls),
-        "ms",
+        f"{part} killed -9: longest stop of a tenant", conditions, at_most(100.0), max(stalls), "ms",
         samples=tuple(stalls),
-    )
-    yield _no_error("agent", conditions, alive)
-    yield Row("agent killed -9: re-adopted", conditions, at_most(1000.0), max(adopted), "ms", samples=tuple(adopted))
+    )  # fmt: skip
+    yield Row(f"{part} killed -9: tenants that failed", conditions, at_most(0.0), n_ended, "", ", ".join(states))
+    yield Row(f"{part} killed -9: {again}", conditions, at_most(1000.0), max(back), "ms", samples=tuple(back))
 
 
-def _has_agent(on: Stand) -> bool:
+def _all_held(on: Stand, running: Sequence[Tenant], held_ns: Sequence[int]) -> bool:
+    return all(now > was for now, was in zip(on.held_ns(running), held_ns, strict=True))
+
+
+def _has_agent(on: Stand, _running: Sequence[Tenant], _held_ns: Sequence[int]) -> bool:
     try:
         return bool((on.pool.get("/v1/status").get("agent") or {}).get("connected"))
     except PoolUnreachable:
         return False
-
-
-def _no_error(who: str, conditions: str, states: Sequence[str]) -> Row:
-    n_ended = sum(state != "running" for state in states)
-    return Row(f"{who} killed -9: tenants that failed", conditions, at_most(0.0), n_ended, "", ", ".join(states))
 
 
 CASES = (
