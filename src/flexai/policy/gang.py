@@ -80,10 +80,6 @@ class Need:
         return min(costs, default=0) if self.grows else sum(costs)
 
 
-NOTHING = Need(())
-"""What a job needs of which nothing waits."""
-
-
 def usable(books: Books, fit: Ints, together: Together) -> Ints:
     """Of the members that fit on each node, those that make up whole subgroups, booked on the first node of a group."""
     size, level = together.subgroup_size, together.subgroup_level

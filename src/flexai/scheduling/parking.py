@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from flexai.cluster import Hold, Plan
 from flexai.model import JobState, MemberState, Residence, TenantClass
+from flexai.policy.gang import Together
 from flexai.policy.reservation import NEVER_MS
 from flexai.policy.roles import fits
 from flexai.scheduling.commands import Park, Wake
@@ -239,7 +240,7 @@ def due(state: State, *, lent: bool = False) -> Iterator[JobRecord]:
 def key_of(record: JobRecord) -> LineKey:
     """Where a parked job stands among lines; equal to no line's key."""
     job = record.job
-    roles = tuple((shape, role.n_members) for shape, role in zip(record.shapes, job.roles, strict=False))
+    roles = tuple((shape, role.n_members, Together(0)) for shape, role in zip(record.shapes, job.roles, strict=False))
     return LineKey(
         job.queue, job.user, record.shape, len(homes(record)), 0, job.priority, record.burst, "", "", roles=roles
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flexai.model import JobState, MemberState, Residence
-from flexai.policy.gang import NOTHING, Need, Together
+from flexai.policy.gang import Need, Together
 
 if TYPE_CHECKING:
     from flexai.cluster import Hold, Shape
@@ -229,20 +229,25 @@ class LineKey:
     preferred_level: str
     subgroup_size: int = 0
     subgroup_level: str = ""
-    roles: tuple[tuple[Shape, int], ...] = ()
-    """Shape and members of each role, where they are unlike; the fields above are then those of all together."""
-    need: Need = field(default=NOTHING, repr=False)
+    roles: tuple[tuple[Shape, int, Together], ...] = ()
+    """Of unlike members, each role's shape, how many, and of which so many are needed: the fields above are of all."""
+    grows: bool = False
+    need: Need = field(init=False, repr=False, compare=False)
     """What has to be free at once for a job of the line to start."""
     _hash: int = field(init=False, repr=False, compare=False, default=0)
 
     def __post_init__(self) -> None:
         """Lines are looked up many times a step: hash once, and name the need once."""
-        if not self.roles:
+        if self.roles:
+            parts = tuple((shape, where) for shape, _, where in self.roles if where.n_members)
+            need = Need(parts, self.required_level, self.grows)
+        else:
             where = Together(self.min_member, self.required_level, self.subgroup_size, self.subgroup_level)
-            object.__setattr__(self, "need", Need.of(self.shape, where))
+            need = Need.of(self.shape, where)
+        object.__setattr__(self, "need", need)
         key = (
             self.queue, self.user, self.n_members, self.priority, self.burst.number, self.preferred_level, self.roles,
-            self.need,
+            need,
         )  # fmt: skip
         object.__setattr__(self, "_hash", hash(key))
 
@@ -253,13 +258,13 @@ class LineKey:
     def asked_milli(self) -> int:
         """Compute that one job of the line waits for."""
         if self.roles:
-            return sum(n * shape.asked_milli for shape, n in self.roles)
+            return sum(n * shape.asked_milli for shape, n, _ in self.roles)
         return self.n_members * self.shape.asked_milli
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
         """What its members ask for, role by role."""
-        return tuple(shape for shape, _ in self.roles) or (self.shape,)
+        return tuple(shape for shape, _, _ in self.roles) or (self.shape,)
 
 
 @dataclass(slots=True)
@@ -296,10 +301,15 @@ def line_key(record: JobRecord) -> LineKey:
     job = record.job
     if job.roles:
         need = record.need
-        roles = tuple((each.shape, len(each.numbers)) for each in record.waiting() if each.numbers)
+        needed = {each.index: where for each, (_, where) in zip(record.needed_roles(), need.parts, strict=True)}
+        roles = tuple(
+            (each.shape, len(each.numbers), needed.get(each.index, each.together))
+            for each in record.waiting()
+            if each.numbers
+        )
         return LineKey(
             job.queue, job.user, record.shape, record.n_to_start, record.n_needed, job.priority, record.burst,
-            job.required_level, job.preferred_level, roles=roles, need=need,
+            job.required_level, job.preferred_level, roles=roles, grows=need.grows,
         )  # fmt: skip
     return LineKey(
         job.queue, job.user, record.shape, record.n_to_start, record.n_needed, job.priority, record.burst,
