@@ -6,6 +6,7 @@ import pytest
 
 from flexai.wire import api
 from flexai.wire.errors import BadInput
+from flexai.wire.queue import decode_queue
 
 GOOD = {"command": ["python", "train.py"], "cwd": "/home/ada", "compute_milli": 300, "memory_bytes": 16 << 30}
 
@@ -75,7 +76,7 @@ def test_ranges_of_an_array_may_step():
 
 def test_a_queue_limit_under_its_quota_is_refused():
     with pytest.raises(BadInput, match="under the queue's quota"):
-        api.decode_queue("a", {"quota_milli": 2000, "limit_milli": 1000})
+        decode_queue("a", {"quota_milli": 2000, "limit_milli": 1000})
 
 
 def test_a_submission_with_any_file_name_is_stored_as_ascii():

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flexai.model import MILLI_PER_DEVICE, OVER_CAP, ClassTerms, Queue, SliceRequest
+from flexai.model import MILLI_PER_DEVICE, SliceRequest
 from flexai.wire.errors import BadInput
 from flexai.wire.fields import MAX_INT, choice, flag, integer, one_of, only, short, text, texts
 from flexai.wire.member_fields import (
@@ -22,15 +22,12 @@ from flexai.wire.member_fields import (
     decode_request,
     decode_subgroups,
 )
+from flexai.wire.queue import DEFAULT_QUEUE, check_name
 from flexai.wire.role_fields import SubmittedRole, as_of_roles, decode_roles, encode_role
 
 MAX_BODY_BYTES = 4 << 20
 MAX_ARRAY_ELEMENTS = 10_000
-MAX_WEIGHT_MILLI = 1_000_000_000
 MAX_GRACE_MS = 86_400_000
-DEFAULT_QUEUE = "default"
-_MAX_CLASSES = 100
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _JOB_ID = re.compile(r"\d{1,18}(_\d{1,9})?")
 _ARRAY_PART = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?")
 
@@ -172,33 +169,6 @@ def encode_submission(submission: Submission) -> dict[str, Any]:
     return fields
 
 
-def decode_queue(name: str, fields: Mapping[str, Any]) -> Queue:
-    """Check the body of ``PUT /v1/queues/{name}``. The caller checks the tree (parents, cycles).
-
-    Raises:
-        BadInput: a name or number that a queue cannot have.
-    """
-    unknown = fields.keys() - _QUEUE_FIELDS
-    if unknown:
-        first = min(unknown)
-        raise BadInput(f"queue {name}: {first}", fields[first], "is not a field of a queue", one_of(_QUEUE_FIELDS))
-    quota, limit = _quota_and_limit(fields)
-    parent = fields.get("parent") or ""
-    weight, priority = _weight_and_priority(fields, 1000, 0)
-    return Queue(
-        name=check_name(name, "queue"),
-        parent=check_name(parent, "parent") if parent else "",
-        quota_milli=quota,
-        limit_milli=limit,
-        weight=weight,
-        priority=priority,
-        classes=_class_terms(fields.get("classes"), weight, priority),
-        users=tuple(texts(fields, "users", 100_000)),
-        user_limit_milli=integer(fields, "user_limit_milli", -1, MAX_INT, -1),
-        over_cap=choice(fields, "over_cap", ("", *OVER_CAP), ""),
-    )
-
-
 def check_filters(names: Iterable[str], known: Collection[str]) -> None:
     """Check the names of filters that a pool shall use.
 
@@ -209,51 +179,6 @@ def check_filters(names: Iterable[str], known: Collection[str]) -> None:
         if name not in known:
             remedy = one_of(set(known)) if known else "None is known here; leave the setting out, or add the filter"
             raise BadInput("filters", name, "is not the name of a filter", remedy)
-
-
-def _quota_and_limit(fields: Mapping[str, Any]) -> tuple[int, int]:
-    quota = integer(fields, "quota_milli", 0, MAX_INT, 0)
-    limit = integer(fields, "limit_milli", -1, MAX_INT, -1)
-    if 0 <= limit < quota:
-        raise BadInput(
-            "limit_milli", limit, f"is under the queue's quota of {quota}", "Raise the limit or lower the quota"
-        )
-    return quota, limit
-
-
-def _weight_and_priority(fields: Mapping[str, Any], weight: int, priority: int) -> tuple[int, int]:
-    return integer(fields, "weight", 0, MAX_WEIGHT_MILLI, weight), integer(
-        fields, "priority", -1_000_000, 1_000_000, priority
-    )
-
-
-def _class_terms(classes: Any, weight: int, priority: int) -> tuple[ClassTerms, ...]:
-    """The terms of a queue for single classes of cards; those that name no weight or priority have the queue's."""
-    if classes is None:
-        return ()
-    if isinstance(classes, list):  # as a queue is shown and stored
-        classes = {
-            each.get("device_class"): {name: value for name, value in each.items() if name != "device_class"}
-            for each in classes
-            if isinstance(each, dict)
-        }
-    if not isinstance(classes, dict) or len(classes) > _MAX_CLASSES:
-        remedy = "Write a table of product names, each with quota_milli, limit_milli, weight or priority"
-        raise BadInput("classes", short(classes), "is not a table of classes of cards", remedy)
-    out = []
-    for name, fields in classes.items():
-        thing = f"classes.{short(name)}"
-        if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
-            raise BadInput("classes", short(name), "is not the name of a product", "See `flexai devices`")
-        if not isinstance(fields, dict):
-            raise BadInput(thing, short(fields), "is not a table", "Write its quota_milli and so on under it")
-        try:
-            only(fields, _CLASS_FIELDS)
-            quota, limit = _quota_and_limit(fields)
-            out.append(ClassTerms(name, quota, limit, *_weight_and_priority(fields, weight, priority)))
-        except BadInput as error:
-            raise BadInput(f"{thing}.{error.thing}", error.value, error.problem, error.remedy) from None
-    return tuple(out)
 
 
 def decode_resize(fields: Mapping[str, Any]) -> tuple[int, int]:
@@ -320,18 +245,6 @@ def parse_array(text: Any, thing: str = "array") -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-def check_name(text: Any, thing: str) -> str:
-    """A queue's name: letters, digits, ``.``, ``_`` and ``-``, at most 63.
-
-    Raises:
-        BadInput: anything else.
-    """
-    if not isinstance(text, str) or _NAME.fullmatch(text) is None:
-        remedy = "Use at most 63 letters, digits, dots, dashes and underscores"
-        raise BadInput(thing, short(text), "is not a name", remedy)
-    return text
-
-
 def check_job_id(text: Any, thing: str = "job") -> str:
     """A job id such as ``17`` or ``17_3``.
 
@@ -358,5 +271,3 @@ _PLAIN_FIELDS = tuple(
 _SUBMISSION_FIELDS = frozenset(
     {*_PLAIN_FIELDS, *REQUEST_FIELDS, "command", "env", "after", "array", "models", "tenant_class", "roles"}
 )
-_QUEUE_FIELDS = frozenset(Queue.__slots__) - {"name"}
-_CLASS_FIELDS = set(ClassTerms.__slots__) - {"device_class"}

@@ -16,6 +16,7 @@ from flexai.wire.errors import BadInput
 from flexai.wire.fields import one_of, short
 from flexai.wire.pod_group import PodGroup, group_fields, pod_group
 from flexai.wire.pod_shape import SUBGROUP, Notes, pod_fields, section
+from flexai.wire.queue import decode_queue
 from flexai.wire.yaml_text import load_documents
 
 _Decoded = TypeVar("_Decoded")
@@ -127,7 +128,7 @@ def _queue(name: str, spec: dict[str, Any], where: str, notes: Notes) -> Queue:
             fields[ours] = _cards(spec[theirs], f"{where}: spec.{theirs}")
     if "classes" in spec:
         fields["classes"] = _classes(section(spec, "classes", where), where, notes)
-    return _within(where, lambda: api.decode_queue(name, fields))
+    return _within(where, lambda: decode_queue(name, fields))
 
 
 def _classes(spec: dict[str, Any], where: str, notes: Notes) -> dict[str, Any]:

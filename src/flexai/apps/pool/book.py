@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from flexai.adapters.sqlite.rows import JobRow
 from flexai.model import Device, Job, JobState, Node, Queue, TenantClass
-from flexai.wire.api import DEFAULT_QUEUE, Submission
+from flexai.wire.api import Submission
+from flexai.wire.queue import DEFAULT_QUEUE
 from flexai.wire.store import Member, decode_job, decode_members, encode_job, encode_members
 
 if TYPE_CHECKING:

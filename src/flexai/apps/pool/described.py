@@ -3,8 +3,8 @@
 from typing import Any
 
 from flexai.model import OVER_CAP, TenantClass
-from flexai.wire import api
 from flexai.wire.member_fields import MAX_MEMBERS
+from flexai.wire.queue import DEFAULT_QUEUE
 
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 _MILLI: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 1000, "description": "thousandths of one card"}
@@ -23,7 +23,7 @@ JOB: dict[str, dict[str, Any]] = {
     "cwd": {**_TEXT, "default": "/"},
     "env": {"type": "object", "additionalProperties": _TEXT},
     "name": _TEXT,
-    "queue": {**_TEXT, "default": api.DEFAULT_QUEUE},
+    "queue": {**_TEXT, "default": DEFAULT_QUEUE},
     "compute_milli": _MILLI,
     "limit_milli": _MILLI,
     "memory_bytes": {**_COUNT, "description": "cap on each card; only a whole card may leave it out"},

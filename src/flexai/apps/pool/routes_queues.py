@@ -11,6 +11,7 @@ from flexai.model import Queue
 from flexai.scheduling.events import QueueGone, QueuePut
 from flexai.wire import api
 from flexai.wire.manifest import decode_manifest
+from flexai.wire.queue import DEFAULT_QUEUE, decode_queue
 
 
 def router(pool: Pool) -> APIRouter:
@@ -27,7 +28,7 @@ def router(pool: Pool) -> APIRouter:
     async def put_queue(request: Request, name: str) -> Response:
         """Create or change a queue."""
         operator_only(request, "change queues")
-        queue = api.decode_queue(name, await fields_of(request))
+        queue = decode_queue(name, await fields_of(request))
         check_queue(pool, queue)
         await pool.core.post(QueuePut(pool.core.clock(), queue))
         return answer(queue_view(queue, pool.book))
@@ -40,7 +41,7 @@ def router(pool: Pool) -> APIRouter:
             raise Refusal(
                 404, "UnknownQueue", f"There is no queue {name[:80]}.", "queue", name[:80], "See GET /v1/queues"
             )
-        if name == api.DEFAULT_QUEUE:
+        if name == DEFAULT_QUEUE:
             raise Refusal(409, "DefaultQueue", "The default queue stays.", "queue", name, "Give it a limit instead")
         if children := [queue.name for queue in pool.book.queues.values() if queue.parent == name]:
             remedy = "Remove or move them first: " + ", ".join(sorted(children)[:20])
@@ -85,7 +86,7 @@ def check_queue(pool: Pool, queue: Queue) -> None:
             )
         seen.add(parent)
         parent = pool.book.queues[parent].parent
-    if queue.parent == api.DEFAULT_QUEUE or any(r.job.queue == queue.parent for r in pool.book.active.values()):
+    if queue.parent == DEFAULT_QUEUE or any(r.job.queue == queue.parent for r in pool.book.active.values()):
         raise Refusal(
             409, "QueueHasJobs", f"Queue {queue.parent} takes jobs, so it cannot hold queues.", "parent", queue.parent,
             "Choose a parent without jobs",

@@ -10,9 +10,9 @@ import typer
 
 from flexai.apps.cli.commands.listing import table_of
 from flexai.apps.cli.commands.shown import AsJson, RunDir, pool_from, share, show
-from flexai.wire.api import MAX_WEIGHT_MILLI, check_name
 from flexai.wire.errors import BadInput
 from flexai.wire.quantity import parse_share
+from flexai.wire.queue import MAX_WEIGHT_MILLI, check_name
 
 if TYPE_CHECKING:
     from flexai.adapters.pool_client import PoolClient
