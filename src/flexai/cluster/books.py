@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flexai.cluster.card_filter import Cards, n_passing, passing
+from flexai.cluster.fitting import cards_that_fit, fits, n_fit
 from flexai.cluster.topology import Topology
 from flexai.model import best_start, partition_profile
 
@@ -231,67 +231,18 @@ class Books:
 
     def cards_that_fit(self, shape: Shape, rows: Ints | slice | None = None) -> Flags:
         """Which cards of ``rows`` (all nodes) could take one card's part of ``shape`` now: (rows, columns)."""
-        rows = slice(0, len(self.names)) if rows is None else rows
-        ok: Flags = self.free_milli[rows] >= shape.compute_milli
-        if shape.whole:
-            ok &= self.granted_memory[rows] == 0
-        else:
-            ok &= self.free_memory[rows] >= shape.memory_bytes
-        if shape.models != -1:
-            ok &= (shape.models >> self.model[rows]) & 1 == 1
-        if shape.profile is not None:
-            ok &= self.partition_mask(shape.partition)[rows] & (self._n_more(shape.profile, rows) > 0)
-        elif self.partitions:
-            ok &= self.cut[rows] == 0
-        if self.filters:
-            ok &= passing(self.filters, self._cards(rows), shape)
-        return ok
-
-    def _cards(self, rows: Ints | slice) -> Cards:
-        """What filters look at."""
-        return Cards(self.free_milli[rows], self.free_memory[rows], self.granted_memory[rows] > 0)
-
-    def _n_more(self, profile: PartitionProfile, rows: Ints | slice) -> Ints:
-        """How many partitions can still be cut out of each card, for their places alone: (rows, columns)."""
-        cut, milli = self.cut[rows], self.granted_milli[rows]
-        out = np.zeros_like(cut)
-        for state in np.unique(cut).tolist():
-            out[cut == state] = profile.n_more(state)
-        shared = (cut == 0) & ((self.granted_memory[rows] > 0) | (milli > 0))
-        return np.where(shared, 0, out)
+        return cards_that_fit(self, shape, self._rows(rows))
 
     def fits(self, shape: Shape, rows: Ints | slice | None = None) -> Flags:
         """Which of ``rows`` (all nodes) could take one member of ``shape`` now: (rows,)."""
-        rows = slice(0, len(self.names)) if rows is None else rows
-        ok: Flags = (self.cpu_milli[rows] >= shape.cpu_milli) & (self.ram_bytes[rows] >= shape.ram_bytes)
-        if shape.n_devices:
-            ok &= self.cards_that_fit(shape, rows).sum(axis=1) >= shape.n_devices
-        return ok
+        return fits(self, shape, self._rows(rows))
 
     def n_fit(self, shape: Shape, rows: Ints | slice | None = None) -> Ints:
         """How many members of ``shape`` each of ``rows`` (all nodes) could take together, at most: (rows,)."""
-        rows = slice(0, len(self.names)) if rows is None else rows
-        most: Ints = np.full(len(self.cpu_milli[rows]), 10**9, dtype=np.int64)
-        if shape.cpu_milli:
-            most = np.minimum(most, self.cpu_milli[rows] // shape.cpu_milli)
-        if shape.ram_bytes:
-            most = np.minimum(most, self.ram_bytes[rows] // shape.ram_bytes)
-        if shape.n_devices:
-            ok = self.cards_that_fit(shape, rows)
-            per_card = self.free_milli[rows] // max(shape.compute_milli, 1)
-            if shape.whole:
-                per_card = np.minimum(per_card, 1)
-            elif shape.memory_bytes:
-                per_card = np.minimum(per_card, self.free_memory[rows] // shape.memory_bytes)
-            if shape.profile is not None:
-                per_card = np.minimum(per_card, self._n_more(shape.profile, rows))
-            slots = np.where(ok, per_card, 0)
-            if self.filters:
-                slots = n_passing(self.filters, self._cards(rows), shape, slots)
-            most = np.minimum(most, slots.sum(axis=1) // shape.n_devices)
-            if shape.n_devices > 1:
-                most = _of_different_cards(slots, most, shape.n_devices)
-        return np.maximum(most, 0)
+        return n_fit(self, shape, self._rows(rows))
+
+    def _rows(self, rows: Ints | slice | None) -> Ints | slice:
+        return slice(0, len(self.names)) if rows is None else rows
 
     def n_open(self, model: str = "") -> int:
         """Cards that new work may come to, of one model or of all."""
@@ -427,17 +378,3 @@ class Books:
             new = np.full((rows, columns), -CLOSED if name == "free_milli" else 0, dtype=np.int64)
             new[: old.shape[0], : old.shape[1]] = old
             setattr(self, name, new)
-
-
-def _of_different_cards(slots: Ints, most: Ints, n_devices: int) -> Ints:
-    """How many members, at most ``most``, have all their cards different.
-
-    m members fit if the cards, each giving at most m of its slots, have room for ``m * n_devices``. What is left over
-    is concave in m and 0 at m = 0, so the largest m is found by halving.
-    """
-    low, high = np.zeros_like(most), np.maximum(most, 0)
-    while (low < high).any():
-        middle = (low + high + 1) // 2
-        fits = np.minimum(slots, middle[:, None]).sum(axis=1) >= middle * n_devices
-        low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
-    return low
