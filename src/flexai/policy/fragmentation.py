@@ -107,7 +107,7 @@ class Mix:
         """
         named = [mask for mask in self.models.tolist() if mask != -1]
         self.n_models = max((mask.bit_length() for mask in named), default=0)
-        self.cpu_steps = np.unique(self.cpu_milli)
+        self.cpu_steps = np.array(sorted(set(self.cpu_milli.tolist())), dtype=np.int64)
         self.n_steps = len(self.cpu_steps) + 1
         self.most_devices = int(self.n_devices.max(initial=0))
         table = np.zeros((self.n_models + 1, self.n_steps, len(self.pair_milli), self.most_devices + 1))

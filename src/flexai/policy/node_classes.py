@@ -100,7 +100,7 @@ class NodeClasses:
         """Classes that have nodes, of those that came since the log was so long (0: all), in order of number."""
         if not since:
             return np.flatnonzero(self._is_used)
-        came = np.zeros_like(self._is_used)
+        came = np.zeros(len(self._is_used), dtype=np.bool_)
         came[self.changed(since)] = True
         came &= self._is_used
         return came.nonzero()[0]

@@ -169,31 +169,33 @@ class Placement:
         """Score classes: each card in turn for a member of one, the fullest that fit for a member of several."""
         classes = self.classes
         hosts = classes.hosts.take(ids, axis=0)
-        able = (hosts[:, 0] >= shape.cpu_milli) & (hosts[:, 2] >= shape.asked_milli)
-        ids, free = ids[able], _TIE * hosts[able, 2]
+        able = hosts[:, 0] >= shape.cpu_milli
+        able &= hosts[:, 2] >= shape.asked_milli
+        ids, free = ids[able], hosts[:, 2][able] * _TIE
         if not len(ids):
             return
+        card = states = NO_CARDS
         if shape.n_devices == 0:
-            of, at, card, states = np.arange(len(ids)), NO_CARDS, NO_CARDS, NO_CARDS
+            of = np.arange(len(ids))
         elif shape.n_devices == 1:
             cards = classes.distinct.take(ids, axis=0)
             ok = classes.takes(shape, cards)
             of, card = ok.nonzero()
-            at, states = np.arange(len(of)), cards[ok]
+            states = cards[of, card]
         else:
             cards = classes.cards.take(ids, axis=0)
             ok = classes.takes(shape, cards)
             order = ok.cumsum(axis=1)
             ok &= (order <= shape.n_devices) & (order[:, -1:] >= shape.n_devices)
-            of = np.flatnonzero(ok.any(axis=1))
-            at, card = ok[of].nonzero()
-            states = cards[ok]
+            at, card = ok.nonzero()
+            of, states = at[:: shape.n_devices], cards[at, card]
         if not len(of):
             return
-        score = self.scorer(Candidates(ids, of, at, card, states, shape, self.stranding), self.mix)
+        score = self.scorer(Candidates(ids, of, card, states, shape, self.stranding), self.mix)
         if shape.n_devices == 1:
-            by_card = np.full(ok.shape, NEVER)
-            by_card[ok] = score
+            by_card = np.empty(ok.shape)
+            by_card.fill(NEVER)
+            by_card[of, card] = score
             cache.card[ids] = by_card.argmax(axis=1)
             cache.score[ids] = np.maximum.reduce(by_card, axis=1) - free
         else:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import bisect
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 
 UNKNOWN_MS = 3_600_000
 """Expected run time while nothing comparable has finished."""
@@ -133,15 +134,11 @@ class RunTimes:
         """Mean run time that a job of the burst will need, from its start."""
         prior_ms = self._mean_ms(burst)
         state = self._bursts[burst]
-        n, total_ms = float(state.n_finished), float(state.finished_ms)
-        for index, started_ms in enumerate(state.started_at_ms.values()):
-            if index == MAX_SIBLINGS:
-                break
-            # One that runs longer than expected counts as one more of at least that length; a younger one adds its
-            # time without its head: it can only raise the mean, since it will run longer than it has.
-            elapsed_ms = max(0, now_ms - started_ms)
-            total_ms += elapsed_ms
-            n += 1.0 if elapsed_ms > prior_ms else 0.0
+        # One that runs longer than expected counts as one more of at least that length; a younger one adds its time
+        # without its head: it can only raise the mean, since it will run longer than it has.
+        elapsed_ms = [now_ms - at_ms for at_ms in islice(state.started_at_ms.values(), MAX_SIBLINGS)]
+        total_ms = state.finished_ms + sum(elapsed_ms)
+        n = state.n_finished + sum(ms > prior_ms for ms in elapsed_ms)
         return (SHRINKAGE * prior_ms + total_ms) / (SHRINKAGE + n)
 
     def quantile_ms(self, burst: Burst, q: float) -> int:

@@ -33,7 +33,7 @@ class Candidates:
     Attributes:
         nodes: classes of the nodes, (n,).
         of: which of them each candidate is about, (k,), ascending.
-        at, card: the cards that candidates take, one by one: which candidate, which of its node's cards.
+        card: the cards that candidates take, one candidate after the other: which of its node's cards.
         states: the numbers of these cards' states.
         shape: what the member asks for.
         stranding: what nodes strand as they are.
@@ -41,7 +41,6 @@ class Candidates:
 
     nodes: Ints
     of: Ints
-    at: Ints
     card: Ints
     states: Ints
     shape: Shape
@@ -56,7 +55,7 @@ class Candidates:
     def taken(self) -> NDArray[np.bool_]:
         """The cards each candidate takes, (k, cards)."""
         taken = np.zeros((len(self.of), self.before.free_milli.shape[1]), dtype=np.bool_)
-        taken[self.at, self.card] = True
+        taken[np.arange(len(self.of)).repeat(self.shape.n_devices), self.card] = True
         return taken
 
     @cached_property

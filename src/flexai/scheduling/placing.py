@@ -56,7 +56,7 @@ def run_round(state: State) -> None:
     heaps: dict[str, list[tuple[tuple[float, ...], LineKey]]] = {}
     hopeless: dict[Need, bool] = {}
     for key in state.ready:
-        if _has_place(state, key):
+        if key.need in hopeless or _has_place(state, key):
             if key.need not in hopeless:
                 hopeless[key.need] = _is_claimed(state, key)
             if hopeless[key.need]:
