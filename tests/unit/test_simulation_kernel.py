@@ -1,12 +1,14 @@
+import random
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexai.model import Device, Job, Node, SliceRequest
+from flexai.model import Device, Job, Node, Queue, SliceRequest
+from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Evict, Start
-from flexai.scheduling.events import JobSubmitted, MemberStarted, NodePut
+from flexai.scheduling.events import JobSubmitted, MemberStarted, NodePut, QueuePut
 from flexai.simulation.kernel import Costs, SimulatedJob, Simulation
 from flexai.simulation.queueing import QUEUE_ORDERS, PoolBaseline
 
@@ -108,3 +110,53 @@ def test_every_baseline_ends_every_job_never_overfills_and_repeats_itself(order,
     assert all(sample.granted_milli <= 8000 for sample in first.samples)
     assert all(book.waited_ms >= 0 for book in first.jobs)
     assert all(book.ran_ms == book.duration_ms for book in first.jobs)
+
+
+GIB = 2**30
+
+
+def give_way(jobs, n_cards=1, **settings):
+    """Jobs on cards that can be parked from, in one queue, by the product."""
+    cards = tuple(Device(f"c{i}", "any", "simulated", i, 80 * GIB, can_park=True) for i in range(n_cards))
+    simulation = Simulation(Scheduler(SchedulerSettings(**settings), check=True))
+    setup = [QueuePut(0, Queue("q")), NodePut(0, Node("n0", cards, 64_000, 160 * GIB))]
+    return simulation.play(setup, jobs)
+
+
+def of_priority(seq, at_ms, priority, seconds, gib=40):
+    request = SliceRequest(1000, 1000, gib * GIB)
+    work = Job(f"j{seq}", "ann", "q", request, priority=priority, submitted_at_ms=at_ms, seq=seq)
+    return SimulatedJob(work, seconds * 1000)
+
+
+def test_a_parked_job_loses_the_time_that_its_memory_moves_and_waits_and_no_work():
+    low, high = of_priority(0, 0, 0, 1000), of_priority(1, 500_000, 1, 100)
+    outcome = give_way([low, high], park="if_cheaper")
+    first, second = outcome.jobs
+    assert second.started_ms == 521_600, "40 GiB at 540 ms each have left"
+    assert first.finished_ms == 1_000_000 + 21_600 + 100_000 + 8_400
+    assert (first.ran_ms, first.n_evictions, first.lost_ms) == (1_000_000, 0, 0)
+    assert (outcome.n_parks, outcome.n_evictions, outcome.n_starts) == (1, 0, 2)
+    assert [(span.from_ms, span.to_ms) for span in outcome.spans if span.job.id == "j0"] == [
+        (0, 521_600), (621_600, 1_130_000),
+    ]  # fmt: skip
+
+
+def test_by_default_the_same_job_is_stopped_and_does_its_work_again():
+    outcome = give_way([of_priority(0, 0, 0, 1000), of_priority(1, 500_000, 1, 100)])
+    assert (outcome.n_parks, outcome.n_evictions) == (0, 1)
+    assert outcome.jobs[0].lost_ms == 530_000
+
+
+def test_however_jobs_give_way_all_of_them_end_and_nobody_works_more_than_its_work():
+    chance = random.Random(3)
+    jobs = [
+        of_priority(n, n * 40_000, chance.choice([0, 0, 1, 2]), chance.randrange(10, 600), chance.choice([10, 30, 70]))
+        for n in range(120)
+    ]
+    parks = give_way(jobs, 3, park="if_cheaper", park_least_ms=1_000)
+    assert all(book.finished_ms > 0 for book in parks.jobs)
+    assert parks.n_parks > 10
+    assert all(book.ran_ms == book.duration_ms for book in parks.jobs if not book.n_evictions)
+    assert parks.digest == give_way(jobs, 3, park="if_cheaper", park_least_ms=1_000).digest
+    assert sum(book.lost_ms for book in parks.jobs) < sum(book.lost_ms for book in give_way(jobs, 3).jobs) / 4

@@ -1,10 +1,11 @@
-"""Policies by name: the production scheduler (``hi``) and the baselines it is compared with."""
+"""Policies by name: the production scheduler (``hi``; ``hi+park``: victims are parked) and what it is compared with."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flexai.scheduling import Scheduler
+from flexai.scheduling import Scheduler, SchedulerSettings
+from flexai.simulation.kernel import Costs
 from flexai.simulation.placing import NO_DRAWS, PLACEMENTS, PlacementBaseline
 from flexai.simulation.queueing import QUEUE_ORDERS, PoolBaseline
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from flexai.simulation.kernel import Decider, SimulatedJob
 
 PRODUCT = "hi"
-POLICIES = (PRODUCT, *QUEUE_ORDERS, *PLACEMENTS)
+PARKING = "hi+park"
+POLICIES = (PRODUCT, PARKING, *QUEUE_ORDERS, *PLACEMENTS)
 NEED_TIMES = QUEUE_ORDERS
 """Policies that only order a queue: they say nothing where nothing ends."""
 ROUND_UP = QUEUE_ORDERS
@@ -30,6 +32,8 @@ def decider(name: str, jobs: Sequence[SimulatedJob], draws: Iterator[int] = NO_D
     assert name in POLICIES, name
     if name == PRODUCT:
         return Scheduler()
+    if name == PARKING:
+        return Scheduler(SchedulerSettings(park="if_cheaper", checkpoint_every_ms=Costs().checkpoint_every_ms))
     if name in PLACEMENTS:
         return PlacementBaseline(name, [entry.job for entry in jobs], draws)
     durations = {entry.job.id: entry.duration_ms for entry in jobs} if name == "shortest" else {}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flexai.model import Queue
 from flexai.scheduling.events import NodePut, QueuePut
 from flexai.simulation.arrivals import Packed, pack
-from flexai.simulation.deciders import decider
+from flexai.simulation.deciders import PARKING, decider
 from flexai.simulation.kernel import Outcome, SimulatedJob, Simulation
 from flexai.simulation.metrics import Summary, by_group, size_class, summarise
 from flexai.simulation.placing import NO_DRAWS
@@ -45,9 +45,10 @@ class TimedRun:
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
+        parks = {"parks": self.outcome.n_parks} if self.policy == PARKING else {}
         return {
             "policy": self.policy, "cards": self.n_cards, **asdict(self.summary), "digest": self.outcome.digest,
-            "events": self.outcome.n_events,
+            "events": self.outcome.n_events, **parks,
             "waits_by_size": {size: asdict(waits) for size, waits in by_group(self.outcome, size_class).items()},
             "waits_by_queue": {
                 queue: asdict(waits) for queue, waits in by_group(self.outcome, lambda book: book.job.queue).items()
@@ -92,6 +93,11 @@ def setup_events(nodes: Sequence[Node], queues: Iterable[str]) -> list[Event]:
     return [*(QueuePut(0, Queue(name)) for name in sorted(set(queues))), *(NodePut(0, node) for node in nodes)]
 
 
+def that_parks(node: Node) -> Node:
+    """The same node, with a driver that can move device memory to the host."""
+    return replace(node, devices=tuple(replace(device, can_park=True) for device in node.devices))
+
+
 def run_in_time(
     policy: str,
     nodes: Sequence[Node],
@@ -103,6 +109,8 @@ def run_in_time(
     """Play the works at their own times; ``draws`` are numbers for policies that leave equals to chance."""
     jobs = jobs_in_time(works, arrival)
     simulation = Simulation(decider(policy, jobs, draws), watch=watch)
+    if policy == PARKING:
+        nodes = [that_parks(node) for node in nodes]
     outcome = simulation.play(setup_events(nodes, [entry.job.queue for entry in jobs]), jobs)
     capacity = capacity_milli(nodes)
     return TimedRun(policy, tuple(nodes), outcome, summarise(outcome, capacity))

@@ -5,8 +5,10 @@ would send: submissions, starts, ends, ticks. Durations stay here. Two events at
 were caused; the same input gives the same commands, and ``Outcome.digest`` says so.
 
 Model of the world: a member starts at once when commanded; an evicted member ends after its grace; when it starts again
-it pays ``restart_ms`` and repeats the work since its last checkpoint (all of it, unless the job is checkpointable). No
-other cost is charged; start-up, data loading and interference between neighbours are not modelled.
+it pays ``restart_ms`` and repeats the work since its last checkpoint (all of it, unless the job is checkpointable). A
+member that is parked or woken does no work while its memory moves, at the rates of an H200, and none in host memory; if
+it is evicted there, what it had not saved is lost. No other cost is charged; start-up, data loading and interference
+between neighbours are not modelled.
 """
 
 from __future__ import annotations
@@ -16,8 +18,17 @@ import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, assert_never
 
+from flexai.policy.move_cost import PARK_MS_PER_GIB, WAKE_MS_PER_GIB
 from flexai.scheduling.commands import Command, Evict, Park, Resize, SetJobState, Start, Wake
-from flexai.scheduling.events import Event, JobSubmitted, MemberFinished, MemberStarted, Tick
+from flexai.scheduling.events import (
+    Event,
+    JobSubmitted,
+    MemberFinished,
+    MemberParked,
+    MemberStarted,
+    MemberWoken,
+    Tick,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -47,10 +58,12 @@ class SimulatedJob:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What an eviction costs: a restart, and the work since the last checkpoint."""
+    """What an eviction costs: a restart, and the work since the last checkpoint; and what a park and a wake cost."""
 
     restart_ms: int = 60_000
     checkpoint_every_ms: int = 1_800_000
+    park_ms_per_gib: int = PARK_MS_PER_GIB
+    wake_ms_per_gib: int = WAKE_MS_PER_GIB
 
 
 @dataclass(slots=True)
@@ -108,6 +121,7 @@ class Outcome:
     n_starts: int
     n_evictions: int
     end_ms: int
+    n_parks: int = 0
 
 
 @dataclass(slots=True)
@@ -119,10 +133,17 @@ class _Member:
     run: int = 0
     started_ms: int = -1
     grants: tuple[Grant, ...] = ()
+    unsaved_ms: int = 0
+    is_away: bool = False
+    held_from_ms: int = -1
 
     @property
     def granted_milli(self) -> int:
         return sum(grant.compute_milli for grant in self.grants)
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(grant.memory_bytes for grant in self.grants)
 
 
 @dataclass(slots=True)
@@ -144,6 +165,7 @@ class Simulation:
     _n_waiting: int = 0
     _n_starts: int = 0
     _n_evictions: int = 0
+    _n_parks: int = 0
     _n_ended: int = 0
 
     def play(self, setup: Iterable[Event], jobs: Sequence[SimulatedJob], until_ms: int | None = None) -> Outcome:
@@ -163,6 +185,8 @@ class Simulation:
                 break
             if isinstance(event, MemberFinished) and not self._finish(event, run):
                 continue
+            if isinstance(event, MemberParked | MemberWoken) and not self._arrive(event, run):
+                continue
             if isinstance(event, JobSubmitted):
                 self._n_waiting += event.job.n_members
             n_events += 1
@@ -179,10 +203,10 @@ class Simulation:
             if self._n_waiting and quiet and n_idle_ticks < GIVE_UP_AFTER_IDLE_TICKS:
                 self._push(now_ms + self.tick_ms, Tick(now_ms + self.tick_ms, self.steps_per_tick))
         for member in self._members.values():
-            if member.started_ms >= 0:
-                self._close(member, now_ms)
+            self._close(member, now_ms)
         return Outcome(
-            booked, self._spans, self._samples, digest.hexdigest(), n_events, self._n_starts, self._n_evictions, now_ms
+            booked, self._spans, self._samples, digest.hexdigest(), n_events, self._n_starts, self._n_evictions, now_ms,
+            self._n_parks,
         )  # fmt: skip
 
     def _push(self, at_ms: int, event: Event, run: int = 0) -> None:
@@ -195,7 +219,11 @@ class Simulation:
                 self._start(command, now_ms)
             case Evict():
                 self._evict(command, now_ms)
-            case Resize() | Park() | Wake() | SetJobState():
+            case Park():
+                self._park(command, now_ms)
+            case Wake():
+                self._wake(command, now_ms)
+            case Resize() | SetJobState():
                 pass
             case _:
                 assert_never(command)
@@ -204,7 +232,7 @@ class Simulation:
         member = self._members[command.job_id, command.member]
         assert member.started_ms < 0, f"{command.job_id}.{command.member} was started twice"
         member.run += 1
-        member.started_ms = now_ms
+        member.started_ms = member.held_from_ms = now_ms
         member.grants = command.grants
         self._granted_milli += member.granted_milli
         self._n_waiting -= 1
@@ -212,8 +240,51 @@ class Simulation:
         if member.booked.started_ms < 0:
             member.booked.started_ms = now_ms
         self._push(now_ms, MemberStarted(now_ms, command.job_id, command.member))
+        self._plan_end(member, now_ms)
+
+    def _plan_end(self, member: _Member, now_ms: int) -> None:
         end_ms = now_ms + member.owed_ms + member.left_ms
-        self._push(end_ms, MemberFinished(end_ms, command.job_id, command.member, 0), member.run)
+        self._push(end_ms, MemberFinished(end_ms, member.booked.job.id, member.index, 0), member.run)
+
+    def _park(self, command: Park, now_ms: int) -> None:
+        """It stops working now, and has left its cards when its memory has."""
+        member = self._members[command.job_id, command.member]
+        if member.started_ms < 0:
+            return
+        member.run += 1
+        ran_ms = now_ms - member.started_ms
+        worked_ms = max(0, ran_ms - member.owed_ms)
+        member.owed_ms = max(0, member.owed_ms - ran_ms)
+        member.left_ms -= worked_ms
+        member.unsaved_ms += worked_ms
+        member.is_away = True
+        if member.index == 0:
+            member.booked.ran_ms += ran_ms
+        self._n_parks += 1
+        gone_ms = now_ms + (member.memory_bytes * self.costs.park_ms_per_gib >> 30)
+        self._push(gone_ms, MemberParked(gone_ms, command.job_id, command.member), member.run)
+
+    def _wake(self, command: Wake, now_ms: int) -> None:
+        """Its place is its own again, and it works when its memory is there."""
+        member = self._members[command.job_id, command.member]
+        member.held_from_ms = now_ms
+        self._granted_milli += member.granted_milli
+        self._n_waiting -= 1
+        back_ms = now_ms + (member.memory_bytes * self.costs.wake_ms_per_gib >> 30)
+        self._push(back_ms, MemberWoken(back_ms, command.job_id, command.member), member.run)
+
+    def _arrive(self, event: MemberParked | MemberWoken, run: int) -> bool:
+        """Its memory is where it was to go; not if it was evicted meanwhile."""
+        member = self._members[event.job_id, event.member]
+        if run != member.run:
+            return False
+        if isinstance(event, MemberParked):
+            self._leave(member, event.at_ms)
+            self._n_waiting += 1
+        else:
+            member.is_away, member.started_ms = False, event.at_ms
+            self._plan_end(member, event.at_ms)
+        return True
 
     def _evict(self, command: Evict, now_ms: int) -> None:
         member = self._members[command.job_id, command.member]
@@ -223,7 +294,10 @@ class Simulation:
         end_ms = now_ms + command.grace_ms
         done = MemberFinished(end_ms, command.job_id, command.member, EVICTED_EXIT_CODE)
         self._push(end_ms, done, member.run)
-        worked_ms = max(0, end_ms - member.started_ms - member.owed_ms)
+        worked_ms = 0 if member.is_away else max(0, end_ms - member.started_ms - member.owed_ms)
+        member.left_ms += member.unsaved_ms
+        worked_ms += member.unsaved_ms
+        member.unsaved_ms = 0
         every_ms = self.costs.checkpoint_every_ms
         kept_ms = worked_ms // every_ms * every_ms if member.booked.job.checkpointable else 0
         kept_ms = min(kept_ms, member.left_ms)
@@ -238,20 +312,28 @@ class Simulation:
         member = self._members[event.job_id, event.member]
         if run != member.run:
             return False
-        if member.index == 0:
+        if member.index == 0 and not member.is_away:
             member.booked.ran_ms += event.at_ms - member.started_ms
-        self._granted_milli -= member.granted_milli
-        self._close(member, event.at_ms)
+        waits = member.held_from_ms < 0
+        self._leave(member, event.at_ms)
+        member.started_ms, member.grants, member.is_away = -1, (), False
         if event.exit_code == EVICTED_EXIT_CODE:
-            self._n_waiting += 1
+            self._n_waiting += not waits
         else:
             self._n_ended += 1
             member.booked.finished_ms = max(member.booked.finished_ms, event.at_ms)
         return True
 
+    def _leave(self, member: _Member, now_ms: int) -> None:
+        """It holds nothing of its cards any more."""
+        if member.held_from_ms >= 0:
+            self._granted_milli -= member.granted_milli
+        self._close(member, now_ms)
+
     def _close(self, member: _Member, now_ms: int) -> None:
-        self._spans.append(Span(member.booked.job, member.started_ms, now_ms, member.grants))
-        member.started_ms, member.grants = -1, ()
+        if member.held_from_ms >= 0:
+            self._spans.append(Span(member.booked.job, member.held_from_ms, now_ms, member.grants))
+        member.held_from_ms = -1
 
     def _sample(self, now_ms: int) -> None:
         if self._samples and self._samples[-1].at_ms == now_ms:

@@ -21,6 +21,15 @@ async def submit(client, **fields):
     return response.json()["ids"][0]
 
 
+def replayed(state_dir):
+    """What a replay of the pool's log decides, after it was held against what the pool did."""
+    (state_dir / "recording").write_text("\n".join(recorded.export(state_dir / "pool.db")))
+    recording = recorded.read(state_dir / "recording")
+    again = [line for command in recorded.decide(recording) if (line := recorded.decision_of(command))]
+    assert again == list(recording.decisions)
+    return again
+
+
 async def kinds(rig, job_id):
     return [event["kind"] for event in (await rig.get(f"/v1/jobs/{job_id}/history"))["items"]]
 
@@ -49,12 +58,7 @@ async def test_a_borrower_is_parked_for_the_owner_and_comes_back(new_rig):
         ]  # fmt: skip
         assert rig.agent.starts == [f"{guest}.0.1", f"{owner}.0.1"], "nobody started twice"
         await rig.pool.core.stored()
-        lines = "\n".join(recorded.export(rig.settings.state_dir / "pool.db"))
-        (rig.directory / "recording").write_text(lines)
-        recording = recorded.read(rig.directory / "recording")
-        again = [line for command in recorded.decide(recording) if (line := recorded.decision_of(command))]
-        assert again == list(recording.decisions)
-        assert any('"decision":"Park"' in line for line in again)
+        assert any('"decision":"Park"' in line for line in replayed(rig.settings.state_dir))
 
 
 async def test_what_the_agent_cannot_park_is_stopped(new_rig):
@@ -111,3 +115,4 @@ async def test_a_pool_that_is_killed_in_the_middle_of_a_park_or_a_wake_loses_not
     await pool.shows(f"/v1/jobs/{guest}", lambda view: view["state"] == "succeeded")
     assert agent.starts == [f"{guest}.0.1", f"{owner}.0.1"]
     assert not any(call["op"] == "signal" for call in agent.calls)
+    assert [line for line in replayed(pool.state_dir) if '"decision":"Wake"' in line], "restarts told again"

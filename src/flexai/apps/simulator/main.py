@@ -26,7 +26,7 @@ from flexai.adapters.traces import (
 )
 from flexai.apps.simulator import report
 from flexai.apps.simulator.questions import parse_goal, smallest
-from flexai.simulation.deciders import NEED_TIMES, POLICIES, PRODUCT
+from flexai.simulation.deciders import NEED_TIMES, PARKING, POLICIES, PRODUCT
 from flexai.simulation.experiment import PackedRun, TimedRun, run_by_amount, run_in_time
 from flexai.simulation.metrics import by_group, size_class
 from flexai.simulation.serving import question
@@ -54,7 +54,11 @@ def simulate(
     ],
     cluster: Annotated[str, typer.Option(help="Nodes, as 72x8:H200 or an openb node list.")] = "8x8",
     policy: Annotated[
-        str, typer.Option(help=f"{PRODUCT} (the product's), or a baseline: {', '.join(POLICIES[1:])}.")
+        str,
+        typer.Option(
+            help=f"{PRODUCT} (the product's), {PARKING} (the same; who gives way is parked if that costs it less), "
+            f"or a baseline: {', '.join(POLICIES[2:])}."
+        ),
     ] = "hi",
     compare: Annotated[str, typer.Option(help="Several policies side by side, joined by commas.")] = "",
     seed: Annotated[list[int] | None, typer.Option(help="Seed of the shuffle (packing); may be given again.")] = None,
