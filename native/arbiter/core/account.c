@@ -7,6 +7,7 @@
 #include "state.h"
 
 #define PAUSE_NS (100 * MS)
+#define SHORT_NS (15 * MS)
 #define WINDOW_NS (200 * MS) /* over which borrowing is judged */
 #define WHOLE_READING 1000   /* records: more may have been left in the log, and then its clock is not that of its end */
 
@@ -44,6 +45,18 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* The least virtual time of those who want the card, but for one; where nobody does, as it was when somebody last did. */
+static int64_t level(const struct ac_card *c, const struct tenant *but)
+{
+    int64_t lowest = INT64_MAX;
+    for (int i = 0; i < c->n_tenants; i++) {
+        const struct tenant *o = &c->tenant[i];
+        if (o != but && o->used && o->wants && !o->suspended && !o->throttled && o->vt < lowest)
+            lowest = o->vt;
+    }
+    return lowest == INT64_MAX ? c->level_vt : lowest;
+}
+
 void ac_accrue(struct ac_card *c, uint64_t now)
 {
     uint64_t past = now > c->accrued_at ? now - c->accrued_at : 0;
@@ -74,6 +87,7 @@ void ac_accrue(struct ac_card *c, uint64_t now)
             t->window_held = t->usage.held_ns;
         }
     }
+    c->level_vt = level(c, NULL);
     if (window_over)
         c->window_at = now;
 }
@@ -92,29 +106,24 @@ void ac_wakes(struct ac_card *c, struct tenant *t)
         return;
     t->wants = true;
     c->reconsider = true;
-    if (c->accrued_at < t->idle_since + PAUSE_NS)
+    uint64_t slept = c->accrued_at > t->idle_since ? c->accrued_at - t->idle_since : 0;
+    /* Its turn is the next after a pause in which it might have lent much; after a shorter one if it is short of its
+     * share, as far as the budget for control goes. */
+    t->woken |= slept >= PAUSE_NS || (slept >= SHORT_NS && t->vt <= level(c, t) && c->lock_tokens_ns > 0);
+    if (slept < PAUSE_NS)
         return;
-    t->woken = true;
     /* Whatever it did before, while it was made perhaps: two hops tell it from one that fills the card, a trial takes
      * several rounds. */
     t->yields = t->gappy;
     ac_level(c, t);
 }
 
-/* It begins level with the others, a little ahead. */
+/* It begins level with the others, a little ahead. What somebody had of an idle card is no debt to who comes after. */
 void ac_level(const struct ac_card *c, struct tenant *t)
 {
-    int64_t lowest = INT64_MAX;
-    for (int i = 0; i < c->n_tenants; i++) {
-        const struct tenant *o = &c->tenant[i];
-        if (o != t && o->used && o->wants && !o->suspended && !o->throttled && o->vt < lowest)
-            lowest = o->vt;
-    }
-    if (lowest != INT64_MAX) {
-        int64_t credit = (int64_t)c->set.turn_ns * 1000 / weight_of(t) / 2;
-        if (t->vt < lowest - credit)
-            t->vt = lowest - credit;
-    }
+    int64_t credit = (int64_t)c->set.turn_ns * 1000 / weight_of(t) / 2, least_vt = level(c, t) - credit;
+    if (t->vt < least_vt)
+        t->vt = least_vt;
 }
 
 void ac_unknown_group(struct ac_card *c, uint32_t pid)

@@ -177,7 +177,7 @@ bool ac_group_put(struct ac_card *c, int tenant, const struct cc_group *group)
         place = c->n_groups++;
     if (place < 0)
         return false;
-    c->group[place] = (struct group){.used = true, .tenant = tenant, .id = *group, .stopped_at = AC_NEVER, .found_at = c->accrued_at};
+    c->group[place] = (struct group){.used = true, .tenant = tenant, .id = *group, .stopped_at = AC_NEVER};
     struct tenant *t = &c->tenant[tenant];
     t->n_groups++;
     if (t->runnable_since == AC_NEVER)

@@ -13,6 +13,8 @@
 #include <string.h>
 #include "state.h"
 
+#define MOST_FILL_16 48 /* the one whose gaps they are waits for them */
+#define BEYOND_US 72     /* that a time slice lasts longer, until its end is acted on (H200) */
 #define FIRST_RETRY_NS (5 * MS)
 #define LAST_RETRY_NS (1000 * MS)
 
@@ -51,6 +53,20 @@ static void choose_turn(struct ac_card *c, int n, uint64_t now)
         c->reconsider = false;
 }
 
+/* Who fills another's gaps does so by the hardware's turns, the shortest that are in proportion. */
+static uint32_t fill_us(const struct ac_card *c, int tenant)
+{
+    int64_t least = weight_of(&c->tenant[tenant]);
+    for (int i = 0; i < c->n_tenants; i++) {
+        const struct tenant *t = &c->tenant[i];
+        if (i != c->primary && t->used && t->candidate && t->n_groups && weight_of(t) < least)
+            least = weight_of(t);
+    }
+    uint32_t times_16 = (uint32_t)(weight_of(&c->tenant[tenant]) * 16 / least);
+    uint32_t shortest = c->set.slice_fill_short_us + BEYOND_US;
+    return shortest * (times_16 < MOST_FILL_16 ? times_16 : MOST_FILL_16) / 16 - BEYOND_US;
+}
+
 /* The time slice that a tenant's groups should have: any in the range will do, since setting one costs. */
 static struct slice_range slice_of(const struct ac_card *c, int tenant, bool beside, bool may_wake)
 {
@@ -73,8 +89,10 @@ static struct slice_range slice_of(const struct ac_card *c, int tenant, bool bes
     }
     if ((c->fill || c->guard) && tenant == c->primary)
         return (struct slice_range){turn_us / n, turn_us > c->set.slice_fill_long_us ? turn_us : c->set.slice_fill_long_us, US_MAX};
-    if (c->fill)
-        return (struct slice_range){0, c->set.slice_fill_short_us, c->set.slice_fill_short_us};
+    if (c->fill) {
+        uint32_t us = fill_us(c, tenant);
+        return (struct slice_range){us, us, us};
+    }
     if (may_wake && t->wants) { /* changes between its own groups cost, too */
         uint32_t us = n > 1 ? 4 * c->set.slice_us : c->set.slice_us;
         return (struct slice_range){0, us, us};

@@ -64,7 +64,8 @@ struct group {
     uint64_t slice_at;      /* at this time */
     uint32_t slice_on_us;   /* as it was when the group came on the card: a new one counts from the next time */
     uint64_t retry_at, retry_ns;
-    uint64_t stopped_at, found_at, checked_at;
+    uint64_t stopped_at, checked_at;
+    uint32_t n_library_us;  /* how often its time slice was what the vendor's library sets */
 };
 
 enum phase { PHASE_NONE, PHASE_OPEN, PHASE_CLOSING };
@@ -101,6 +102,7 @@ struct ac_card {
     /* Turns */
     bool rotate;            /* all candidates are runnable, by time slices; no turns */
     uint64_t round_ns, trim_at;
+    int64_t level_vt;       /* virtual time that who comes back begins with */
     int64_t round_vt;       /* the virtual time that everybody reaches in this round */
     int primary;            /* whose turn it is; -1 = nobody's */
     int last_primary;

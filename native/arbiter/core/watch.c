@@ -6,7 +6,8 @@
 
 #define PATIENCE 3         /* stops undone, before its processes are frozen */
 #define FORGIVEN_NS (60000 * MS) /* after the last of them */
-#define MADE_NS (800 * MS)
+#define LIBRARY_US 2097u    /* 2048 of the driver's units (H200, 580.159.04) */
+#define LIBRARY_TIMES 4
 #define LATE_NS (5 * MS)   /* what clocks and calls may be off by: until then it may have been the stop's own delay */
 #define UNDONE_NS (35 * MS) /* so that a stop that is undone is answered within 50 ms */
 #define CHECK_NS (40 * MS) /* so that a time slice that was changed is seen within 50 ms */
@@ -143,8 +144,8 @@ bool ac_timeslice_seen(struct ac_card *c, uint32_t handle, uint32_t us)
         g->checked_at = c->accrued_at;
         if (!g->slice_us || g->slice_real_us == us)
             continue;
-        /* The vendor's library sets its own while it makes a context, which may be after the group was found. */
-        if (g->ran && c->accrued_at > g->found_at + MADE_NS)
+        /* The vendor's library sets its own when it makes contexts, in PyTorch seconds after the group was found. */
+        if (g->ran && (us != LIBRARY_US || ++g->n_library_us > LIBRARY_TIMES))
             c->tenant[g->tenant].usage.hostile++;
         g->slice_us = 0;
         return false;
