@@ -75,7 +75,8 @@ struct fx_usage_entry {
     uint32_t n_groups;
     uint64_t hostile;      /* count of detected acts against control */
     uint32_t frozen;       /* its processes are stopped, since it undid its stops */
-    uint8_t reserved[28];
+    uint32_t rescued;      /* times that somebody else had stopped it, and it was resumed */
+    uint8_t reserved[24];
 };
 enum fx_tenant_state { FX_TENANT_IDLE = 0, FX_TENANT_RUNNING = 1, FX_TENANT_WAITING = 2, FX_TENANT_SUSPENDED = 3 };
 
@@ -88,7 +89,8 @@ struct fx_usage_device {
     uint64_t n_control;
     uint64_t log_dropped;
     char note[128];        /* why a better backend is not in use */
-    uint8_t reserved[32];
+    uint64_t round_ns;     /* in which every tenant with work has a turn; 0 = nobody takes turns */
+    uint8_t reserved[24];
 };
 
 struct fx_usage {

@@ -225,6 +225,7 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
     if (c->resident_tenant < 0)
         return;
     struct tenant *t = &c->tenant[c->resident_tenant];
+    ac_is_back(c, c->resident_tenant, at);
     ac_came_back(c, c->resident_tenant, at);
     ac_wakes(c, t);
     t->usage.n_turns += c->rotate;
@@ -249,7 +250,8 @@ static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts,
         return;
     }
     struct group *g = ac_find_group(c, c->resident_pid, c->resident_context);
-    if (g && g->stopped && c->started_at > g->stopped_at) /* not what was under way when it was stopped */
+    bool its_own = r->pid == c->resident_pid && r->context == c->resident_context;
+    if (g && its_own && g->stopped && c->started_at > g->stopped_at) /* not what was under way when it was stopped */
         ac_ran(c, g, earliest);
     close_interval(c, ts);
     if (tenant < 0 || c->tenant[tenant].class == FX_CLASS_LATENCY || tenant == c->lender)
@@ -298,7 +300,8 @@ void ac_log(struct ac_card *c, const struct cc_log_record *records, int n, uint6
         uint64_t ago = card_now > ts ? card_now - ts : 0;
         uint64_t at = now > ago ? now - ago : 0;
         /* The card's clock was read after this reading began, however late we have its answer. */
-        uint64_t earliest = n < WHOLE_READING && c->action_at > ago ? c->action_at - ago : 0;
+        uint64_t before = card_now > r->ts_ns ? card_now - r->ts_ns : 0; /* whatever its place among the others */
+        uint64_t earliest = n < WHOLE_READING && c->action_at > before ? c->action_at - before : 0;
         if (r->kind == CC_LOG_START)
             started(c, r, ts, at, earliest);
         else if (r->kind == CC_LOG_END)

@@ -58,7 +58,8 @@ bool ac_tenant_put(struct ac_card *c, int tenant, uint32_t request_milli, uint32
     limit_milli = limit_milli < request_milli ? request_milli : limit_milli;
     ac_accrue(c, now);
     if (!t->used) {
-        *t = (struct tenant){.used = true, .runnable_since = now, .lone_test_ns = 50 * MS, .yielded_at = AC_NEVER};
+        *t = (struct tenant){.used = true, .runnable_since = now, .lone_test_ns = 50 * MS, .yielded_at = AC_NEVER,
+                             .rescue_at = now + 1000 * MS, .rescued_from = AC_NEVER};
         /* It starts level with the others. */
         bool any = false;
         for (int i = 0; i < c->n_tenants; i++)

@@ -26,6 +26,7 @@
 #define AC_MAX_PROCESSES 512
 #define AC_NEVER UINT64_MAX
 #define AC_OUTSIDE (-1)
+#define AC_RESCUE 1u
 
 struct ac_settings {
     uint64_t turn_ns;       /* mean turn while several tenants want the card, if the budget allows it */
@@ -45,7 +46,7 @@ extern const struct ac_settings ac_default_settings;
 enum ac_kind {
     AC_READ_LOG = 1,
     AC_STOP = 2,      /* handles[0..n) */
-    AC_RESUME = 3,
+    AC_RESUME = 3,    /* the same; value = AC_RESCUE: not stopped by us */
     AC_TIMESLICE = 4, /* handles[0], value = microseconds */
     AC_PREEMPT = 5,   /* handles[0] */
     AC_DISCOVER = 6,  /* value = pid: it runs groups that we do not know, or is not known itself; n = 1: look at once,
@@ -67,6 +68,7 @@ struct ac_action {
 /* Figures of one tenant; counters only grow. */
 struct ac_usage {
     uint64_t held_ns, stopped_ns, borrowed_ns, wanted_ns, n_turns, n_stops, hostile;
+    uint64_t rescued; /* it was back at once when it was resumed although we had not stopped it: somebody else had */
     bool running, waiting, suspended, frozen;
     int n_groups;
 };

@@ -162,9 +162,7 @@ static bool cut_short(struct ac_card *c, struct ac_action *a)
 
 static bool stop_or_resume(struct ac_card *c, uint64_t now, bool stop, struct ac_action *a)
 {
-    a->kind = stop ? AC_STOP : AC_RESUME;
-    a->tenant = -1;
-    a->n = 0;
+    *a = (struct ac_action){.kind = stop ? AC_STOP : AC_RESUME, .tenant = -1};
     for (int i = 0; i < c->n_groups; i++) {
         const struct group *g = &c->group[i];
         if (!g->used || now < g->retry_at || c->tenant[g->tenant].stop_want != stop ||
@@ -200,7 +198,7 @@ bool ac_hwslice_step(struct ac_card *c, uint64_t now, struct ac_action *a)
         c->settled_at = now;
         ac_plan_look(c, now);
     }
-    return ac_test_idle(c, now, a) || ac_check(c, now, a);
+    return ac_make_room(c, now, a) || ac_rescue(c, now, a) || ac_test_idle(c, now, a) || ac_check(c, now, a);
 }
 
 static void failed(struct ac_card *c, struct group *g, enum ac_kind kind, int n, uint64_t now)
@@ -275,12 +273,18 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
         }
         return;
     }
+    if (a->kind == AC_RESUME && a->value == AC_RESCUE) {
+        ac_rescue_done(c, a->tenant, result, now);
+        return;
+    }
     if (result == -ESRCH) {
         ending(c, a, now);
         return;
     }
     if (a->kind == AC_PREEMPT || a->kind == AC_STOP)
         c->forced_at = now;
+    if (a->kind == AC_PREEMPT && a->value == AC_RESCUE)
+        ac_room_made(c, now);
     if (a->kind == AC_PREEMPT) {
         if (result >= 0)
             c->next_look = soonest(c->next_look, now + 2 * MS);

@@ -47,6 +47,22 @@ static uint64_t grace(const struct ac_card *c, int tenant)
     return sum;
 }
 
+/* In the hardware's turns: when somebody who has not come is overdue. */
+uint64_t ac_idle_look(const struct ac_card *c, uint64_t now)
+{
+    uint64_t next = AC_NEVER;
+    for (int i = 0; i < c->n_tenants; i++) {
+        const struct tenant *t = &c->tenant[i];
+        if (!t->used || !t->wants || t->runnable_since == AC_NEVER || (c->resident && c->resident_tenant == i))
+            continue;
+        uint64_t since = t->last_run > t->runnable_since ? t->last_run : t->runnable_since;
+        since = since > c->last_first_end ? since : c->last_first_end;
+        if (since + grace(c, i) > now)
+            next = soonest(next, since + grace(c, i) + 50 * US);
+    }
+    return next;
+}
+
 void ac_find_idle(struct ac_card *c, uint64_t now)
 {
     if (!c->log_fresh)
@@ -68,8 +84,12 @@ void ac_find_idle(struct ac_card *c, uint64_t now)
             continue;
         if (now <= since || now - since < grace(c, i))
             continue;
-        if (c->rotate && ac_overruns(c, now))
+        if (c->rotate && ac_overruns(c, now)) {
+            c->next_look = soonest(c->next_look, now + MS);
             break;
+        }
+        if (ac_rescue_first(c, t, now))
+            continue;
         ac_sleeps(c, t);
         t->yielded_at = AC_NEVER;
         if (i == c->primary && !c->fill && t->turns_to_trial > 4)

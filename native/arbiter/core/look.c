@@ -44,7 +44,7 @@ void ac_plan_look(struct ac_card *c, uint64_t now)
     uint64_t next = AC_NEVER;
     bool contended = c->primary >= 0 && ac_waiting(c);
     if (c->rotate)
-        next = now + 2 * ac_look_pause(c) * ac_rarer(c);
+        next = soonest(now + 2 * ac_look_pause(c) * ac_rarer(c), ac_idle_look(c, now));
     else if (contended)
         next = look_in_turns(c, now);
     else if (c->n_groups || c->n_processes)
@@ -71,7 +71,7 @@ static uint64_t wake_for_tenant(const struct ac_card *c, const struct tenant *t,
 
 uint64_t ac_hwslice_wake(const struct ac_card *c, uint64_t now)
 {
-    uint64_t wake = ac_checks(c) ? soonest(c->next_look, c->check_at) : c->next_look;
+    uint64_t wake = soonest(ac_checks(c) ? soonest(c->next_look, c->check_at) : c->next_look, ac_rescue_wake(c, now));
     if (c->rotate) {
         wake = soonest(wake, c->trim_at > now ? c->trim_at : now + MS);
     } else if (c->primary >= 0 && ac_waiting(c)) {

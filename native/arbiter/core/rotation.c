@@ -111,6 +111,7 @@ void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint6
     if (!(c->rotate || (c->guard && g->tenant == c->primary)) || !g->slice_us || g->stopped)
         return;
     int64_t over = (int64_t)had_ns - (int64_t)(g->slice_on_us * US), bound = (int64_t)(g->slice_on_us * US) / 4;
+    t->had_all = c->rotate && (int64_t)(had_ns + 50 * US) >= (int64_t)(g->slice_on_us * US) + t->over_ns;
     if (had_ns * 20 >= g->slice_on_us * US * 17) {
         t->n_hops = 0;
         if (c->rotate && over < bound)

@@ -39,6 +39,12 @@ struct tenant {
     uint32_t n_defied;      /* stops that it undid, of late */
     uint64_t defied_at;
     bool frozen;            /* while it is stopped */
+    bool missed, room_wanted; /* it is overdue on the card */
+    bool tells;             /* its coming back will mean something */
+    bool had_all;           /* it left the card only since its time slice was over */
+    uint64_t rescue_at, rescue_ns; /* it is resumed then, if it does not work, and again so much later */
+    uint64_t rescued_from, rescued_at; /* it was, from when to when; AC_NEVER: its coming back would mean nothing */
+    uint64_t room_for, rescued_for; /* its last moment on the card before others had to leave it for it, and before that */
     bool woken;             /* it was idle for long: its turn is the next */
     int64_t slice_ns, over_ns; /* rotation: its time slice, and what its groups have beyond theirs each time */
     /* lease */
@@ -189,6 +195,7 @@ void ac_came_back(struct ac_card *c, int tenant, uint64_t at);
 void ac_lend(struct ac_card *c, uint64_t now);
 /* idle.c */
 void ac_find_idle(struct ac_card *c, uint64_t now);
+uint64_t ac_idle_look(const struct ac_card *c, uint64_t now);
 bool ac_test_idle(struct ac_card *c, uint64_t now, struct ac_action *a);
 bool ac_others_want(const struct ac_card *c, int than);
 /* watch.c: tenants that act against control */
@@ -202,6 +209,14 @@ void ac_judge(struct ac_card *c, uint32_t pid, uint64_t now);
 bool ac_suspected(const struct ac_card *c, uint32_t pid);
 uint64_t ac_watch_look(const struct ac_card *c, uint64_t now);
 bool ac_freeze(struct ac_card *c, bool thaw, struct ac_action *a);
+/* rescue.c: tenants that somebody else stopped */
+bool ac_rescue_first(const struct ac_card *c, struct tenant *t, uint64_t now);
+bool ac_rescue(struct ac_card *c, uint64_t now, struct ac_action *a);
+void ac_rescue_done(struct ac_card *c, int tenant, int result, uint64_t now);
+bool ac_make_room(struct ac_card *c, uint64_t now, struct ac_action *a);
+void ac_room_made(struct ac_card *c, uint64_t now);
+void ac_is_back(struct ac_card *c, int tenant, uint64_t at);
+uint64_t ac_rescue_wake(const struct ac_card *c, uint64_t now);
 /* look.c: when the log must be read again, and when there is something to do */
 void ac_plan_look(struct ac_card *c, uint64_t now);
 /* hwslice.c */

@@ -41,6 +41,7 @@ static void add(struct ac_usage *to, const struct ac_usage *u)
     to->n_turns += u->n_turns;
     to->n_stops += u->n_stops;
     to->hostile += u->hostile;
+    to->rescued += u->rescued;
 }
 
 void usage_base(struct arbiter *a, const struct io_tenant *t, struct io_grant *g)
@@ -51,7 +52,7 @@ void usage_base(struct arbiter *a, const struct io_tenant *t, struct io_grant *g
         if (!strncmp(e->tenant, t->id, FX_TENANT_ID_BYTES) && !strncmp(e->uuid, g->asked.uuid, FX_UUID_BYTES))
             g->base = (struct ac_usage){.held_ns = e->held_ns, .stopped_ns = e->stopped_ns, .borrowed_ns = e->borrowed_ns,
                                         .wanted_ns = e->wanted_ns, .n_turns = e->n_turns, .n_stops = e->n_stops,
-                                        .hostile = e->hostile};
+                                        .hostile = e->hostile, .rescued = e->rescued};
     }
 }
 
@@ -115,6 +116,7 @@ static void entry(const struct arbiter *a, int tenant, const struct io_grant *g,
     e->n_turns = u.n_turns;
     e->n_stops = u.n_stops;
     e->hostile = u.hostile;
+    e->rescued = (uint32_t)u.rescued;
     e->frozen = now.frozen;
     e->compute_milli = g->asked.compute_milli;
     e->limit_milli = g->asked.limit_milli;
@@ -150,6 +152,7 @@ void usage_publish(struct arbiter *a, uint64_t now)
         d->backend = card->backend;
         d->source = card->backend == FX_BACKEND_HWSLICE ? 2 : card->backend == FX_BACKEND_LEASE ? 1 : 0;
         d->busy_ns = card->base.busy_ns + c.busy_ns;
+        d->round_ns = c.round_ns;
         d->control_ns = card->control_ns;
         d->n_control = card->n_control;
         d->log_dropped = card->base.log_dropped + c.log_dropped;

@@ -7,6 +7,8 @@
  *   put:I:REQUEST:LIMIT:CLASS  gone:I  suspend:I  resume:I  pause:I  go:I  kill:I  freeze:I (lease: drains never)
  *   late:MS (what is read from the log reaches the core later)
  *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)  grow:I (makes another channel)  xid:N  recover:0 (the card)
+ *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)  xid:N  recover:0 (the card)
+ *   bar:I (somebody else stops its context)
  *   widen:I:US (sets its own time slice)  watch:I (the card is asked for it)
  *   run:MS  mark  report (what happened since the mark: a line a tenant of this card; calls of all cards)
  */
@@ -80,11 +82,11 @@ static void report(void)
         sv_figures(rig.program[i], &is);
         ac_usage(rig.card, i, &u);
         printf("tenant %d held %.4f work %.4f counted %.4f worst %.4f p50_ms %.3f p99_ms %.3f turns %llu stops %llu "
-               "hostile %llu frozen %d\n", i,
+               "hostile %llu frozen %d rescued %llu\n", i,
                100 * (double)(is.held_ns - was[i].held_ns) / wall, 100 * (double)(is.work_ns - was[i].work_ns) / wall,
                100 * (double)(u.held_ns - usage_was[i].held_ns) / wall, worst_second(i), (double)is.p50_ns / 1e6, (double)is.p99_ns / 1e6,
                (unsigned long long)(u.n_turns - usage_was[i].n_turns), (unsigned long long)(u.n_stops - usage_was[i].n_stops),
-               (unsigned long long)u.hostile, rig.backend == FX_BACKEND_HWSLICE && u.frozen);
+               (unsigned long long)u.hostile, rig.backend == FX_BACKEND_HWSLICE && u.frozen, (unsigned long long)u.rescued);
     }
     ac_card_usage(rig.card, &card);
     uint64_t n_calls[AC_N_KINDS], ns[AC_N_KINDS], all = 0;
@@ -175,6 +177,8 @@ static bool carry_out(const char *word)
     }
     else if (!strcmp(name, "grow"))
         rig.grown[t] = true;
+    else if (!strcmp(name, "bar"))
+        cc_virtual.stop(rig.cc, contexts, 1, 1);
     else if (!strcmp(name, "widen"))
         cc_virtual.set_timeslice(rig.cc, contexts[0], a);
     else if (!strcmp(name, "watch")) {

@@ -20,6 +20,7 @@ class TenantUsage:
     n_processes: int
     hostile: int
     frozen: bool = False
+    rescued: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class DeviceUsage:
     Attributes:
         backend: ``none``, ``lease`` or ``hwslice``.
         source: of accounting: ``none``, ``gate`` or ``log``.
+        round_ns: in which every tenant with work has a turn; 0 when nobody takes turns.
     """
 
     uuid: str
@@ -39,6 +41,7 @@ class DeviceUsage:
     n_control: int
     log_dropped: int
     note: str
+    round_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

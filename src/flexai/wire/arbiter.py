@@ -18,8 +18,8 @@ _HEAD = struct.Struct("<IIIIQ64s256s256sII")
 _GRANT = struct.Struct("<64sQIIII")
 _REPLY = struct.Struct("<IIIIQ232s")
 _USAGE_HEAD = struct.Struct("<QIIIIQII24x")
-_USAGE_DEVICE = struct.Struct("<64sIIQQQQ128s32x")
-_USAGE_ENTRY = struct.Struct("<64s64sQQQQQQIIIIIIQI28x")
+_USAGE_DEVICE = struct.Struct("<64sIIQQQQ128sQ24x")
+_USAGE_ENTRY = struct.Struct("<64s64sQQQQQQIIIIIIQII24x")
 
 MESSAGE_BYTES = 608 + 88 * MAX_DEVICES
 REPLY_BYTES = _REPLY.size
@@ -138,6 +138,7 @@ class UsageEntry:
     n_groups: int
     hostile: int
     frozen: int
+    rescued: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ class UsageDevice:
     n_control: int
     log_dropped: int
     note: str
+    round_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,9 @@ def usage(data: bytes | memoryview) -> UsageTable:
     for i in range(min(n_devices, MAX_DEVICES)):
         row = _USAGE_DEVICE.unpack_from(data, at + i * _USAGE_DEVICE.size)
         backend, source = BACKEND_NAME.get(row[1], "none"), _SOURCE_NAME.get(row[2], "none")
-        devices.append(UsageDevice(_untext(row[0]), backend, source, row[3], row[4], row[5], row[6], _untext(row[7])))
+        devices.append(
+            UsageDevice(_untext(row[0]), backend, source, row[3], row[4], row[5], row[6], _untext(row[7]), row[8])
+        )
     at += _USAGE_DEVICE.size * MAX_DEVICES
     entries = []
     for i in range(min(n_entries, MAX_ENTRIES)):

@@ -41,13 +41,16 @@ class UsageFile:
         return Usage(
             time.monotonic_ns(), table.arbiter_pid, table.heartbeat_ns,
             tuple(
-                DeviceUsage(d.uuid, d.backend, d.source, d.busy_ns, d.control_ns, d.n_control, d.log_dropped, d.note)
+                DeviceUsage(
+                    d.uuid, d.backend, d.source, d.busy_ns, d.control_ns, d.n_control, d.log_dropped, d.note,
+                    d.round_ns,
+                )
                 for d in table.devices
             ),
             tuple(
                 TenantUsage(
                     e.tenant, e.uuid, e.held_ns, e.stopped_ns, e.borrowed_ns, e.wanted_ns, e.n_turns, e.n_stops,
-                    e.state, e.n_processes, e.hostile, bool(e.frozen),
+                    e.state, e.n_processes, e.hostile, bool(e.frozen), e.rescued,
                 )
                 for e in table.entries
             ),

@@ -55,6 +55,7 @@ class Audit:
         self._bare: dict[tuple[int, str], int] = {}
         self._told_bare: set[tuple[int, str]] = set()
         self._hostile: dict[tuple[str, str], int] = {}
+        self._rescued: dict[tuple[str, str], int] = {}
         self._idle_since: dict[Key, tuple[int, float]] = {}
 
     async def run(self) -> None:
@@ -73,6 +74,7 @@ class Audit:
             self._look_at_health()
         await self._look_at_memory()
         await self._look_for_hostile()
+        self._tell_rescued()
         await self._look_for_idle()
         if rounds % _REAP_EVERY == 0:
             for key, tenant in list(self._node.machine.tenants.items()):
@@ -220,6 +222,18 @@ class Audit:
             )  # fmt: skip
             if action == "kill":
                 await self._end(tenant, why)
+
+    def _tell_rescued(self) -> None:
+        """Tell members that somebody else had stopped, and that were resumed; who it was the driver does not say."""
+        for row in self.last.tenants if self.last is not None else ():
+            tenant, place = self._node.by_name(row.tenant), (row.tenant, row.uuid)
+            if tenant is None or row.rescued == self._rescued.get(place, 0):
+                continue
+            self._rescued[place] = row.rescued
+            log.warning("%s on %s had been stopped by somebody else, and was resumed", tenant.name, row.uuid)
+            self._node.parts.news.say(
+                "rescued", job_id=tenant.job_id, member=tenant.member, uuid=row.uuid, times=row.rescued
+            )
 
     async def _look_for_idle(self) -> None:
         """End members that did not use their cards for as long as they were given."""

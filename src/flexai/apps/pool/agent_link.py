@@ -84,6 +84,9 @@ class AgentLink:
             case "hostile":
                 body = {name: message.get(name) for name in ("member", "uuid", "acts", "frozen", "action")}
                 self._core.note(str(message["job_id"]), "Hostile", body)
+            case "rescued":
+                body = {name: message.get(name) for name in ("member", "uuid", "times")}
+                self._core.note(str(message["job_id"]), "Rescued", body)
             case "adrift":
                 self._adrift(message)
             case other:
