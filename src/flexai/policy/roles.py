@@ -19,7 +19,7 @@ from flexai.cluster import Plan, group_sums
 from flexai.policy.gang import fits_together, usable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -61,10 +61,18 @@ def fits(books: Books, need: Need) -> bool:
     """Whether what is needed would fit at the same time."""
     if len(need.parts) == 1 and not need.level:
         return fits_together(books, *need.parts[0])
-    alone = (fits_together(books, shape, alone_at(need, together)) for shape, together in need.parts)
     if need.grows:
-        return any(alone)
-    return all(alone) and pack(books, need).lacks < 0
+        return any(_alone(books, need))
+    return each_fits(books, need) and pack(books, need).lacks < 0
+
+
+def each_fits(books: Books, need: Need) -> bool:
+    """Whether every part would fit if there were no others: counted, so much cheaper than to see whether all do."""
+    return all(_alone(books, need))
+
+
+def _alone(books: Books, need: Need) -> Iterator[bool]:
+    return (fits_together(books, shape, alone_at(need, together)) for shape, together in need.parts)
 
 
 def alone_at(need: Need, together: Together) -> Together:

@@ -9,7 +9,7 @@ import numpy as np
 
 from flexai.cluster import group_sums
 from flexai.policy.gang import cheapest_cut, usable
-from flexai.policy.roles import orders, pack, regions
+from flexai.policy.roles import each_fits, orders, pack, regions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +57,8 @@ def _place_roles(state: State, record: JobRecord, plan: Plan) -> Placed | None:
     waiting, need = [each for each in record.waiting() if each.numbers], record.need
     if need.grows:
         return _grow(state, record, waiting, plan, _joined(state, record), {}) or None
+    if not each_fits(state.books, need):
+        return None
     needed = [each for each in waiting if each.together.n_members]
     for inside in _near(state, record, need):
         for order in orders(len(needed)):
