@@ -134,3 +134,48 @@ def test_a_running_member_whose_supervisor_and_record_are_gone_is_lost(machine):
     was = replace(TENANT, phase=n.Phase.RUNNING, pid=100, start_ticks=5)
     machine.step(n.Recovered(was, (100, 5), alive=False, ended=None))
     assert machine.tenants[KEY].cause.startswith("lost")
+
+
+def parked(machine):
+    running(machine)
+    machine.step(n.ParkAsked(KEY, parked=True))
+    machine.step(n.Parked(KEY, parked=True))
+
+
+def test_a_park_is_written_down_and_has_its_room_before_anything_moves(machine):
+    running(machine)
+    assert kinds(machine.step(n.ParkAsked(KEY, parked=True))) == ["Save", "MakePlace", "Park"]
+    assert machine.tenants[KEY].moving
+    assert kinds(machine.step(n.Parked(KEY, parked=True))) == ["Save", "MakePlace"]
+    assert (machine.tenants[KEY].parked, machine.tenants[KEY].moving) == (True, False)
+    assert machine.step(n.ParkAsked(KEY, parked=True)) == []
+
+
+def test_a_park_that_did_not_succeed_leaves_it_running_and_may_be_asked_again(machine):
+    running(machine)
+    machine.step(n.ParkAsked(KEY, parked=True))
+    machine.step(n.Parked(KEY, parked=False))
+    assert not machine.tenants[KEY].moving
+    assert kinds(machine.step(n.ParkAsked(KEY, parked=True))) == ["Save", "MakePlace", "Park"]
+
+
+def test_an_agent_that_ended_while_something_moved_is_told_to_move_it_again(machine):
+    running(machine)
+    machine.step(n.ParkAsked(KEY, parked=True))
+    again = n.NodeMachine(["GPU-1"])
+    began = (100, 5)
+    commands = again.step(n.Recovered(machine.tenants[KEY], began=began, ended=None, alive=True))
+    assert commands[-1].frozen is False, "what is half on its way must run to be moved"
+    assert kinds(again.step(n.ParkAsked(KEY, parked=True))) == ["Save", "MakePlace", "Park"]
+    assert kinds(again.step(n.ParkAsked(KEY, parked=False))) == ["Save", "MakePlace", "Wake"]
+
+
+def test_a_parked_member_stays_frozen_over_a_restart_and_an_unpause_and_is_thawed_to_be_ended(machine):
+    parked(machine)
+    again = n.NodeMachine(["GPU-1"])
+    commands = again.step(n.Recovered(machine.tenants[KEY], began=(100, 5), ended=None, alive=True))
+    assert commands[-1].frozen is True
+    machine.step(n.PauseAsked(KEY, paused=True))
+    frozen = [each.frozen for each in machine.step(n.PauseAsked(KEY, paused=False)) if isinstance(each, n.SetFrozen)]
+    assert frozen == [True]
+    assert kinds(machine.step(n.SignalAsked(KEY, 15, 1000))) == ["SetFrozen", "End"]

@@ -11,6 +11,7 @@ import pytest
 from .conftest import CARD, GIB, Refused, alive, grant, wait_for
 
 KEY = {"job_id": "1", "member": 0}
+FROZEN = "TD"  # stopped by a signal; as a frozen group's processes are shown
 LOOP = ("sh", "-c", "echo $$; while :; do sleep 0.05; done")
 
 
@@ -172,9 +173,21 @@ def test_malformed_lines_are_answered_and_the_agent_goes_on(rig):
 
 def test_parking_is_refused_with_a_reason_or_done(rig):
     rig.submit("1", *LOOP)
+    pid = pid_of(rig)
     assert rig.client.call("park", **KEY)["seconds"] >= 0
     assert rig.tenant("1")["parked"] is True
+    wait_for(lambda: _state_of(pid) in FROZEN, what="nothing of it comes back to the card by itself")
     rig.client.call("wake", **KEY)
+    wait_for(lambda: _state_of(pid) not in FROZEN)
+    assert rig.tenant("1")["parked"] is False
+
+
+def test_a_parked_member_can_be_ended(rig):
+    rig.submit("1", *LOOP)
+    pid_of(rig)
+    rig.client.call("park", **KEY)
+    rig.client.call("signal", signal=signal.SIGTERM, grace_ms=2000, **KEY)
+    assert rig.client.wait_event("finished", job_id="1")["signal"] == signal.SIGTERM
 
 
 def test_a_member_that_makes_many_processes_is_ended_whole(rig):
@@ -193,3 +206,7 @@ def _carries(path, run_dir):
         return f"FLEXAI_TENANT_DIR={run_dir}/".encode() in (path / "environ").read_bytes()
     except OSError:
         return False
+
+
+def _state_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
