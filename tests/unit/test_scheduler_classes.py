@@ -48,7 +48,7 @@ def test_a_limit_on_one_class_keeps_a_queue_from_its_cards_and_from_no_others():
     assert (got.count("H200"), got.count("L40S")) == (1, 4)
     reason = scheduler.reason_for("j6")
     assert reason.code == "QueueLimit"
-    assert "limit of 1 cards of H200" in reason.message
+    assert "limit of 1 card of H200" in reason.message
     assert models(submit(scheduler, "j9", "nowhere")) == []
 
 

@@ -61,7 +61,7 @@ def test_each_rule_that_protects_a_job_is_named():
     scheduler.step(JobSubmitted(3, job("other", 3, queue="b")))
     assert "queue b holds 0 cards and is entitled to 0 cards" in why(scheduler, "other")
     scheduler.step(QueuePut(4, Queue("b", quota_milli=1000)))
-    assert why(scheduler, "other") == "queue a would be left 0 cards, and is entitled to 1 cards"
+    assert why(scheduler, "other") == "queue a would be left 0 cards, and is entitled to 1 card"
     scheduler = pool(n_cards=1)
     scheduler.step(JobSubmitted(1, job("holds", 1, preemptible=False)))
     scheduler.step(JobSubmitted(2, job("urgent", 2, priority=5)))

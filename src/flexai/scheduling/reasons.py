@@ -165,8 +165,8 @@ def _queue(state: State, record: JobRecord) -> PendingReason | None:
         limit, used = over.queue.limit_milli, over.used_milli
         return _say(
             state, Reason.QUEUE_LIMIT,
-            f"Queue {over.queue.name} holds {_cards(used)} of its limit of {_cards(limit)}; "
-            f"it asks for {_cards(asked)}.",
+            f"Queue {over.queue.name} holds {n_cards(used)} of its limit of {n_cards(limit)}; "
+            f"it asks for {n_cards(asked)}.",
             limit_milli=limit, used_milli=used, asked_milli=asked, missing_milli=used + asked - limit,
         )  # fmt: skip
     if state.queues.over_user_limit(name, record.job.user, asked):
@@ -174,7 +174,7 @@ def _queue(state: State, record: JobRecord) -> PendingReason | None:
         limit, used = queue.queue.user_limit_milli, queue.by_user.get(record.job.user, 0)
         return _say(
             state, Reason.USER_LIMIT,
-            f"{record.job.user} holds {_cards(used)} in queue {name}, where one user may hold {_cards(limit)}.",
+            f"{record.job.user} holds {n_cards(used)} in queue {name}, where one user may hold {n_cards(limit)}.",
             limit_milli=limit, used_milli=used, asked_milli=asked, missing_milli=used + asked - limit,
         )  # fmt: skip
     return None
@@ -198,8 +198,8 @@ def _class_limit(state: State, record: JobRecord) -> PendingReason | None:
     limit, used = over.queue.terms(name).limit_milli, over.used_of(name)
     return _say(
         state, Reason.QUEUE_LIMIT,
-        f"Queue {over.queue.name} holds {_cards(used)} of its limit of {_cards(limit)} of {name}; "
-        f"it asks for {_cards(asked)}.",
+        f"Queue {over.queue.name} holds {n_cards(used)} of its limit of {n_cards(limit)} of {name}; "
+        f"it asks for {n_cards(asked)}.",
         limit_milli=limit, used_milli=used, asked_milli=asked, missing_milli=used + asked - limit,
         device_class=state.books.models[name],
     )  # fmt: skip
@@ -389,7 +389,7 @@ def _parked(state: State, record: JobRecord) -> PendingReason:
         return _say(state, Reason.PARKED, f"Its device memory is being moved {where}.")
     if parking.is_over_limit(state, record):
         milli, queue = record.home_milli, record.job.queue
-        told = f"Queue {queue} or one above it has no room within its limits for the {_cards(milli)} that it held."
+        told = f"Queue {queue} or one above it has no room within its limits for the {n_cards(milli)} that it held."
         return _queue(state, record) or _say(state, Reason.QUEUE_LIMIT, told, asked_milli=milli)
     lack = parking.missing(state, record)
     wait_ms = max(0, record.wakes_from_ms - state.now_ms)
@@ -414,8 +414,9 @@ def _parked(state: State, record: JobRecord) -> PendingReason:
     return _say(state, Reason.PARKED, f"It is in host memory; its card has room for it, and {then}.")
 
 
-def _cards(milli: int) -> str:
-    return f"{milli / 1000:g} cards"
+def n_cards(milli: int) -> str:
+    """Compute in words: ``2.5 cards``."""
+    return "1 card" if milli == 1000 else f"{milli / 1000:g} cards"
 
 
 def _part(milli: int) -> str:

@@ -18,6 +18,7 @@ from flexai.policy.roles import pack
 from flexai.policy.victims import Victim, cheapest_set
 from flexai.scheduling import entitlement
 from flexai.scheduling.predicting import ends_at
+from flexai.scheduling.reasons import n_cards
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -140,17 +141,13 @@ def _kept_because(state: State, record: JobRecord, other: JobRecord) -> str:
     if not entitlement.may_take_from(state, record, entitlement.entitled_up_to(state, record, standing), job.queue):
         used = state.queues[queue].used_of(resource)
         return (
-            f"queue {queue} holds {_cards(used)} and is entitled to {_cards(mine)}; with this job it would hold "
-            f"{_cards(used + record.needed_milli)}"
+            f"queue {queue} holds {n_cards(used)} and is entitled to {n_cards(mine)}; with this job it would hold "
+            f"{n_cards(used + record.needed_milli)}"
         )
     if job.queue not in state.queues:
         return "nothing: it is evicted at the next look, unless others are evicted instead"
     theirs = entitlement.entitled_milli(state, job.queue, resource, standing)
     left = state.queues[job.queue].used_of(resource) - other.held_milli
     if left < theirs:
-        return f"queue {job.queue} would be left {_cards(left)}, and is entitled to {_cards(theirs)}"
+        return f"queue {job.queue} would be left {n_cards(left)}, and is entitled to {n_cards(theirs)}"
     return "nothing: it is evicted at the next look, unless others are evicted instead"
-
-
-def _cards(milli: int) -> str:
-    return f"{milli / 1000:g} cards"

@@ -232,6 +232,21 @@ def test_an_error_names_thing_value_and_remedy_in_one_line(command, words, code,
         assert asked["error"]["exit_code"] == code
 
 
+def test_no_summary_of_a_command_is_cut_at_80_columns(flexai, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    told = flexai("--help").stdout
+    assert "completion" in told
+    assert "..." not in told.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("name", ["bench", "record", "replay", "simulate"])
+def test_apps_of_their_own_are_misused_in_one_line_as_all_commands(flexai, name):
+    done = flexai(name)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"flexai {name}: Missing argument")
+    assert done.stderr.endswith(f"`flexai {name} --help` lists what there is\n")
+
+
 def test_no_pool_and_a_stale_socket_are_told_apart(pool, command, run_dir):
     pool.close()
     result = command("jobs")

@@ -67,7 +67,12 @@ def open_text(path: str) -> tuple[str, str]:
         raw = Path(path).read_bytes()
         text = (gzip.decompress(raw) if path.endswith(".gz") else raw).decode()
     except (OSError, EOFError, UnicodeDecodeError, gzip.BadGzipFile) as error:
-        raise BadInput("trace", path, f"cannot be read ({error})", "Give a CSV or YAML file, plain or .gz") from error
+        raise BadInput(
+            "trace",
+            path,
+            f"cannot be read ({getattr(error, 'strerror', None) or error})",
+            "Give a CSV or YAML file, plain or .gz",
+        ) from error
     return text, hashlib.sha256(raw).hexdigest()
 
 

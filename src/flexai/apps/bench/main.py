@@ -20,6 +20,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from flexai.adapters.command_line import run_command
 from flexai.adapters.own_pool import end_in_order
 from flexai.apps.bench.frame import Run, header, part_of, run_case, unmeasured
 from flexai.apps.bench.kept import keep as keep_result
@@ -179,15 +180,5 @@ def _print(head: dict[str, Any], rows: Sequence[Row]) -> None:
 
 def main() -> int:
     """Run one benchmark and return the exit code."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command()(bench)
     end_in_order()
-    try:
-        return typer.main.get_command(app).main(prog_name="flexai bench", standalone_mode=False) or 0
-    except typer.TyperException as error:
-        print(f"flexai bench: {error.format_message()}", file=sys.stderr)
-        return BAD_INPUT
-    except typer.Exit as ending:
-        return ending.exit_code
-    except KeyboardInterrupt:
-        return 130
+    return run_command(bench, "flexai bench")

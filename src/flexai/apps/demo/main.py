@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from flexai.adapters.command_line import run_command
 from flexai.adapters.own_pool import NotStarted, end_in_order, own_pool
 from flexai.adapters.pool_client import PoolClient, PoolRefused, PoolUnreachable
 from flexai.apps.demo.morning import PUBLISHED, SOURCE, draw_morning
@@ -124,15 +125,5 @@ def _report(console: Console, phases: list[PhaseOutcome], took_s: float) -> None
 
 def main() -> int:
     """Run the demo and return the exit code."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command()(demo)
     end_in_order()
-    try:
-        return typer.main.get_command(app).main(prog_name="flexai demo", standalone_mode=False) or 0
-    except typer.TyperException as error:
-        print(f"flexai demo: {error.format_message()}", file=sys.stderr)
-        return BAD_INPUT
-    except typer.Exit as ending:
-        return ending.exit_code
-    except KeyboardInterrupt:
-        return 130
+    return run_command(demo, "flexai demo")

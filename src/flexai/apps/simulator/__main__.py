@@ -1,5 +1,7 @@
 """Entry of ``python -m flexai.apps.simulator``."""
 
+import sys
+
 from flexai.apps.simulator.main import main
 
-main()
+sys.exit(main())

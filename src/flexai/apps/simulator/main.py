@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from flexai.adapters.command_line import run_command
 from flexai.adapters.traces import (
     between,
     draws,
@@ -267,8 +268,6 @@ def _day(text: str, default: int) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def main() -> None:
-    """Run as ``python -m flexai.apps.simulator``."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command()(simulate)
-    app(prog_name="flexai simulate")
+def main() -> int:
+    """Run as ``python -m flexai.apps.simulator``; returns the exit code."""
+    return run_command(simulate, "flexai simulate")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from flexai.adapters.settings import load_settings
 from flexai.adapters.sqlite import recorded_log
 from flexai.policy.filters import FILTERS
 from flexai.scheduling import Scheduler
@@ -81,7 +82,8 @@ def read(path: Path) -> Recording:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput("recording", str(path), f"cannot be read ({error})", "Make one with `flexai record`") from error
+        why = getattr(error, "strerror", None) or error
+        raise BadInput("recording", str(path), f"cannot be read ({why})", "Make one with `flexai record`") from error
     for number, line in enumerate(lines, 1):
         where = f"{path}:{number}"
         try:
@@ -148,16 +150,23 @@ def decision_of(command: Command) -> str | None:
 
 def record(
     out: Annotated[Path, typer.Argument(help="File to write.")],
-    state_dir: Annotated[Path, typer.Option(help="State directory of the pool.", envvar="FLEXAI_STATE_DIR")],
+    state_dir: Annotated[
+        Path | None, typer.Option(help="State folder of the pool; that of the settings when not given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result for scripts.")] = False,
 ) -> None:
     """Write a pool's event log to a file that `flexai replay` reads."""
     try:
-        text = "\n".join(export(state_dir / "pool.db")) + "\n"
+        folder = load_settings({}).state_dir if state_dir is None else state_dir
+        text = "\n".join(export(folder / "pool.db")) + "\n"
     except BadInput as error:
         print(f"flexai record: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_BAD_INPUT) from error
-    out.write_text(text)
+    try:
+        out.write_text(text)
+    except OSError as error:
+        print(f"flexai record: {out}: cannot be written ({error.strerror}). Name another file", file=sys.stderr)
+        raise typer.Exit(EXIT_BAD_INPUT) from error
     n_lines = text.count("\n") - 1
     if as_json:
         print(json.dumps({"file": str(out), "lines": n_lines}))

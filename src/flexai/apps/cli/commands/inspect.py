@@ -16,6 +16,7 @@ from flexai.apps.cli import exits
 from flexai.apps.cli.commands.cards import devices_table
 from flexai.apps.cli.commands.jobs import FINAL, Id
 from flexai.apps.cli.commands.listing import table_of
+from flexai.apps.cli.commands.queues import cards
 from flexai.apps.cli.commands.shown import (
     AsJson,
     RunDir,
@@ -93,7 +94,7 @@ def explain(job_id: Id, as_json: AsJson = False, run_dir: RunDir = None) -> None
         who = f"job {one['job_id']}" if one["job_id"] else "a job of another user"
         left = f", likely for {duration(one['left_ms'])} more" if one["left_ms"] else ""
         shown.print(
-            escape(f"it would start without {who} (queue {one['queue']}, {one['held_milli'] / 1000:g} cards{left}), "
+            escape(f"it would start without {who} (queue {one['queue']}, {cards(one['held_milli'])}{left}), "
                    f"which stays: {one['kept_because']}"), soft_wrap=True,
         )  # fmt: skip
     rows = [(card["index"], share(card["free_milli"]) or "0%", size(card["free_bytes"]), escape(card["says"]))

@@ -60,7 +60,9 @@ def cards(milli: object) -> str:
     """2500 -> ``2.5 cards``; no limit is a dash."""
     if not isinstance(milli, int) or milli < 0:
         return "-"
-    return f"{milli / 1000:g} cards" if milli >= 1000 or milli == 0 else share(milli)
+    if 0 < milli < 1000:
+        return share(milli)
+    return "1 card" if milli == 1000 else f"{milli / 1000:g} cards"
 
 
 @app.command("set")

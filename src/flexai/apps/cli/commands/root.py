@@ -24,6 +24,18 @@ from flexai.wire.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# What `flexai --help` says of commands whose own first sentence does not fit a line of 80 columns there.
+SUMMARIES = {
+    "completion": "Print a shell's completion script, to be sourced.",
+    "demo": "A morning of jobs, with whole cards and then with slices.",
+    "doctor": "Check every part, and say what to do where one fails.",
+    "explain": "Say why a job waits, and what would help.",
+    "jobs": "List jobs; those that wait say why.",
+    "replay": "Decide on a recorded log again, and compare.",
+    "run": "Wait for a slice, then run a command in it as your child.",
+    "timeline": "Record who has each card for some seconds.",
+    "wait": "Wait until jobs have ended, for their exit code.",
+}
 HELP = "Pools the GPUs and NPUs of a machine, cuts each card into exact slices, and schedules AI work on them."
 
 
@@ -56,7 +68,11 @@ def command_tree() -> Any:
     for name in passed_on.APPS:
         app.command(name, context_settings=passed_on.SETTINGS)(passed_on.passed_on(name))
     app.add_typer(queues.app, name="queue")
-    return typer.main.get_command(app)
+    tree: Any = typer.main.get_command(app)
+    for name, summary in SUMMARIES.items():
+        tree.commands[name].short_help = summary
+    tree.commands["completion"] = tree.commands.pop("completion")  # last: nobody looks for it first
+    return tree
 
 
 def invoke(words: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flexai.adapters.pool_client import PoolClient, PoolUnreachable
-from flexai.adapters.shm import TimelineFile
+from flexai.adapters.shm import TimelineFile, UsageFile
 from flexai.apps.cli.commands.listing import table_of
 from flexai.apps.cli.commands.shown import AsJson, RunDir, console, print_json, settings_from
 from flexai.wire.chrome_trace import NOBODY, chrome_trace
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flexai.wire.timeline import Record, Span
 
 _LOOK_EVERY_S = 0.1
+_SILENT_NS = 2_000_000_000
 _VIEWER = "https://ui.perfetto.dev"
 
 
@@ -41,6 +42,9 @@ def timeline(
     ring = TimelineFile(folder / "timeline")
     if not ring.exists:
         raise PoolUnreachable(folder, "no arbiter has written a timeline there")
+    cards, names = _known(folder)
+    if not cards and not _is_written(folder):
+        raise PoolUnreachable(folder, "nothing writes the timeline that is there")
     try:
         file = output.open("w")  # before the recording, which would be lost
     except OSError as error:
@@ -50,7 +54,6 @@ def timeline(
     begin_ns = time.monotonic_ns()
     _record(ring, told, begin_ns, seconds)
     end_ns = time.monotonic_ns()
-    cards, names = _known(folder)
     seen = {record.device for record in told if record.device} - {uuid for uuid, _ in cards}
     cards += [(uuid, uuid) for uuid in sorted(seen)]
     found = spans(told, begin_ns, end_ns)
@@ -99,6 +102,12 @@ def _known(folder: Path) -> tuple[list[tuple[str, str]], dict[str, str]]:
     cards = [(card["uuid"], f"card {card['index']}: {card['model']}") for card in devices]
     names = {f"{job['id']}.{n}": _job_name(job, n) for job in jobs for n in range(len(job.get("members") or ()))}
     return cards, names
+
+
+def _is_written(folder: Path) -> bool:
+    """Whether the arbiter lives, without a pool: it publishes its figures every 100 ms."""
+    usage = UsageFile(folder / "usage").read()
+    return usage is None or time.monotonic_ns() - usage.heartbeat_ns < _SILENT_NS
 
 
 def _job_name(job: dict[str, Any], member: int) -> str:
