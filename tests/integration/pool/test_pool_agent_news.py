@@ -43,7 +43,7 @@ async def asked(rig, op):
 def usage(job_id, got_milli, device="SIM-0"):
     slice_ = {"job_id": job_id, "member": 0, "device": device, "got_milli_1s": got_milli, "got_milli_10s": got_milli,
               "wanted_milli": got_milli, "used_bytes": 123}  # fmt: skip
-    card = {"uuid": device, "backend": "gate", "source": "gate", "note": ""}
+    card = {"uuid": device, "backend": "gate", "source": "gate", "round_ns": 100_000_000, "note": ""}
     return {"tenants": [slice_], "devices": [card]}
 
 
@@ -87,6 +87,7 @@ async def test_what_a_slice_got_is_shown_beside_what_it_asked_for(new_rig, shows
         view = await shows(lambda: card(rig), lambda view: view["slices"][0].get("got_milli_1s"))
         assert (view["slices"][0]["asked_milli"], view["slices"][0]["got_milli_1s"]) == (500, 480)
         assert (view["slices"][0]["used_bytes"], view["backend"], view["accounting"]) == (123, "gate", "gate")
+        assert view["round_ms"] == 100
 
 
 async def test_best_effort_work_starts_on_compute_that_is_measured_idle(new_rig):

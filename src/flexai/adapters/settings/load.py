@@ -22,6 +22,7 @@ class Settings:
         simulate: cards to simulate, as ``h200:2``; empty for the machine's own cards.
         backend: how shares are enforced: ``auto``, ``lease`` or ``hwslice``.
         over_cap: of jobs that hold more device memory than their cap: ``warn``, ``stop`` or ``kill``.
+        hostile_acts: acts against control after which a job's member is ended; 0 for never.
         queue: queue of jobs that name none.
         share: share of a card of jobs that name none, as ``30%``.
         ready_timeout_s: how long ``up`` waits for each process to answer.
@@ -41,6 +42,7 @@ class Settings:
     simulate: str = ""
     backend: str = "auto"
     over_cap: str = "warn"
+    hostile_acts: int = 20
     queue: str = "default"
     share: str = "100%"
     ready_timeout_s: int = 30
@@ -114,6 +116,12 @@ def _moves(text: str) -> int:
     return int(text)
 
 
+def _acts(text: str) -> int:
+    if not text.isdigit() or int(text) > 1_000_000:
+        raise ValueError("is not a whole number from 0 to 1000000. Write for example 20, or 0 for never")
+    return int(text)
+
+
 def _days(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 36_500:
         raise ValueError("is not a whole number of days from 1 to 36500. Write for example 30")
@@ -150,6 +158,9 @@ SETTINGS = (
     Setting("over_cap", _over_cap, "what becomes of a job that holds more device memory than its cap: `warn` (it is "
             "told of), `stop` (frozen where it is, as by `flexai pause`) or `kill`; a queue can say otherwise",
             "`warn`"),
+    Setting("hostile_acts", _acts, "a member of a job is ended after so many acts against control (it resumed"
+            " itself while stopped, or changed its time slice); before, it is stopped again and frozen; `0` for never",
+            "`20`"),
     Setting("queue", str, "queue of jobs that name none", "`default`"),
     Setting("share", str, "share of a card of jobs that name none", "`100%`"),
     Setting("ready_timeout_s", _seconds, "how long `flexai up` waits for each process to answer", "`30`"),

@@ -26,8 +26,6 @@ _MEMORY_STEP_BYTES = 64 << 20
 _COMPUTE_STEP_MILLI = 50
 _IDLE_GRACE_MS = 10_000
 _BARE_ROUNDS = 5  # a shim says hello as its process first touches the driver, and again soon after an agent came back
-_HOSTILE_ENDS = 20
-"""Acts against the arbiter after which a member is ended: stopping it again, and freezing it, were no help."""
 _SIGTERM = 15
 _HELD_BACK_MILLI = 200
 
@@ -38,10 +36,15 @@ class Audit:
     Args:
         over_cap: of members that stay over their memory cap and bring no policy of their own: ``warn``, ``stop`` or
             ``kill``.
+        hostile_acts: acts against the arbiter after which a member is ended, since stopping it again and freezing it
+            were no help; 0 for never.
     """
 
-    def __init__(self, node: Node, hello: HelloServer, usage: UsageReader, *, over_cap: str) -> None:
+    def __init__(
+        self, node: Node, hello: HelloServer, usage: UsageReader, *, over_cap: str, hostile_acts: int = 20
+    ) -> None:
         self._node, self._hello, self._usage, self._over_cap = node, hello, usage, over_cap
+        self._hostile_acts = hostile_acts
         self.figures = Figures()
         self.last: Usage | None = None
         self._health: dict[str, tuple[DeviceHealth, str]] = {}
@@ -214,7 +217,8 @@ class Audit:
                 continue
             self._hostile[place] = row.hostile
             why = f"undid {row.hostile} acts of the arbiter: it resumed itself or changed its time slice"
-            action = "kill" if row.hostile >= _HOSTILE_ENDS and not tenant.stopping else "stopped again"
+            ends = 0 < self._hostile_acts <= row.hostile and not tenant.stopping
+            action = "kill" if ends else "stopped again"
             log.warning("%s on %s %s; %s", tenant.name, row.uuid, why, "frozen" if row.frozen else action)
             self._node.parts.news.say(
                 "hostile", job_id=tenant.job_id, member=tenant.member, uuid=row.uuid, acts=row.hostile,
@@ -322,7 +326,7 @@ class Audit:
         devices = [
             {
                 "uuid": device.uuid, "backend": device.backend, "source": device.source, "busy_ns": device.busy_ns,
-                "control_ns": device.control_ns, "note": device.note,
+                "control_ns": device.control_ns, "round_ns": device.round_ns, "note": device.note,
                 "outside_milli": self.figures.rates((OUTSIDE, device.uuid)).got_milli_1s,
                 "adrift_bytes": self._adrift[device.uuid].n_bytes if device.uuid in self._adrift else 0,
             }

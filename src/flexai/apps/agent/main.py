@@ -57,6 +57,7 @@ class Settings:
         simcard: socket of the simulated card; None for real cards.
         fake_cards: cards that do not exist, for tests; empty for none.
         over_cap: of members over their cap that bring no policy of their own: one of ``OVER_CAP``.
+        hostile_acts: acts against control after which a member is ended; 0 for never.
         backend: how the arbiter is to enforce shares; ``auto`` leaves it to it.
         cgroups: ``auto`` or ``off``.
     """
@@ -68,6 +69,7 @@ class Settings:
     over_cap: str = "warn"
     cgroups: str = "auto"
     backend: str = "auto"
+    hostile_acts: int = 20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,12 +90,13 @@ def settings_of(argv: Sequence[str] | None) -> Settings:
     parser.add_argument("--simcard", type=Path, help="socket of the simulated card")
     parser.add_argument("--fake-cards", default="", help="cards without any driver, for tests: h200:2")
     parser.add_argument("--over-cap", choices=OVER_CAP, default="warn", help="of a job over its memory cap")
+    parser.add_argument("--hostile-acts", type=int, default=20, help="of a job, until it is ended; 0 for never")
     parser.add_argument("--cgroups", choices=("auto", "off"), default="auto", help="off: hold jobs by process trees")
     parser.add_argument("--backend", choices=tuple(_BACKENDS), default="auto", help="how shares are enforced")
     given = parser.parse_args(argv)
     return Settings(
         given.run_dir.absolute(), given.state_dir.absolute(), given.simcard and given.simcard.absolute(),
-        given.fake_cards, given.over_cap, given.cgroups, given.backend,
+        given.fake_cards, given.over_cap, given.cgroups, given.backend, given.hostile_acts,
     )  # fmt: skip
 
 
@@ -126,7 +129,13 @@ async def serve(settings: Settings) -> int:
 
     hello = HelloServer(node)
     hello.open(settings.run_dir / "hello.sock")
-    audit = Audit(node, hello, UsageFile(settings.run_dir / "usage"), over_cap=settings.over_cap)
+    audit = Audit(
+        node,
+        hello,
+        UsageFile(settings.run_dir / "usage"),
+        over_cap=settings.over_cap,
+        hostile_acts=settings.hostile_acts,
+    )
     shape = _shape(backend)
 
     def show_hello() -> dict[str, Any]:

@@ -37,6 +37,7 @@ def views(pool: Pool, peer: Peer) -> list[dict[str, Any]]:
                 "note": _note(shared),
                 "source": "simulated" if device.vendor == "simulated" else "real",
                 "accounting": shared.get("source"),
+                "round_ms": (shared.get("round_ns") or 0) / 1e6,
                 "compute_granted_milli": sum(grant.compute_milli for _, _, grant in held_here),
                 "memory_granted_bytes": sum(grant.memory_bytes or device.memory_bytes for _, _, grant in held_here),
                 "foreign_memory_bytes": foreign.get("memory_bytes", 0),

@@ -51,8 +51,10 @@ def health(card: dict[str, Any]) -> str:
 
 
 def note(card: dict[str, Any]) -> str:
-    """Simulated cards say so in every view."""
-    texts = ["simulated" if card.get("source") == "simulated" else "", str(card.get("note") or "")]
+    """Simulated cards say so in every view; how long a tenant waits for its turn, where several take turns."""
+    round_ms = card.get("round_ms") or 0
+    turns = f"a round of turns takes {round_ms:.0f} ms" if round_ms else ""
+    texts = ["simulated" if card.get("source") == "simulated" else "", turns, str(card.get("note") or "")]
     return "; ".join(text for text in texts if text)
 
 

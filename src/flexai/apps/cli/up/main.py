@@ -127,7 +127,7 @@ def _keep(settings: Settings, cards: str, say: Callable[[str], None], ready: Cal
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     parts = processes(
         settings.run_dir, settings.state_dir, cards, sys.executable, program, settings.backend,
-        settings.over_cap, _deciding(settings),
+        settings.over_cap, settings.hostile_acts, _deciding(settings),
     )  # fmt: skip
     keeper = Keeper(parts, settings.state_dir, say, wake=wake_read)
     adopted = keeper.adopt()

@@ -47,6 +47,7 @@ def processes(
     program: Callable[[str], Path],
     backend: str = "auto",
     over_cap: str = "warn",
+    hostile_acts: int = 20,
     deciding: tuple[str, ...] = (),
 ) -> tuple[Process, ...]:
     """The processes in the order in which they are started.
@@ -60,6 +61,7 @@ def processes(
     arbiter = (str(program("flexai-arbiter")), *folders, *simulated)
     chosen = () if backend == "auto" else ("--backend", backend)
     agent = (python, "-m", "flexai.apps.agent", *both, *simulated, *chosen, "--over-cap", over_cap)
+    agent += ("--hostile-acts", str(hostile_acts))
     pool = (python, "-m", "flexai.apps.pool", *both, *deciding)
     parts = [
         Process("arbiter", arbiter, run_dir / "arbiter.sock", holds_jobs=True),
