@@ -244,3 +244,16 @@ def test_a_reservation_is_held_for_all_roles_of_a_gang():
     assert starts(submit(scheduler, one("late", 3, n_devices=2, queue="b"))) == []
     assert scheduler.reason_for("late").code == "Reserved"
     assert len(starts(scheduler.step(MemberFinished(4, "long", 0, 0)))) == 8
+
+
+def test_a_worker_that_fails_while_others_are_given_up_leaves_no_role_below_its_least():
+    scheduler = pool(node("n0", 4), queues=OWNED)
+    started(scheduler, submit(scheduler, ELASTIC))
+    assert evictions(submit(scheduler, one("mine", 100, n_devices=2, queue="owner"))) == [
+        ("elastic", 3),
+        ("elastic", 4),
+    ]
+    assert evictions(scheduler.step(MemberFinished(101, "elastic", 2, 1, "exit 1"))) == [("elastic", 0), ("elastic", 1)]
+    for index in range(5):
+        scheduler.step(MemberFinished(102, "elastic", index, 143))
+    assert not scheduler.state.jobs["mine"].n_to_start

@@ -69,19 +69,21 @@ def finished(state: State, event: MemberFinished) -> None:
 
 def _one_less(state: State, record: JobRecord, *, failed: bool) -> None:
     """A member is gone, others are there: too few of them are stopped; else the job goes on, and may grow again."""
-    if failed and (short := _short_of(record)) is not None:
+    stops = record.state is JobState.STOPPING
+    if failed and not stops and (short := _short_of(record)) is not None:
         evicting.stop_rest(state, record, f"another member failed; it needs {_told(short)} together")
-    elif record.state not in (JobState.STOPPING, JobState.HELD, JobState.PARKED) and not record.cancelled:
+    elif not stops and record.state not in (JobState.HELD, JobState.PARKED) and not record.cancelled:
         state.leave(record)
         if record.n_to_start:
             state.wait(record)
 
 
 def _short_of(record: JobRecord) -> Role | None:
-    """A role of which fewer members are left than the job needs."""
+    """A role of which fewer members are left than the job needs; one that is being stopped is as good as gone."""
     for index, role in enumerate(record.job.parts):
         n_left = sum(
-            member.hold is not None or (member.state is MemberState.FINISHED and not member.failed)
+            (member.hold is not None and not member.evicting)
+            or (member.state is MemberState.FINISHED and not member.failed)
             for member in record.members_of(index)
         )
         if n_left < role.min_member:
