@@ -9,6 +9,7 @@ first needs the fewest; the last part goes where it leaves least room (the idea 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from flexai.cluster import Books, Shape
 
     Ints = NDArray[np.int64]
+
+MOST_NEEDS = 4096
+"""So many needs of one part are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +69,9 @@ class Need:
         return self._hash
 
     @staticmethod
+    @lru_cache(maxsize=MOST_NEEDS)
     def of(shape: Shape, together: Together) -> Need:
-        """Members that are alike."""
+        """Members that are alike; the same one each time, since equal keys that are the same are found faster."""
         return Need(((shape, together),))
 
     @property

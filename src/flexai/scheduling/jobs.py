@@ -12,7 +12,7 @@ from flexai.scheduling.commands import Resize
 from flexai.scheduling.records import JobRecord, MemberRecord
 
 if TYPE_CHECKING:
-    from flexai.model import Job
+    from flexai.model import Job, Role
     from flexai.scheduling.events import JobResizeAsked
     from flexai.scheduling.state import State
 
@@ -22,7 +22,8 @@ def submit(state: State, job: Job) -> None:
     if job.id in state.jobs or job.id in state.ended:
         return
     record = new_record(state, job)
-    for role, shape in zip(job.parts, record.shapes, strict=True):
+    roles: tuple[Role | Job, ...] = job.roles or (job,)
+    for role, shape in zip(roles, record.shapes, strict=True):
         state.mix.add(shape, role.n_members)
     failed = [name for name in job.after if state.ended.get(name) is False]
     record.waits_on = {name for name in job.after if name not in state.ended}

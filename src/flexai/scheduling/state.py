@@ -67,6 +67,7 @@ class State:
     parked: dict[str, int] = field(default_factory=dict)
     now_ms: int = 0
     out: list[Command] = field(default_factory=list)
+    _shapes: dict[Shape, Shape] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.queues.half_life_ms = self.settings.half_life_ms
@@ -74,10 +75,13 @@ class State:
         self.placement = Placement(self.books, self.mix, SCORERS[self.settings.scorer])
 
     def shapes_of(self, job: Job) -> tuple[Shape, ...]:
-        """What members of each of the job's roles ask for, with the models known so far."""
-        return tuple(self._shape_of(role) for role in job.parts)
+        """What members of each of the job's roles ask for, with the models known so far.
 
-    def _shape_of(self, role: Role) -> Shape:
+        Equal ones are one: shapes are keys everywhere, and a key that is the same is found faster than an equal one.
+        """
+        return tuple([self._shapes.setdefault(shape, shape) for shape in map(self._shape_of, job.roles or (job,))])
+
+    def _shape_of(self, role: Role | Job) -> Shape:
         ask = role.request
         mask = self.books.model_mask(ask.models)
         if ask.partition and ask.n_devices:
@@ -87,7 +91,7 @@ class State:
             ask.is_whole and ask.n_devices > 0, mask,
         )  # fmt: skip
 
-    def _partition_shape(self, role: Role, ask: SliceRequest, mask: int) -> Shape:
+    def _partition_shape(self, role: Role | Job, ask: SliceRequest, mask: int) -> Shape:
         """A hardware partition: as large as the profile is on the first model allowed that has it, and on no other."""
         known = {
             model: profile

@@ -84,13 +84,15 @@ def filled(nodes: Iterable[Node], queues: Iterable[Queue]) -> Scheduler:
 def binds_per_second(nodes: Sequence[Node], jobs: Sequence[Job], arrival: float = 1.0) -> list[Measured]:
     """Submit jobs over four queues of different weights until ``arrival`` of capacity is asked for.
 
-    Nothing leaves; what does not fit stays, is asked for its Reason, and is what later events must not trip over.
+    Nothing leaves; what does not fit stays, is asked for its Reason, and is what later events must not trip over. What
+    is there before, nodes and trace, is frozen for the collector, as the pool's process does.
     """
     capacity_milli = 1000 * sum(len(node.devices) for node in nodes)
     scheduler = filled(nodes, [Queue(name, weight=1000 * (1 + at)) for at, name in enumerate(QUEUES)])
     asked_milli = n_bound = n_waiting = n_reasons = 0
     spread = [replace(job, queue=QUEUES[at % len(QUEUES)]) for at, job in enumerate(jobs)]
     gc.collect()
+    gc.freeze()
     began = time.perf_counter()
     for job in spread:
         commands = scheduler.step(JobSubmitted(job.submitted_at_ms, job))
@@ -103,6 +105,7 @@ def binds_per_second(nodes: Sequence[Node], jobs: Sequence[Job], arrival: float 
         if asked_milli >= arrival * capacity_milli:
             break
     took_s = time.perf_counter() - began
+    gc.unfreeze()
     conditions = {
         "cards": capacity_milli // 1000, "bound": n_bound, "waiting": n_waiting, "reasons": n_reasons,
         "seconds": round(took_s, 3), "allocated_percent": round(100 * _granted(scheduler) / capacity_milli, 2),
