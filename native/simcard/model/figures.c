@@ -54,7 +54,7 @@ int sm_card_processes(const struct sm_model *m, int card, struct sm_process_figu
                 f.work_ns += g->work_ns;
                 f.n_kernels += g->n_kernels;
             }
-        if (f.n_groups == 0 && f.memory_bytes == 0)
+        if ((f.n_groups == 0 && f.memory_bytes == 0) || p->park_state == SM_PARKED) /* as on an H200: NVML lists it no more */
             continue;
         if (n < max)
             figures[n] = f;

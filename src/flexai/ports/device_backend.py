@@ -89,11 +89,11 @@ class DeviceBackend(Protocol):
             OSError: it was not moved; the process goes on as before.
         """
 
-    def wake(self, pid: int) -> None:
-        """Move it back.
+    def wake(self, pids: Sequence[int]) -> None:
+        """Move back those of these processes that are parked: cards do not list them any more.
 
         Raises:
-            OSError: it was not moved; the process stays parked.
+            OSError: one of them was not moved and stays parked.
         """
 
     def modes(self) -> Sequence[DeviceMode]:

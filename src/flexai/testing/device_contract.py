@@ -6,6 +6,7 @@ AssertionError where it breaks its word. The support matrix in the README is mad
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -85,11 +86,16 @@ def guards_device_files(backend: DeviceBackend, _holder: Holder | None) -> str:
     return YES
 
 
-def says_whether_it_parks(backend: DeviceBackend, _holder: Holder | None) -> str:
-    """Device memory to the host and back, or why not."""
+def parks(backend: DeviceBackend, holder: Holder | None) -> str:
+    """Device memory to the host and back, or why not; who is parked is found among processes that never were."""
     can, why = backend.can_park()
     assert can == (why == "")
-    return YES if can else f"no: {why}"
+    if not can or holder is None:
+        return f"no: {why or 'nothing to park was given'}"
+    backend.park(holder.pid)
+    assert holder.pid not in {one.pid for one in backend.processes()}
+    backend.wake([os.getpid(), holder.pid])
+    return sees_processes(backend, holder)
 
 
 CHECKS: dict[str, Callable[[DeviceBackend, Holder | None], str]] = {
@@ -98,7 +104,7 @@ CHECKS: dict[str, Callable[[DeviceBackend, Holder | None], str]] = {
     "sees processes and their memory": sees_processes,
     "shows tenants only their cards": shows_only_granted_cards,
     "keeps others from the device files": guards_device_files,
-    "parks memory on the host": says_whether_it_parks,
+    "parks memory on the host": parks,
 }
 
 

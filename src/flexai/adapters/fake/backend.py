@@ -50,7 +50,7 @@ class FakeBackend:
 
     def processes(self) -> Sequence[DeviceProcess]:
         """See ``ports.DeviceBackend``."""
-        return [replace(process) for process in self.shown]
+        return [replace(process) for process in self.shown if process.pid not in self.parked]
 
     def device_files(self, uuid: str) -> Sequence[str]:
         """See ``ports.DeviceBackend``."""
@@ -76,11 +76,9 @@ class FakeBackend:
             raise OSError(self.cannot_park)
         self.parked.add(pid)
 
-    def wake(self, pid: int) -> None:
+    def wake(self, pids: Sequence[int]) -> None:
         """See ``ports.DeviceBackend``."""
-        if pid not in self.parked:
-            raise OSError(f"{pid} is not parked")
-        self.parked.discard(pid)
+        self.parked.difference_update(pids)
 
     def modes(self) -> Sequence[DeviceMode]:
         """See ``ports.DeviceBackend``."""

@@ -149,24 +149,25 @@ class NvidiaBackend:
         """See ``ports.DeviceBackend``."""
         self._checkpoint("park", pid)
 
-    def wake(self, pid: int) -> None:
+    def wake(self, pids: Sequence[int]) -> None:
         """See ``ports.DeviceBackend``."""
-        self._checkpoint("wake", pid)
+        self._checkpoint("wake", *pids)
 
-    def _checkpoint(self, what: str, pid: int) -> None:
+    def _checkpoint(self, what: str, *pids: int) -> None:
         can, why_not = self.can_park()
         if not can:
             raise OSError(why_not)
         # In a process of its own: the driver library takes 100 MiB and must not stay in the agent.
-        argv = [sys.executable, "-m", "flexai.adapters.nvidia.parking", what, str(pid)]
+        argv = [sys.executable, "-m", "flexai.adapters.nvidia.parking", what, *map(str, pids)]
+        named = ", ".join(map(str, pids))
         try:
             done = subprocess.run(
                 argv, env=self._outside, capture_output=True, text=True, timeout=_PARK_WITHIN_S, check=False
             )
         except subprocess.TimeoutExpired:
-            raise OSError(f"the driver did not {what} process {pid} within {_PARK_WITHIN_S:.0f} s") from None
+            raise OSError(f"the driver did not {what} process {named} within {_PARK_WITHIN_S:.0f} s") from None
         if done.returncode:
-            raise OSError(done.stderr.strip().rpartition("\n")[2] or f"the driver did not {what} process {pid}")
+            raise OSError(done.stderr.strip().rpartition("\n")[2] or f"the driver did not {what} process {named}")
 
     def modes(self) -> Sequence[DeviceMode]:
         """See ``ports.DeviceBackend``."""

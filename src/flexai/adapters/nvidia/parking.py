@@ -1,6 +1,7 @@
-"""``python -m flexai.adapters.nvidia.parking park|wake PID``: move a process's device memory to the host, and back.
+"""``python -m flexai.adapters.nvidia.parking park PID``, ``... wake PID...``: device memory to the host, and back.
 
-The driver's checkpoint interface (570 and later), from outside the process; 4 MiB stay on the card.
+The driver's checkpoint interface (570 and later), from outside the process; 4 MiB stay on the card, and NVML lists the
+process no more (H200, 580.159.04), so who is woken is asked of every process that might be parked.
 """
 
 import ctypes
@@ -19,23 +20,20 @@ class _Arguments(ctypes.Structure):
 
 def main(argv: Sequence[str]) -> int:
     """0 when it was moved; 1, with a sentence on standard error, when not."""
-    what, pid = argv[0], int(argv[1])
+    what, pids = argv[0], [int(word) for word in argv[1:]]
     try:
         driver = ctypes.CDLL("libcuda.so.1")
         _call(driver, "cuInit", 0)
-        state = ctypes.c_int()
-        _call(driver, "cuCheckpointProcessGetState", pid, ctypes.byref(state))
-        if what == "park":
-            _park(driver, pid, state.value)
-        else:
-            _wake(driver, pid, state.value)
+        for pid in pids:
+            (_park if what == "park" else _wake)(driver, pid)
     except OSError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def _park(driver: ctypes.CDLL, pid: int, state: int) -> None:
+def _park(driver: ctypes.CDLL, pid: int) -> None:
+    state = _state(driver, pid)
     if state == _RUNNING:
         _call(driver, "cuCheckpointProcessLock", pid, ctypes.byref(_Arguments(timeout_ms=_LOCK_WITHIN_MS)))
     if state in {_RUNNING, _LOCKED}:
@@ -46,11 +44,21 @@ def _park(driver: ctypes.CDLL, pid: int, state: int) -> None:
             raise
 
 
-def _wake(driver: ctypes.CDLL, pid: int, state: int) -> None:
+def _wake(driver: ctypes.CDLL, pid: int) -> None:
+    try:
+        state = _state(driver, pid)
+    except OSError:  # it never used a card
+        return
     if state == _CHECKPOINTED:
         _call(driver, "cuCheckpointProcessRestore", pid, ctypes.byref(_Arguments()))
     if state in {_CHECKPOINTED, _LOCKED}:
         _call(driver, "cuCheckpointProcessUnlock", pid, ctypes.byref(_Arguments()))
+
+
+def _state(driver: ctypes.CDLL, pid: int) -> int:
+    state = ctypes.c_int()
+    _call(driver, "cuCheckpointProcessGetState", pid, ctypes.byref(state))
+    return state.value
 
 
 def _call(driver: ctypes.CDLL, name: str, *arguments: object) -> None:

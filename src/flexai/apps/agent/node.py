@@ -58,6 +58,8 @@ class Node:
     watch: Watch = field(init=False)
     _places: dict[Key, Place] = field(default_factory=dict)
     _locks: defaultdict[Key, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _moved: dict[Key, set[int]] = field(default_factory=dict)
+    """Programs of parked members; not known of those that an earlier agent parked."""
     _killers: dict[Key, asyncio.Task[None]] = field(default_factory=dict)
     _knowing: asyncio.Task[None] | None = None
 
@@ -230,13 +232,14 @@ class Node:
                 await self._park(tenant, moved)
                 containment.freeze(tenant.name, frozen=True)
                 if self._on_card(tenant).keys() <= set(moved):
+                    self._moved[tenant.key] = set(moved)
                     return
             _fail("its programs come to the card as fast as they are moved off it")
         except OSError:
             containment.freeze(tenant.name, frozen=False)
-            for pid in moved:
+            if moved:
                 with contextlib.suppress(OSError):
-                    await asyncio.to_thread(self.parts.backend.wake, pid)
+                    await asyncio.to_thread(self.parts.backend.wake, moved)
             containment.freeze(tenant.name, tenant.paused)
             raise
 
@@ -261,15 +264,19 @@ class Node:
         containment = self.parts.containment
         containment.freeze(tenant.name, frozen=False)
         try:
-            for pid in self._on_card(tenant):
-                await asyncio.to_thread(self.parts.backend.wake, pid)
+            moved = self._moved.get(tenant.key, set())
+            await asyncio.to_thread(self.parts.backend.wake, sorted(moved or containment.pids(tenant.name)))
+            left = moved.intersection(containment.pids(tenant.name)) - self._on_card(tenant).keys()
+            if left:
+                _fail(f"process {min(left)} has not come back to its card")
         except OSError:
             containment.freeze(tenant.name, frozen=True)
             raise
+        self._moved.pop(tenant.key, None)
         containment.freeze(tenant.name, tenant.paused)
 
     def _on_card(self, tenant: Tenant) -> dict[int, int]:
-        """Programs of the member that the cards know, parked ones too, and the bytes that each holds of a card."""
+        """Programs of the member that the cards list, so none that is parked, and what each holds of a card."""
         inside, found = set(self.parts.containment.pids(tenant.name)), dict[int, int]()
         for process in self.parts.backend.processes():
             if process.pid in inside:
@@ -279,6 +286,7 @@ class Node:
     async def _remove_place(self, tenant: Tenant) -> None:
         self.watch.forget(tenant.key)
         self._places.pop(tenant.key, None)
+        self._moved.pop(tenant.key, None)
         killer = self._killers.pop(tenant.key, None)
         if killer is not None:
             killer.cancel()
