@@ -210,7 +210,7 @@ def _run_square(torch: Any, control: Control, step: Callable[[], None], period_s
         control.finished()
 
 
-def _run_open_loop(torch: Any, control: Control, step: Callable[[], None], gap_s: float) -> None:
+def _run_open_loop(torch: Any, control: Control, step: Callable[[], None], gap_s: float, tokens: int) -> None:
     """Requests at fixed times whether or not the last is answered; latency counts from the intended time."""
     due = time.monotonic()
     while control.order != END:
@@ -222,7 +222,8 @@ def _run_open_loop(torch: Any, control: Control, step: Callable[[], None], gap_s
         wait = due - time.monotonic()
         if wait > 0:
             time.sleep(wait)
-        step()
+        for _ in range(tokens):
+            step()
         torch.cuda.synchronize()
         control.latency((time.monotonic() - due) * 1e3)
         control.finished()
@@ -238,6 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--control", type=Path, required=True, help="shared counter file, made by the benchmark")
     parser.add_argument("--size", type=int, default=4096, help="matrix size, or layers of the decoder")
     parser.add_argument("--gap-ms", type=float, default=20.0, help="latency: time between requests; square: period")
+    parser.add_argument("--tokens", type=int, default=1, help="latency: of a request, some 1 ms each")
     options = parser.parse_args(arguments)
     try:
         import torch  # noqa: PLC0415 -- only these tenants need it, and it takes seconds
@@ -264,7 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
         case "square":
             _run_square(torch, control, step, options.gap_ms / 1e3)
         case "latency":
-            _run_open_loop(torch, control, step, options.gap_ms / 1e3)
+            _run_open_loop(torch, control, step, options.gap_ms / 1e3, options.tokens)
         case _:
             _run_synchronous(torch, control, step)
     torch.cuda.synchronize()
