@@ -113,12 +113,12 @@ class Node:
             case n.Save():
                 await self.checkpoint.save()
             case n.MakePlace(tenant=tenant):
-                if self._knowing is not None:
-                    await asyncio.wait([self._knowing])
+                await self._cards_known()
                 self._make_place(tenant)
             case n.AddTenant(tenant=tenant):
                 parts.arbiter.put(self._policy(tenant))
             case n.SetLimits(tenant=tenant):
+                await self._cards_known()
                 parts.regions.put(tenant.name, tenant.uid, tenant.gid, tenant.grants)
             case n.Launch(tenant=tenant, launch=launch):
                 await self._launch(tenant, launch)
@@ -140,6 +140,10 @@ class Node:
                 await self._remove_place(tenant)
             case n.Say(event=event, tenant=tenant):
                 self._say(event, tenant)
+
+    async def _cards_known(self) -> None:
+        if self._knowing is not None:
+            await asyncio.wait([self._knowing])
 
     def _make_place(self, tenant: Tenant) -> None:
         parts = self.parts
