@@ -99,24 +99,31 @@ void fx_pools_squeeze(int card)
         fx_measure_twice(1);
 }
 
-/* Charge the growth of a pool before an allocation; the lock is held. */
+/* Charge the growth of a pool before an allocation, as if nothing of it fitted into what the pool holds: that may lie in
+ * pieces that are too small, and a pool that grows takes a whole step where the card has it. The lock is held. */
 static bool charge_growth(struct fx_entry *entry, uint64_t bytes)
+{
+    settle(entry);
+    uint64_t need = up(bytes, BLOCK), roomy = need < STEP ? STEP : need;
+    if (!fx_take(entry->card, roomy))
+        return false;
+    entry->bytes += roomy;
+    return true;
+}
+
+/* The cap is nearer than a step, and the pool was trimmed: a small one may still fit into what is left in its last steps.
+ * Where it does not after all, it is given back at once. The lock is held. */
+static bool may_fit(const struct fx_entry *entry, uint64_t bytes)
 {
     uint64_t reserved, used;
     CUmemoryPool pool = (CUmemoryPool)entry->key;
-    settle(entry);
-    uint64_t need = up(bytes, BLOCK), roomy = need < STEP ? STEP : need;
-    if (fx_take(entry->card, roomy)) {
-        entry->bytes += roomy;
-        return true;
-    }
-    if (fx_take(entry->card, need)) {
-        entry->bytes += need;
-        return true;
-    }
-    /* The cap is near: it may still fit into what the pool holds. */
-    return pool_ask(pool, CU_MEMPOOL_ATTR_RESERVED_CURRENT, &reserved) &&
+    return bytes < STEP && pool_ask(pool, CU_MEMPOOL_ATTR_RESERVED_CURRENT, &reserved) &&
            pool_ask(pool, CU_MEMPOOL_ATTR_USED_CURRENT, &used) && reserved >= used && reserved - used >= bytes;
+}
+
+static bool over_cap(int card)
+{
+    return __atomic_load_n(&fx.region.ledger->charged_bytes[card], __ATOMIC_SEQ_CST) > fx_cap(card);
 }
 
 static struct fx_entry *pool_entry(CUmemoryPool pool, int card)
@@ -139,6 +146,7 @@ static CUresult allocate(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstr
     if (counted && !named)
         counted = FX_REAL(cuDeviceGetMemPool, CUresult (*)(CUmemoryPool *, CUdevice))(&pool, fx.ordinal_of[card]) ==
                   CUDA_SUCCESS;
+    bool squeezed = false;
     if (counted) {
         fx_enter();
         fx_table_lock();
@@ -150,6 +158,8 @@ static CUresult allocate(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstr
             fx_table_lock();
             entry = pool_entry(pool, card);
             granted = !entry || charge_growth(entry, bytes);
+            squeezed = !granted && may_fit(entry, bytes);
+            granted |= squeezed;
         }
         if (!granted) {
             fx_table_unlock();
@@ -169,6 +179,11 @@ static CUresult allocate(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstr
         if (entry && entry->card >= 0)
             settle(entry);
         fx_table_unlock();
+        if (squeezed && rc == CUDA_SUCCESS && over_cap(card)) {
+            FX_REAL(cuMemFreeAsync, CUresult (*)(CUdeviceptr, CUstream))(*at, stream);
+            fx_pools_squeeze(card);
+            rc = CUDA_ERROR_OUT_OF_MEMORY;
+        }
         fx_leave(true);
     }
     return rc;

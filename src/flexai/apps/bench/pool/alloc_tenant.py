@@ -1,9 +1,9 @@
 """Inside a slice: processes that allocate and free at random, then one that takes all it can get.
 
-``python -m flexai.apps.bench.pool.alloc_tenant SEED SECONDS N_PROCESSES CAP_BYTES [every-call]``; prints one line of
-JSON, in it when each process had its context, made its last call and had ended (CLOCK_MONOTONIC, ns). Each begins to
-allocate as soon as it has its context, and ends with all it holds, whatever the others do. With ``every-call`` memory
-comes by four kinds of calls: plain, pitched, stream-ordered, and physical handles. Managed memory is left out: more of
+``python -m flexai.apps.bench.pool.alloc_tenant SEED SECONDS N_PROCESSES CAP_BYTES [PATHS]``; prints one line of JSON,
+in it when each process had its context, made its last call and had ended (CLOCK_MONOTONIC, ns). Each begins to allocate
+as soon as it has its context, and ends with all it holds, whatever the others do. PATHS are the kinds of calls by which
+memory comes, with commas: plain (unless said), pitched, stream-ordered, physical. Managed memory is left out: more of
 it than a card has free can take the card down for others.
 """
 
@@ -18,11 +18,12 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _OUT_OF_MEMORY = 2
 _PAGE = 2 << 20
 _PINNED = _ON_DEVICE = 1
+PATHS = ("plain", "pitched", "stream-ordered", "physical")
 
 
 class _AllocationProp(ctypes.Structure):
@@ -87,15 +88,15 @@ class Driver:
         self._check(self._cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)))
         return free.value
 
-    def kinds(self, *, every: bool) -> list[tuple[Callable[[int], int | None], Callable[[int], None]]]:
-        """Pairs of calls that get memory and give it back."""
-        plain: list[tuple[Callable[[int], int | None], Callable[[int], None]]] = [(self.alloc, self.free)]
-        more: list[tuple[Callable[[int], int | None], Callable[[int], None]]] = [
-            (self.alloc_pitched, self.free),
-            (self.alloc_async, self.free_async),
-            (self.create, self.release),
-        ]
-        return plain + more if every else plain
+    def kinds(self, paths: Sequence[str]) -> list[tuple[Callable[[int], int | None], Callable[[int], None]]]:
+        """Pairs of calls that get memory and give it back, of ``PATHS``."""
+        pairs: dict[str, tuple[Callable[[int], int | None], Callable[[int], None]]] = {
+            "plain": (self.alloc, self.free),
+            "pitched": (self.alloc_pitched, self.free),
+            "stream-ordered": (self.alloc_async, self.free_async),
+            "physical": (self.create, self.release),
+        }
+        return [pairs[path] for path in paths]
 
     def _got(self, what: ctypes.c_uint64, code: int) -> int | None:
         if code == _OUT_OF_MEMORY:
@@ -109,7 +110,7 @@ class Driver:
             raise RuntimeError(f"the driver answered {code}")
 
 
-def main(seed: int, seconds: float, n_processes: int, cap_bytes: int, *, every: bool = False) -> int:
+def main(seed: int, seconds: float, n_processes: int, cap_bytes: int, paths: Sequence[str]) -> int:
     """Fork the allocators, wait for them, then see how much one process can get."""
     children = []
     told, tell = os.pipe()
@@ -117,7 +118,7 @@ def main(seed: int, seconds: float, n_processes: int, cap_bytes: int, *, every: 
         pid = os.fork()
         if pid == 0:
             chance = random.Random(seed * 100 + number)  # noqa: S311  reproducible on purpose
-            words = _at_random(chance, seconds, cap_bytes, every=every)
+            words = _at_random(chance, seconds, cap_bytes, paths)
             os.write(tell, f"{' '.join(map(str, words))}\n".encode())
             os._exit(0)
         children.append(pid)
@@ -145,11 +146,13 @@ def main(seed: int, seconds: float, n_processes: int, cap_bytes: int, *, every: 
     return 0
 
 
-def _at_random(chance: random.Random, seconds: float, cap_bytes: int, *, every: bool) -> tuple[int, int, int, int]:
+def _at_random(
+    chance: random.Random, seconds: float, cap_bytes: int, paths: Sequence[str]
+) -> tuple[int, int, int, int]:
     """How many calls it made, how many of them were refused, when it had its context and when it stopped (ns)."""
     driver = Driver()
     ready_ns = time.monotonic_ns()
-    kinds = driver.kinds(every=every)
+    kinds = driver.kinds(paths)
     held: list[tuple[int, Callable[[int], None]]] = []
     until = time.monotonic() + seconds
     n_calls = n_refused = 0
@@ -170,6 +173,5 @@ def _at_random(chance: random.Random, seconds: float, cap_bytes: int, *, every: 
 
 
 if __name__ == "__main__":
-    sys.exit(
-        main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), every="every-call" in sys.argv)
-    )
+    given = sys.argv[5].split(",") if len(sys.argv) > 5 else PATHS[:1]
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), given))

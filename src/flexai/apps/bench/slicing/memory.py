@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flexai.apps.bench.frame import Case, Row, at_least, at_most
 from flexai.apps.bench.hardware import is_real
+from flexai.apps.bench.pool.alloc_tenant import PATHS
 from flexai.apps.bench.pool.ledger_watch import SPAN_NS
 from flexai.apps.bench.slicing.stand import stand
 
@@ -69,16 +70,8 @@ def memory(run: Run) -> Iterator[Row]:
     """Random allocations and frees by every kind of call, then all that one process can get."""
     seconds = 3.0 if run.quick else 45.0 if run.minutes is None else 60 * run.minutes
     n_processes = 4
-    with stand() as on, watched(on, "context") as watch:
-        words = [
-            sys.executable, "-m", "flexai.apps.cli", "run", "--quiet", "--share", "50%", "--memory", str(CAP_BYTES),
-            "--run-dir", str(on.run_dir), "--", sys.executable, "-m", f"{_PACKAGE}.alloc_tenant", str(run.seed),
-            str(seconds), str(n_processes), str(CAP_BYTES), "every-call",
-        ]  # fmt: skip
-        said = subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds + 120)
-    if said.returncode != 0:
-        raise RuntimeError(f"the tenant ended with {said.returncode}: {said.stderr.strip()[-300:]}")
-    tenant, seen = json.loads(said.stdout), watch.told
+    with stand() as on:
+        tenant, seen = _at_random(on, run.seed, seconds, n_processes, PATHS)
     card = "real card" if is_real() else "simulated card"
     conditions = f"{n_processes} processes, {seconds / 60:.3g} minutes, cap 16 GiB, {card}"
     phases = split(seen["spans"], tenant)
@@ -110,6 +103,40 @@ def memory(run: Run) -> Iterator[Row]:
     )  # fmt: skip
 
 
+def by_path(run: Run) -> Iterator[Row]:
+    """The same by one kind of call at a time: where the cap is passed, by which."""
+    seconds, n_processes = (2.0, 4) if run.quick else (8.0, 4)
+    with stand() as on:
+        for path in PATHS:
+            tenant, seen = _at_random(on, run.seed, seconds, n_processes, (path,))
+            phases = split(seen["spans"], tenant)
+            n_over = sum(most > CAP_BYTES for _, most, _ in seen["spans"])
+            told = ", ".join(f"{name} {(one.most_bytes - CAP_BYTES) / 2**20:.2f}" for name, one in phases.items())
+            over = float(max(0, seen["most_bytes"] - CAP_BYTES))
+            note = (
+                f"more than the cap by, at most, MiB: {told}; over it in {n_over} of {len(seen['spans'])} spans of "
+                f"10 ms; {tenant['n_calls']} calls, {tenant['n_refused']} refused; {tenant['failed']} processes failed"
+            )
+            conditions = f"{path} alone, {n_processes} processes, {seconds:g} s, cap 16 GiB"
+            yield Row("memory over the cap", conditions, at_most(0.0), over, "bytes", note)
+
+
+def _at_random(
+    on: Stand, seed: int, seconds: float, n_processes: int, paths: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the tenant tells, and what was seen of the card meanwhile."""
+    with watched(on, "context") as watch:
+        words = [
+            sys.executable, "-m", "flexai.apps.cli", "run", "--quiet", "--share", "50%", "--memory", str(CAP_BYTES),
+            "--run-dir", str(on.run_dir), "--", sys.executable, "-m", f"{_PACKAGE}.alloc_tenant", str(seed),
+            str(seconds), str(n_processes), str(CAP_BYTES), ",".join(paths),
+        ]  # fmt: skip
+        said = subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds + 120)
+    if said.returncode != 0:
+        raise RuntimeError(f"the tenant ended with {said.returncode}: {said.stderr.strip()[-300:]}")
+    return json.loads(said.stdout), watch.told
+
+
 def _ms(at_ns: Sequence[int], from_ns: int) -> list[float]:
     return [round((at - from_ns) / 1e6, 1) for at in at_ns]
 
@@ -138,4 +165,7 @@ def split(spans: Sequence[Sequence[int]], tenant: Mapping[str, Any]) -> dict[str
     return found
 
 
-CASES = (Case("memory", "random memory calls from 4 processes of a tenant, by the card's own books", memory, 55, 9),)
+CASES = (
+    Case("memory", "random memory calls from 4 processes of a tenant, by the card's own books", memory, 55, 9),
+    Case("memory-paths", "the same by one kind of call at a time", by_path, 45, 20),
+)
