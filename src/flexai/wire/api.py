@@ -104,7 +104,7 @@ def decode_submission(fields: Mapping[str, Any]) -> Submission:
     Raises:
         BadInput: a field is unknown, missing, of the wrong type or out of range.
     """
-    unknown = fields.keys() - _SUBMISSION_FIELDS
+    unknown = fields.keys() - SUBMISSION_FIELDS
     if unknown:
         name = min(unknown)
         raise BadInput(name, fields[name], "is not a field of a job", "See the reference for the fields of a job")
@@ -268,6 +268,6 @@ def _job_ids(fields: Mapping[str, Any]) -> tuple[str, ...]:
 _PLAIN_FIELDS = tuple(
     name for name in Submission.__slots__ if name not in {"command", "env", "after", "array", "request", "roles"}
 )
-_SUBMISSION_FIELDS = frozenset(
+SUBMISSION_FIELDS = frozenset(
     {*_PLAIN_FIELDS, *REQUEST_FIELDS, "command", "env", "after", "array", "models", "tenant_class", "roles"}
 )

@@ -16,7 +16,7 @@ DEFAULT_QUEUE = "default"
 MAX_WEIGHT_MILLI = 1_000_000_000
 _MAX_CLASSES = 100
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-_QUEUE_FIELDS = frozenset(Queue.__slots__) - {"name"}
+QUEUE_FIELDS = frozenset(Queue.__slots__) - {"name"}
 _CLASS_FIELDS = set(ClassTerms.__slots__) - {"device_class"}
 
 
@@ -26,10 +26,10 @@ def decode_queue(name: str, fields: Mapping[str, Any]) -> Queue:
     Raises:
         BadInput: a name or number that a queue cannot have.
     """
-    unknown = fields.keys() - _QUEUE_FIELDS
+    unknown = fields.keys() - QUEUE_FIELDS
     if unknown:
         first = min(unknown)
-        raise BadInput(f"queue {name}: {first}", fields[first], "is not a field of a queue", one_of(_QUEUE_FIELDS))
+        raise BadInput(f"queue {name}: {first}", fields[first], "is not a field of a queue", one_of(QUEUE_FIELDS))
     quota, limit = _quota_and_limit(fields)
     parent = fields.get("parent") or ""
     weight, priority = _weight_and_priority(fields, 1000, 0)

@@ -8,6 +8,7 @@ import socket
 
 from flexai.apps.pool.identity import Peer
 from flexai.wire import api
+from flexai.wire.queue import QUEUE_FIELDS
 
 
 async def test_queues_are_made_changed_and_removed_and_stay_a_tree(new_rig):
@@ -248,6 +249,6 @@ async def test_the_api_describes_itself(new_rig):
         for path in ("/v1/jobs", "/v1/jobs/{job_id}/grant", "/v1/jobs/{job_id}/cancel", "/v1/queues/{name}", "/v1/top"):
             assert path in described["paths"]
         taken = described["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-        assert set(taken["properties"]) == api._SUBMISSION_FIELDS
+        assert set(taken["properties"]) == api.SUBMISSION_FIELDS
         taken = described["paths"]["/v1/queues/{name}"]["put"]["requestBody"]["content"]["application/json"]["schema"]
-        assert set(taken["properties"]) == api._QUEUE_FIELDS
+        assert set(taken["properties"]) == QUEUE_FIELDS

@@ -51,6 +51,13 @@ class JobRecord:
         return self.job.id
 
     @property
+    def stands(self) -> str:
+        """Where it is, as the end of a sentence: ``is queued``, ``has failed``, ``was cancelled``."""
+        if self.state is JobState.CANCELLED:
+            return "was cancelled"
+        return f"{'has' if self.state.is_final else 'is'} {self.state.value}"
+
+    @property
     def is_run(self) -> bool:
         """Whether its command is its caller's own child."""
         return self.submission.kind == "run"

@@ -129,7 +129,7 @@ async def _dependencies(pool: Pool, peer: Peer, after: tuple[str, ...]) -> tuple
         for record in known:
             if record.state in {JobState.FAILED, JobState.CANCELLED}:
                 raise Refusal(
-                    409, "DependencyFailed", f"Job {record.id} has {record.state.value}, so this would never start.",
+                    409, "DependencyFailed", f"Job {record.id} {record.stands}, so this would never start.",
                     "after", given, "Wait for a job that can still succeed",
                 )  # fmt: skip
             if not record.state.is_final:

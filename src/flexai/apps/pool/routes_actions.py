@@ -31,7 +31,7 @@ def router(pool: Pool) -> APIRouter:
         record = await job_of(pool, request, job_id)
         compute, limit = api.decode_resize(await fields_of(request))
         if record.state.is_final:
-            raise conflict(record, "JobEnded", f"has {record.state.value}", "Submit it again")
+            raise conflict(record, "JobEnded", record.stands, "Submit it again")
         if record.job.roles:
             raise conflict(record, "HasRoles", "has roles, which are not resized", "Cancel it and submit it again")
         await pool.core.post(JobResizeAsked(pool.core.clock(), record.id, compute, limit), {"compute_milli": compute})
@@ -127,13 +127,13 @@ def _actions(pool: Pool) -> dict[str, tuple[Callable[[JobRecord], Any], str]]:
         if record.state is then:
             return None
         if record.state not in {JobState.QUEUED, JobState.HELD}:
-            raise conflict(record, "NotQueued", f"is {record.state.value}", "Only a job that waits can be held")
+            raise conflict(record, "NotQueued", record.stands, "Only a job that waits can be held")
         return event(now(), record.id)
 
     def running(record: JobRecord, flag: str, wanted: bool, event: Any) -> Any:
         holders = [member for member in record.members if member.grants]
         if record.state.is_final or not holders or record.state is JobState.STARTING:
-            raise conflict(record, "NotRunning", f"is {record.state.value}", "Only a running job can be asked that")
+            raise conflict(record, "NotRunning", record.stands, "Only a running job can be asked that")
         if flag == "parked" and record.state is JobState.PARKED:
             raise conflict(
                 record, "ParkedByScheduler", "is in host memory because others are owed its card",

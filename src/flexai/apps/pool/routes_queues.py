@@ -39,8 +39,9 @@ def router(pool: Pool) -> APIRouter:
         operator_only(request, "remove queues")
         if name not in pool.book.queues:
             raise Refusal(
-                404, "UnknownQueue", f"There is no queue {name[:80]}.", "queue", name[:80], "See GET /v1/queues"
-            )
+                404, "UnknownQueue", f"There is no queue {name[:80]}.", "queue", name[:80],
+                "Use one of: " + ", ".join(sorted(pool.book.queues)[:20]),
+            )  # fmt: skip
         if name == DEFAULT_QUEUE:
             raise Refusal(409, "DefaultQueue", "The default queue stays.", "queue", name, "Give it a limit instead")
         if children := [queue.name for queue in pool.book.queues.values() if queue.parent == name]:

@@ -113,7 +113,7 @@ def history(
     items = pool_from(run_dir).pages(path, limit, latest=1)
     rows = [
         (moment(item["at_ms"]), item.get("job_id"), item["kind"],
-         escape(_flat({key: value for key, value in item.items() if key not in _SHOWN and value is not None})))
+         escape(_flat({key: value for key, value in item.items() if key not in _SHOWN and value not in (None, {})})))
         for item in items
     ]  # fmt: skip
     show({"items": items}, as_json, table_of(("WHEN", "JOB", "WHAT", "DETAIL~"), rows))
