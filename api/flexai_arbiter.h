@@ -11,7 +11,7 @@
 #include "flexai_region.h"
 
 #define FX_ARB_MAGIC 0x42524146u /* "FARB" */
-#define FX_ARB_VERSION 1u
+#define FX_ARB_VERSION 2u
 #define FX_MAX_TENANTS 256
 
 enum fx_arb_op {
@@ -40,6 +40,8 @@ struct fx_arb_message {
     uint32_t op;
     uint64_t seq;
     char tenant[FX_TENANT_ID_BYTES];
+    char job[FX_TENANT_ID_BYTES]; /* tenants of one job, and the cards of one tenant, have their turns at the same moments;
+                          empty: it is a job of its own */
     char dir[256];     /* the tenant's region directory */
     char cgroup[256];  /* every process in this cgroup subtree belongs to the tenant; path as in /proc/<pid>/cgroup
                           ("/flexai/job-1.0"); empty when there is none */
@@ -109,7 +111,7 @@ struct fx_usage {
 
 #ifndef __cplusplus
 _Static_assert(sizeof(struct fx_arb_grant) == 88, "fx_arb_grant");
-_Static_assert(sizeof(struct fx_arb_message) == 608 + 88 * FX_MAX_DEVICES, "fx_arb_message");
+_Static_assert(sizeof(struct fx_arb_message) == 672 + 88 * FX_MAX_DEVICES, "fx_arb_message");
 _Static_assert(sizeof(struct fx_arb_reply) == 256, "fx_arb_reply");
 _Static_assert(sizeof(struct fx_usage_entry) == 240, "fx_usage_entry");
 _Static_assert(sizeof(struct fx_usage_device) == 264, "fx_usage_device");

@@ -19,7 +19,7 @@ READER = """
 int main(void) {
     struct fx_arb_message m;
     if (fread(&m, 1, sizeof m, stdin) != sizeof m || m.magic != FX_ARB_MAGIC || m.version != FX_ARB_VERSION) return 1;
-    printf("%u %llu %s %s %s %u", m.op, (unsigned long long)m.seq, m.tenant, m.dir, m.cgroup, m.root_pid);
+    printf("%u %llu %s %s %s %s %u", m.op, (unsigned long long)m.seq, m.tenant, m.job, m.dir, m.cgroup, m.root_pid);
     for (unsigned i = 0; i < m.n_grants; i++)
         printf(" | %s %llu %u %u %u %u", m.grant[i].uuid, (unsigned long long)m.grant[i].memory_bytes,
                m.grant[i].compute_milli, m.grant[i].limit_milli, m.grant[i].tenant_class, m.grant[i].backend);
@@ -77,8 +77,8 @@ def test_c_reads_what_python_writes(compiled):
         root_pid=5,
         grants=(grant(), grant("GPU-b")),
     )
-    assert read(put) == "2 9 job.0 /d /c 5 | GPU-a 5 300 400 0 0 | GPU-b 5 300 400 0 0"
-    assert read(arbiter.message(arbiter.Op.DEVICE_PUT, 1, device=("GPU-x", 2))) == "7 1    0 | GPU-x 0 0 0 0 2"
+    assert read(put) == "2 9 job.0 j /d /c 5 | GPU-a 5 300 400 0 0 | GPU-b 5 300 400 0 0"
+    assert read(arbiter.message(arbiter.Op.DEVICE_PUT, 1, device=("GPU-x", 2))) == "7 1     0 | GPU-x 0 0 0 0 2"
 
 
 def test_python_reads_what_c_writes(compiled):

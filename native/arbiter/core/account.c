@@ -11,16 +11,34 @@
 #define WINDOW_NS (200 * MS) /* over which borrowing is judged */
 #define WHOLE_READING 1000   /* records: more may have been left in the log, and then its clock is not that of its end */
 
+/* Ranks of one job share their turns, whoever of them has the card meanwhile. */
+static void spend(struct ac_card *c, int tenant, int64_t ns)
+{
+    struct tenant *t = &c->tenant[tenant];
+    int64_t weight = weight_of(t);
+    for (int i = 0; t->gang && i < c->n_tenants; i++)
+        if (are_mates(c, i, tenant) && c->tenant[i].used && c->tenant[i].wants)
+            weight += weight_of(&c->tenant[i]);
+    t->vt += ns * 1000 / weight;
+    for (int i = 0; t->gang && i < c->n_tenants; i++)
+        if (are_mates(c, i, tenant) && c->tenant[i].used && c->tenant[i].wants)
+            c->tenant[i].vt += ns * 1000 / weight;
+    if (t->in_slots)
+        ac_charge_slot(c, tenant, ns);
+}
+
 void ac_charge(struct ac_card *c, int tenant, uint64_t ns)
 {
     c->usage.busy_ns += ns;
     if (tenant < 0) {
         c->usage.outside_ns += ns;
+        c->unfree_ns += ns;
         return;
     }
     struct tenant *t = &c->tenant[tenant];
     t->usage.held_ns += ns;
-    t->vt += (int64_t)ns * 1000 / weight_of(t);
+    spend(c, tenant, (int64_t)ns);
+    c->unfree_ns += t->prior ? ns : 0;
     t->tokens_ns -= (int64_t)ns;
     if (ac_others_want(c, tenant)) /* what nobody else wanted is no use of the right to go first */
         t->priority_ns -= (int64_t)ns;
@@ -35,7 +53,7 @@ static void refund(struct ac_card *c, int tenant, uint64_t ns)
     struct tenant *t = &c->tenant[tenant];
     c->usage.busy_ns -= ns;
     t->usage.held_ns -= ns;
-    t->vt -= (int64_t)ns * 1000 / weight_of(t);
+    spend(c, tenant, -(int64_t)ns);
     t->tokens_ns += (int64_t)ns;
     t->priority_ns += (int64_t)ns;
 }
@@ -51,7 +69,7 @@ static int64_t level(const struct ac_card *c, const struct tenant *but)
     int64_t lowest = INT64_MAX;
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *o = &c->tenant[i];
-        if (o != but && o->used && o->wants && !o->suspended && !o->throttled && o->vt < lowest)
+        if (o != but && o->used && o->wants && !o->in_slots && !o->suspended && !o->throttled && o->vt < lowest)
             lowest = o->vt;
     }
     return lowest == INT64_MAX ? c->level_vt : lowest;
@@ -68,7 +86,8 @@ void ac_accrue(struct ac_card *c, uint64_t now)
         if (!t->used)
             continue;
         int64_t high = tokens_high(c, t);
-        int64_t cap = (int64_t)(60 * MS) / 1000 * t->limit_milli;
+        int64_t cap = (int64_t)(60 * MS) / 1000 * t->limit_milli, slot = (int64_t)c->round_ns / 1000 * t->limit_milli;
+        cap = t->in_slots && cap < slot ? slot : cap; /* it has its time in one piece */
         t->tokens_ns = least(t->tokens_ns + (int64_t)(past / 1000 * t->limit_milli + past % 1000 * t->limit_milli / 1000),
                              cap > 2 * high ? cap : 2 * high);
         int64_t priority_cap = (int64_t)(200 * MS) / 1000 * t->request_milli;

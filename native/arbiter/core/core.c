@@ -80,6 +80,12 @@ bool ac_tenant_put(struct ac_card *c, int tenant, uint32_t request_milli, uint32
     return true;
 }
 
+void ac_tenant_gang(struct ac_card *c, int tenant, uint32_t gang)
+{
+    if (is_tenant(c, tenant))
+        c->tenant[tenant].gang = gang;
+}
+
 void ac_tenant_gone(struct ac_card *c, int tenant)
 {
     if (!is_tenant(c, tenant))
@@ -258,8 +264,12 @@ void ac_look(struct ac_card *c)
 bool ac_contended(const struct ac_card *c)
 {
     int n = 0;
-    for (int i = 0; i < c->n_tenants; i++)
-        n += c->tenant[i].used && c->tenant[i].candidate;
+    for (int i = 0; i < c->n_tenants; i++) {
+        const struct tenant *t = &c->tenant[i];
+        n += t->used && t->candidate;
+        if (t->used && t->wants && t->n_groups && t->limit_milli < 1000)
+            return true;
+    }
     return n > 1;
 }
 

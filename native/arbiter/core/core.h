@@ -4,6 +4,7 @@
  *
  *     for (;;) {
  *         ... tell it what changed: ac_tenant_put, ac_group_put, ac_lease_seen ...
+ *         ac_align(all cards of the node, n, now)
  *         while (ac_step(card, now, &action))
  *             ac_done(card, &action, result of doing it, now);   (for AC_READ_LOG: ac_log, then ac_done)
  *         sleep until ac_next_wake(card, now)
@@ -91,6 +92,8 @@ void ac_free(struct ac_card *card);
 /* Add or change; `tenant` is the caller's number, below AC_MAX_TENANTS. False: no such place. */
 bool ac_tenant_put(struct ac_card *card, int tenant, uint32_t request_milli, uint32_t limit_milli, enum fx_class class,
                    uint64_t now);
+/* Tenants of one job, on this card and others, have the same gang: their ranks wait for each other. 0: none. */
+void ac_tenant_gang(struct ac_card *card, int tenant, uint32_t gang);
 void ac_tenant_gone(struct ac_card *card, int tenant);
 void ac_tenant_suspend(struct ac_card *card, int tenant, bool suspended);
 /* Whose a process is: a tenant's, or AC_OUTSIDE. */
@@ -109,11 +112,15 @@ bool ac_step(struct ac_card *card, uint64_t now, struct ac_action *action);
 void ac_done(struct ac_card *card, const struct ac_action *action, int result, uint64_t now);
 uint64_t ac_next_wake(const struct ac_card *card, uint64_t now);
 
+/* Before the cards of a node are stepped, and after: turns of gangs shall be at the same moments on all their cards. NULL
+ * is a card whose turns are not ours. True: something changed, and they want another step. */
+bool ac_align(struct ac_card *const *cards, int n_cards, uint64_t now);
+
 /* Whose turn it is, or AC_OUTSIDE. */
 int ac_turn_of(const struct ac_card *card);
 /* The log is read at the next step: what is published shall be of now. */
 void ac_look(struct ac_card *card);
-/* Several tenants want the card now. */
+/* Several tenants want the card now, or one is held to a limit: it takes control calls. */
 bool ac_contended(const struct ac_card *card);
 /* Control calls may take this many millionths of the time: less where many cards share one controller. */
 void ac_budget(struct ac_card *card, uint32_t ppm);

@@ -22,7 +22,7 @@
 static bool somebody_woke(const struct ac_card *c)
 {
     for (int i = 0; i < c->n_tenants; i++)
-        if (i != c->primary && c->tenant[i].used && c->tenant[i].candidate && c->tenant[i].woken)
+        if (i != c->primary && !are_mates(c, i, c->primary) && takes_turns(&c->tenant[i]) && c->tenant[i].woken)
             return true;
     return false;
 }
@@ -35,6 +35,8 @@ static void choose_turn(struct ac_card *c, int n, uint64_t now)
     if (n == 0) {
         c->primary = -1;
         c->fill = c->trial = c->guard = c->rotate = false;
+    } else if (c->n_slots && n > 1) {
+        ac_turn_in_slots(c, sooner, now);
     } else if (ac_can_rotate(c, n) && (c->rotate || over || sooner)) {
         ac_rotate(c, now);
     } else if (over || sooner) {
@@ -47,8 +49,10 @@ static void choose_turn(struct ac_card *c, int n, uint64_t now)
         ac_judge_turn(c, now);
     if (n == 1 && now >= c->turn_began + c->set.min_turn_ns && c->lock_tokens_ns > 0)
         c->turn_end = now; /* who comes now need not wait for it */
-    if (n == 1)
+    if (n == 1) {
         c->fill = c->trial = c->guard = c->rotate = false;
+        c->leftover = c->n_slots > 0;
+    }
     if (c->primary < 0 || n < 2 || now >= c->turn_began + c->set.min_turn_ns)
         c->reconsider = false;
 }
@@ -93,6 +97,8 @@ static struct slice_range slice_of(const struct ac_card *c, int tenant, bool bes
         uint32_t us = fill_us(c, tenant);
         return (struct slice_range){us, us, us};
     }
+    if (t->candidate && ac_has_mates(c, tenant))
+        return (struct slice_range){0, DEFAULT_SLICE_US, DEFAULT_SLICE_US};
     if (may_wake && t->wants) { /* changes between its own groups cost, too */
         uint32_t us = n > 1 ? 4 * c->set.slice_us : c->set.slice_us;
         return (struct slice_range){0, us, us};
@@ -111,9 +117,10 @@ static void decide(struct ac_card *c, uint64_t now)
         struct tenant *t = &c->tenant[i];
         if (!t->used || !t->n_groups)
             continue;
-        bool free = !t->suspended && !t->throttled && now >= t->retry_at;
-        bool as_is = c->guard && t->candidate && t->yields && t->runnable_since != AC_NEVER; /* the one with the turn keeps the card */
-        bool runs = free && (t->prior || !t->wants || i == c->primary || (t->candidate && (c->fill || c->rotate)) || as_is);
+        bool free = !t->suspended && !t->throttled && !t->rank_at_limit && now >= t->retry_at;
+        bool as_is = c->guard && takes_turns(t) && t->yields && t->runnable_since != AC_NEVER; /* the one with the turn keeps the card */
+        bool fills = t->candidate && ((c->fill && !t->in_slots) || c->rotate);
+        bool runs = free && (t->prior || !t->wants || i == c->primary || are_mates(c, i, c->primary) || fills || as_is);
         t->stop_want = !runs;
         t->slice = slice_of(c, i, beside, may_wake);
     }

@@ -14,7 +14,7 @@ bool ac_others_want(const struct ac_card *c, int than)
 {
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *t = &c->tenant[i];
-        if (i != than && t->used && t->wants && t->n_groups && !t->suspended && !t->throttled)
+        if (i != than && !are_mates(c, i, than) && t->used && t->wants && t->n_groups && !t->suspended && !t->throttled)
             return true;
     }
     return false;
@@ -36,7 +36,7 @@ static uint64_t grace(const struct ac_card *c, int tenant)
 {
     if (tenant == c->primary && somebody_fills(c))
         return FILLED_GAP_NS; /* a gap: nothing is lost by it */
-    if (c->rotate || c->guard || c->fill)
+    if (c->rotate || c->guard || c->fill || ac_has_mates(c, tenant))
         return ac_slices_of_others(c, tenant) * 9 / 8 + 2 * GRACE_NS;
     uint64_t sum = GRACE_NS;
     for (int i = 0; i < c->n_tenants; i++)

@@ -2,7 +2,7 @@
  * The hardware's own turns, for tenants that fill the card: all are runnable, with time slices in proportion to their
  * requests. It costs no control calls but a correction now and then, whoever falls idle is passed over at once, and
  * every change of the card shows in the log. Who gives the card up early and soon wants it back would lose its turn by
- * that, so it takes turns by stop and resume instead, and all with it.
+ * that, so it takes turns by stop and resume instead, and all with it; so do ranks that shall run at the same time.
  */
 #include "state.h"
 
@@ -15,11 +15,11 @@
 
 bool ac_can_rotate(const struct ac_card *c, int n_candidates)
 {
-    if (n_candidates < 2 || ac_latency_beside(c) || ac_may_wake(c))
+    if (n_candidates < 2 || c->n_slots || ac_latency_beside(c) || ac_may_wake(c))
         return false;
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *t = &c->tenant[i];
-        if (t->used && t->candidate && (t->yields || t->woken || !t->n_groups))
+        if (t->used && t->candidate && (t->yields || t->woken || !t->n_groups || ac_has_mates(c, i)))
             return false;
     }
     return true;

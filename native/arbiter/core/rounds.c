@@ -10,7 +10,15 @@
 bool ac_waiting(const struct ac_card *c)
 {
     for (int i = 0; i < c->n_tenants; i++)
-        if (i != c->primary && c->tenant[i].used && c->tenant[i].candidate)
+        if (i != c->primary && c->tenant[i].used && c->tenant[i].candidate && !are_mates(c, i, c->primary))
+            return true;
+    return false;
+}
+
+bool ac_has_mates(const struct ac_card *c, int tenant)
+{
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].candidate && are_mates(c, i, tenant))
             return true;
     return false;
 }
@@ -53,17 +61,27 @@ uint64_t ac_second_part(uint64_t least_ns)
     return least_ns && least_ns <= second ? second / (second / least_ns) : least_ns;
 }
 
-static int64_t due(const struct ac_card *c, const struct tenant *t)
+/* With those that share its turns. */
+static int64_t turn_weight(const struct ac_card *c, int tenant)
 {
-    return (c->round_vt - t->vt) * weight_of(t) / 1000;
+    int64_t weight = weight_of(&c->tenant[tenant]);
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].candidate && are_mates(c, i, tenant))
+            weight += weight_of(&c->tenant[i]);
+    return weight;
+}
+
+static int64_t due(const struct ac_card *c, int tenant)
+{
+    return (c->round_vt - c->tenant[tenant].vt) * turn_weight(c, tenant) / 1000;
 }
 
 /* What is left of a turn that ended early waits for the next round unless it is much: a turn of its own costs as much as
  * a whole one. */
-static bool is_due(const struct ac_card *c, const struct tenant *t, uint64_t weight)
+static bool is_due(const struct ac_card *c, int tenant, uint64_t weight)
 {
-    uint64_t third = c->round_ns * (uint64_t)weight_of(t) / weight / 3;
-    return due(c, t) >= (int64_t)(third > c->set.min_turn_ns ? third : c->set.min_turn_ns);
+    uint64_t third = c->round_ns * (uint64_t)turn_weight(c, tenant) / weight / 3;
+    return due(c, tenant) >= (int64_t)(third > c->set.min_turn_ns ? third : c->set.min_turn_ns);
 }
 
 static uint64_t weight_of_candidates(const struct ac_card *c)
@@ -75,27 +93,36 @@ static uint64_t weight_of_candidates(const struct ac_card *c)
     return weight ? weight : 1;
 }
 
-static void begin_round(struct ac_card *c)
+uint64_t ac_round_cost(struct ac_card *c, uint64_t *least_ns)
 {
     uint64_t n = 0;
-    int64_t lowest = INT64_MAX;
     for (int i = 0; i < c->n_tenants; i++)
-        if (c->tenant[i].used && c->tenant[i].candidate) {
-            n++;
-            lowest = c->tenant[i].vt < lowest ? c->tenant[i].vt : lowest;
-        }
+        n += c->tenant[i].used && c->tenant[i].candidate;
     uint64_t usual = n * (ac_cost(c, AC_STOP) + ac_cost(c, AC_RESUME));
     /* Less where not everybody need be stopped, more for reading. */
     uint64_t cost = c->round_spent_ns ? c->round_spent_ns : usual;
     cost = cost < 2 * usual ? cost : 2 * usual; /* not what a start or a trial cost */
     c->round_spent_ns = 0;
-    uint64_t least = cost * 1060 / c->budget_ppm * 1000;
-    if (ac_latency_beside(c)) /* turns end early, right after a request */
-        least = least * 3 / 2;
-    least = least > n * c->set.turn_ns ? least : n * c->set.turn_ns;
-    /* A change of length shifts all turns, so it is not made for little. */
-    if (least > c->round_ns * 16 / 15 || least * 2 < c->round_ns)
-        c->round_ns = ac_second_part(least);
+    *least_ns = n * c->set.turn_ns;
+    return ac_latency_beside(c) ? cost * 3 / 2 : cost; /* turns end early, right after a request */
+}
+
+/* A change of length shifts all turns, so it is not made for little. */
+uint64_t ac_round_length(uint64_t now_ns, uint64_t cost_ns, uint64_t budget_ppm, uint64_t least_ns)
+{
+    uint64_t least = cost_ns * 1060 / budget_ppm * 1000;
+    least = least > least_ns ? least : least_ns;
+    return least > now_ns * 16 / 15 || least * 2 < now_ns ? ac_second_part(least) : now_ns;
+}
+
+static void begin_round(struct ac_card *c)
+{
+    int64_t lowest = INT64_MAX;
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].candidate)
+            lowest = c->tenant[i].vt < lowest ? c->tenant[i].vt : lowest;
+    uint64_t least, cost = ac_round_cost(c, &least);
+    c->round_ns = ac_round_length(c->round_ns, cost, c->budget_ppm, least);
     if (c->round_vt < lowest)
         c->round_vt = lowest;
     c->round_vt += (int64_t)(c->round_ns * 1000 / weight_of_candidates(c));
@@ -108,16 +135,17 @@ int ac_next_turn(struct ac_card *c)
     ac_hold_back(c);
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *t = &c->tenant[i];
-        if (t->used && t->candidate && t->woken && (best < 0 || t->vt < c->tenant[best].vt))
+        if (takes_turns(t) && t->woken && (best < 0 || t->vt < c->tenant[best].vt))
             best = i;
     }
     for (int rounds = 0; best < 0 && rounds < 64; rounds++) {
         for (int k = 1; k <= c->n_tenants && best < 0; k++) {
             int i = (c->last_primary + k) % c->n_tenants;
-            const struct tenant *t = &c->tenant[i];
-            if (t->used && t->candidate && is_due(c, t, weight))
+            if (takes_turns(&c->tenant[i]) && is_due(c, i, weight))
                 best = i;
         }
+        if (best < 0 && c->n_slots)
+            break; /* the next round is for all its cards to begin */
         if (best < 0)
             begin_round(c);
     }
@@ -160,6 +188,15 @@ static bool gaps_beside(const struct ac_card *c)
     return false;
 }
 
+/* Somebody need not be stopped for this turn: beside slots, only who has none. */
+static bool somebody_stays(const struct ac_card *c, int tenant)
+{
+    bool any = !c->n_slots;
+    for (int i = 0; i < c->n_tenants; i++)
+        any |= i != tenant && takes_turns(&c->tenant[i]) && c->tenant[i].yields;
+    return any;
+}
+
 void ac_begin_turn(struct ac_card *c, int tenant, uint64_t now)
 {
     struct tenant *t = &c->tenant[tenant];
@@ -168,17 +205,21 @@ void ac_begin_turn(struct ac_card *c, int tenant, uint64_t now)
     if (c->primary != tenant)
         t->usage.n_turns++;
     c->primary = c->last_primary = tenant;
-    t->woken = false;
+    for (int i = 0; i < c->n_tenants; i++)
+        if (i == tenant || are_mates(c, i, tenant))
+            c->tenant[i].woken = false;
     bool others = ac_waiting(c);
     c->turn_began = now;
     c->judging = false;
-    int64_t length = due(c, t), most = (int64_t)(c->round_ns > c->set.turn_ns ? c->round_ns : c->set.turn_ns);
+    int64_t length = due(c, tenant), most = (int64_t)(c->round_ns > c->set.turn_ns ? c->round_ns : c->set.turn_ns);
     length = length > most ? most : length;
     length = length < (int64_t)c->set.min_turn_ns ? (int64_t)c->set.min_turn_ns : length;
     c->turn_end = now + (uint64_t)length;
-    c->fill = others && !ac_latency_beside(c) && t->yields && (t->gappy || t->turns_to_trial == 0);
+    bool mates = ac_has_mates(c, tenant);
+    bool hops = t->yields || t->in_slots; /* which has no turns of the hardware's to show it */
+    c->fill = others && !mates && !ac_latency_beside(c) && hops && (t->gappy || t->turns_to_trial == 0);
     c->trial = c->fill && !t->gappy;
-    c->guard = others && !ac_latency_beside(c) && !t->yields && t->n_groups == 1 && !ac_may_wake(c) && !gaps_beside(c);
+    c->guard = others && !mates && somebody_stays(c, tenant) && !ac_latency_beside(c) && !t->yields && t->n_groups == 1 && !ac_may_wake(c) && !gaps_beside(c);
     if (c->fill && c->turn_end < now + c->set.turn_ns)
         c->turn_end = now + c->set.turn_ns; /* setting time slices must pay */
     c->settled_at = AC_NEVER;

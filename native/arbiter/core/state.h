@@ -7,6 +7,7 @@
 
 #define US 1000ull
 #define MS 1000000ull
+#define AC_MAX_SLOTS 16
 
 struct tenant {
     bool used, suspended;
@@ -19,6 +20,9 @@ struct tenant {
     /* The limit: card time left; and for a latency tenant, card time left in which it goes first. */
     int64_t tokens_ns, priority_ns;
     bool throttled, spent;
+    bool rank_at_limit;     /* another rank of its job is: what would run here would wait for it */
+    uint32_t gang;          /* tenants of one job have the same, on whatever card; 0: none */
+    bool in_slots;          /* its turns are in slots, the same on all its cards */
     /* Decided: */
     bool prior, candidate, stop_want;
     struct slice_range { uint32_t least_us, us, most_us; } slice; /* us is set when what is set is out of the range */
@@ -129,6 +133,18 @@ struct ac_card {
     /* lease */
     enum phase phase;
     uint64_t phase_at, charged_at;
+    /* Rounds in common with other cards: slots that are set aside for gangs, in the order of their begin */
+    struct slot {
+        uint32_t gang;
+        uint64_t part_ppm;  /* of the card's time; 0: there was no room for it, so its tenants take turns as all do */
+        uint64_t begin, end;
+        int64_t due_ns;     /* of its part, what earlier slots left it */
+        int64_t held_ns;    /* since the round began, while others had work */
+    } slot[AC_MAX_SLOTS];
+    int n_slots;
+    uint64_t round_at, round_end, unfree_ns; /* what went to programs that take no turns since its begin */
+    uint64_t aimed_at;      /* round_vt is for the time up to here */
+    bool leftover;          /* the turn is of one whose slot it is not, since nobody else wants the card */
     struct ac_card_usage usage;
 };
 
@@ -148,6 +164,16 @@ static inline uint64_t soonest(uint64_t a, uint64_t b)
 static inline int64_t weight_of(const struct tenant *t)
 {
     return t->request_milli ? t->request_milli : 1;
+}
+/* By its virtual time, like everybody who has no slot. */
+static inline bool takes_turns(const struct tenant *t)
+{
+    return t->used && t->candidate && !t->in_slots;
+}
+/* Ranks of one job on one card: they run in the same turn. */
+static inline bool are_mates(const struct ac_card *c, int a, int b)
+{
+    return a != b && a >= 0 && b >= 0 && c->tenant[a].gang && c->tenant[a].gang == c->tenant[b].gang;
 }
 /* Tokens at which a throttled tenant goes on: with it the on and off times add up to the period. */
 static inline int64_t tokens_high(const struct ac_card *c, const struct tenant *t)
@@ -185,6 +211,12 @@ int ac_next_turn(struct ac_card *c);
 void ac_judge_turn(struct ac_card *c, uint64_t now);
 void ac_begin_turn(struct ac_card *c, int tenant, uint64_t now);
 uint64_t ac_second_part(uint64_t least_ns); /* the shortest part of a second that is not shorter */
+uint64_t ac_round_length(uint64_t now_ns, uint64_t cost_ns, uint64_t budget_ppm, uint64_t least_ns);
+uint64_t ac_round_cost(struct ac_card *c, uint64_t *least_ns); /* control calls of a round, and how long it is at least */
+bool ac_has_mates(const struct ac_card *c, int tenant); /* that have work */
+/* slots.c: turns on a card whose rounds align.c decides */
+void ac_turn_in_slots(struct ac_card *c, bool sooner, uint64_t now);
+void ac_charge_slot(struct ac_card *c, int tenant, int64_t ns);
 /* rotation.c: the hardware's own turns */
 bool ac_can_rotate(const struct ac_card *c, int n_candidates);
 void ac_rotate(struct ac_card *c, uint64_t now);

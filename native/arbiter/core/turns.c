@@ -7,7 +7,7 @@
 
 static bool may_run(const struct tenant *t, uint64_t now)
 {
-    return t->used && !t->suspended && !t->throttled && now >= t->retry_at;
+    return t->used && !t->suspended && !t->throttled && !t->rank_at_limit && now >= t->retry_at;
 }
 
 int ac_classify(struct ac_card *c, uint64_t now)
@@ -33,7 +33,10 @@ int ac_classify(struct ac_card *c, uint64_t now)
         struct tenant *t = &c->tenant[i];
         if (owners && t->class == FX_CLASS_BEST_EFFORT)
             t->candidate = false;
-        if (t->used && t->candidate)
+        bool counted = false;
+        for (int j = 0; j < i; j++)
+            counted |= c->tenant[j].used && c->tenant[j].candidate && are_mates(c, i, j);
+        if (t->used && t->candidate && !counted)
             n++;
     }
     return n;
@@ -48,7 +51,7 @@ int ac_pick(const struct ac_card *c)
             continue;
         if (best >= 0) {
             const struct tenant *b = &c->tenant[best];
-            bool later = t->prior != b->prior ? b->prior : t->vt >= b->vt;
+            bool later = t->prior != b->prior ? b->prior : t->in_slots != b->in_slots ? t->in_slots : t->vt >= b->vt;
             if (later)
                 continue;
         }
@@ -64,11 +67,11 @@ void ac_hold_back(struct ac_card *c)
     for (int i = 0; i < c->n_tenants; i++) {
         struct tenant *t = &c->tenant[i];
         const struct tenant *lowest = NULL;
-        if (!t->used || !t->candidate)
+        if (!takes_turns(t))
             continue;
         for (int j = 0; j < c->n_tenants; j++) {
             const struct tenant *o = &c->tenant[j];
-            if (j != i && o->used && o->candidate && (!lowest || o->vt < lowest->vt))
+            if (j != i && takes_turns(o) && (!lowest || o->vt < lowest->vt))
                 lowest = o;
         }
         if (!lowest)

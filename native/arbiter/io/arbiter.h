@@ -25,6 +25,8 @@ struct io_grant {
 
 struct io_tenant {
     char id[FX_TENANT_ID_BYTES]; /* "" = free */
+    char job[FX_TENANT_ID_BYTES];
+    uint32_t gang;               /* the same number for all tenants of its job */
     char dir[256], cgroup[256];
     uint32_t root_pid;
     bool suspended, synced, frozen;
@@ -71,7 +73,7 @@ struct io_card {
 struct arbiter {
     const char *run_dir;
     const struct cc_ops *ops;
-    uint32_t epoch;
+    uint32_t epoch, n_gangs;
     int epoll, timer, listener, agent, demand_event;
     uint64_t processes_at, beat_at;
     struct io_card card[FX_MAX_DEVICES];

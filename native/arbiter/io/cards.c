@@ -7,7 +7,7 @@
 #include "arbiter.h"
 
 #define MAX_RECORDS 2048
-#define MAX_ACTIONS 64        /* in one round of a card, so that no card waits for another's */
+#define MAX_ACTIONS 64        /* of each card in one round of work */
 #define FAILURES_TO_LEAVE 12
 #define RETRY_NS (5000 * MS)
 
@@ -336,41 +336,61 @@ static void tell_turn(struct arbiter *a, int at, uint64_t now)
     card->turn_of = tenant;
 }
 
-static void card_step(struct arbiter *a, int at)
+/* One action. False: there is nothing to be done now. */
+static bool card_act(struct arbiter *a, int at)
 {
     struct io_card *card = &a->card[at];
     struct ac_action action;
-    for (int i = 0; i < MAX_ACTIONS && card->core && ac_step(card->core, now_ns(), &action); i++) {
-        uint64_t began = now_ns();
-        int result = carry_out(a, at, &action);
-        uint64_t ended = now_ns();
-        if (action.kind < AC_DISCOVER || action.kind == AC_CHECK) {
-            count_call(card, action.kind, ended - began);
-            if (result != -ESRCH) /* its process is ending: that says nothing of control */
-                card->n_failed = result < 0 ? card->n_failed + 1 : 0;
-        }
-        ac_done(card->core, &action, result, ended);
-        tell_turn(a, at, ended);
-        __atomic_store_n(&a->journal->heartbeat_ns, ended, __ATOMIC_SEQ_CST);
-        if (card->n_failed >= FAILURES_TO_LEAVE) {
-            char why[128];
-            snprintf(why, sizeof why, "control failed %d times in a row: %s", card->n_failed, strerror(-result));
-            card_let_go(a, at, why);
-            card->n_failed = 0;
-            card->open_at = ended + RETRY_NS;
-            use(a, at, FX_BACKEND_LEASE, why);
-        }
+    if (!card->core || !ac_step(card->core, now_ns(), &action))
+        return false;
+    uint64_t began = now_ns();
+    int result = carry_out(a, at, &action);
+    uint64_t ended = now_ns();
+    if (action.kind < AC_DISCOVER || action.kind == AC_CHECK) {
+        count_call(card, action.kind, ended - began);
+        if (result != -ESRCH) /* its process is ending: that says nothing of control */
+            card->n_failed = result < 0 ? card->n_failed + 1 : 0;
     }
+    ac_done(card->core, &action, result, ended);
+    tell_turn(a, at, ended);
+    __atomic_store_n(&a->journal->heartbeat_ns, ended, __ATOMIC_SEQ_CST);
+    if (card->n_failed >= FAILURES_TO_LEAVE) {
+        char why[128];
+        snprintf(why, sizeof why, "control failed %d times in a row: %s", card->n_failed, strerror(-result));
+        card_let_go(a, at, why);
+        card->n_failed = 0;
+        card->open_at = ended + RETRY_NS;
+        use(a, at, FX_BACKEND_LEASE, why);
+    }
+    return true;
+}
+
+/* One action of each card at a time: no card waits for all of another's, and turns that begin together begin close together. */
+static void cards_act(struct arbiter *a)
+{
+    bool any = true;
+    for (int i = 0; i < MAX_ACTIONS && any; i++) {
+        any = false;
+        for (int k = 0; k < FX_MAX_DEVICES; k++)
+            any |= card_act(a, k);
+    }
+}
+
+static bool align(struct arbiter *a)
+{
+    struct ac_card *cards[FX_MAX_DEVICES];
+    for (int i = 0; i < FX_MAX_DEVICES; i++)
+        cards[i] = a->card[i].backend == FX_BACKEND_HWSLICE ? a->card[i].core : NULL;
+    return ac_align(cards, FX_MAX_DEVICES, now_ns());
 }
 
 /* What is published shall be of now. */
 void cards_look(struct arbiter *a)
 {
     for (int i = 0; i < FX_MAX_DEVICES; i++)
-        if (a->card[i].core && a->card[i].backend == FX_BACKEND_HWSLICE) {
+        if (a->card[i].core && a->card[i].backend == FX_BACKEND_HWSLICE)
             ac_look(a->card[i].core);
-            card_step(a, i);
-        }
+    cards_act(a);
 }
 
 /* Control calls take locks of the whole machine, and all cards take theirs through us: they share one budget. */
@@ -404,9 +424,11 @@ void cards_step(struct arbiter *a)
                 card_open(a, i);
             }
         }
-        if (card->core)
-            card_step(a, i);
     }
+    align(a);
+    cards_act(a);
+    if (align(a))
+        cards_act(a);
 }
 
 uint64_t cards_wake(struct arbiter *a, uint64_t now)

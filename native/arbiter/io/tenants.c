@@ -107,6 +107,7 @@ void tenant_attach(struct arbiter *a, int tenant, int at)
                       g->asked.tenant_class <= FX_CLASS_BEST_EFFORT ? (enum fx_class)g->asked.tenant_class
                                                                     : FX_CLASS_GUARANTEED,
                       now_ns());
+        ac_tenant_gang(card->core, place, t->gang);
         ac_tenant_suspend(card->core, place, t->suspended);
         gates_reset(t, g, card->backend, a->epoch);
         if (!fresh)
@@ -169,6 +170,7 @@ static bool text_ends(const char *text, size_t n)
 static bool is_message_sound(const struct fx_arb_message *m, char *why, size_t n_why)
 {
     const char *bad = !text_ends(m->tenant, sizeof m->tenant) || !m->tenant[0] || !strcmp(m->tenant, "outside") ? "tenant"
+                      : !text_ends(m->job, sizeof m->job)                                                      ? "job"
                       : !text_ends(m->dir, sizeof m->dir)                                                      ? "dir"
                       : !text_ends(m->cgroup, sizeof m->cgroup) || strstr(m->cgroup, "..")                     ? "cgroup"
                       : m->n_grants > FX_MAX_DEVICES                                                           ? "n_grants"
@@ -180,6 +182,15 @@ static bool is_message_sound(const struct fx_arb_message *m, char *why, size_t n
     if (bad)
         snprintf(why, n_why, "BadMessage: the field %s is out of range", bad);
     return !bad;
+}
+
+/* Tenants of one job have one number; a tenant whose job has no name has one of its own. */
+static uint32_t gang_of(struct arbiter *a, const char *job)
+{
+    for (int i = 0; i < FX_MAX_TENANTS && job[0]; i++)
+        if (a->tenant[i].id[0] && a->tenant[i].gang && !strcmp(a->tenant[i].job, job))
+            return a->tenant[i].gang;
+    return ++a->n_gangs;
 }
 
 bool tenant_put(struct arbiter *a, const struct fx_arb_message *m, char *why, size_t n_why)
@@ -200,6 +211,10 @@ bool tenant_put(struct arbiter *a, const struct fx_arb_message *m, char *why, si
         memset(t, 0, sizeof *t);
         t->ledger = -1;
         memcpy(t->id, m->tenant, sizeof t->id);
+    }
+    if (!t->gang || strcmp(t->job, m->job)) {
+        t->gang = gang_of(a, m->job);
+        memcpy(t->job, m->job, sizeof t->job);
     }
     memcpy(t->cgroup, m->cgroup, sizeof t->cgroup);
     t->root_pid = m->root_pid;

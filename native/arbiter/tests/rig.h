@@ -31,6 +31,7 @@ struct rig {
     uint64_t sampled_at;          /* samples of held time, for the worst second */
     int n_samples;
     struct rig_sample { uint64_t at, held[RIG_TENANTS]; } sample[RIG_SAMPLES];
+    uint32_t gang[RIG_TENANTS];
     uint32_t fail_every, n_calls; /* every n-th control call is refused */
     uint64_t records_lost;
     bool shuffle;                 /* neighbouring records change places */
@@ -170,46 +171,109 @@ static inline bool rig_look(struct rig *r)
     return closing;
 }
 
+/* Card time of a tenant's program; sv_figures sorts its latencies, too. */
+static inline uint64_t rig_held(const struct rig *r, int i)
+{
+    struct sm_group_figures g;
+    struct sv_figures f = {0};
+    if (r->program[i] && !r->dead[i] && sm_group_figures(sv_model(r->world), sv_context(r->program[i]), &g) == 0)
+        return g.held_ns;
+    if (r->program[i])
+        sv_figures(r->program[i], &f);
+    return f.held_ns;
+}
+
 static inline void rig_sample(struct rig *r, uint64_t now)
 {
     struct rig_sample *s = &r->sample[r->n_samples++ % RIG_SAMPLES];
     s->at = now;
     r->sampled_at = now - now % RIG_SAMPLE_NS;
-    for (int i = 0; i < RIG_TENANTS; i++) {
-        struct sv_figures f = {0};
-        if (r->program[i])
-            sv_figures(r->program[i], &f);
-        s->held[i] = f.held_ns;
+    for (int i = 0; i < RIG_TENANTS; i++)
+        s->held[i] = rig_held(r, i);
+}
+
+/* How much of the card time of a gang's ranks was on all its cards at once, a millisecond at a time. Ranks on one card
+ * count as one. */
+#define RIG_GANGS 8
+struct rig_overlap { uint64_t was[SM_MAX_CARDS], held[SM_MAX_CARDS], at_once; };
+
+static inline void rig_overlap(const struct rig *rigs, int n, struct rig_overlap *overlap)
+{
+    for (uint32_t g = 1; g < RIG_GANGS; g++) {
+        struct rig_overlap *o = &overlap[g];
+        uint64_t least = UINT64_MAX;
+        for (int k = 0; k < n; k++) {
+            uint64_t held = 0;
+            bool any = false;
+            for (int i = 0; i < RIG_TENANTS; i++) {
+                if (!rigs[k].program[i] || rigs[k].gang[i] != g)
+                    continue;
+                held += rig_held(&rigs[k], i);
+                any = true;
+            }
+            if (!any)
+                continue;
+            uint64_t had = held - o->was[k];
+            o->was[k] = held;
+            o->held[k] += had;
+            least = had < least ? had : least;
+        }
+        o->at_once += least == UINT64_MAX ? 0 : least;
     }
 }
 
-static inline void rig_run(struct rig *rigs, int n, uint64_t ns)
+/* One action of a card at a time, so that those which belong together are close together. */
+static inline void rig_act(struct rig *rigs, int n)
+{
+    struct ac_action action;
+    bool any = true;
+    for (int i = 0; any; i++) {
+        any = false;
+        for (int k = 0; k < n; k++) {
+            if (!ac_step(rigs[k].card, sv_now(rigs[k].world), &action))
+                continue;
+            any = true;
+            if (i > 1000) {
+                fprintf(stderr, "the core does not come to rest: kind %d tenant %d\n", (int)action.kind, action.tenant);
+                abort();
+            }
+            rig_do(&rigs[k], &action);
+        }
+    }
+}
+
+/* Where overlap is told, time goes by in steps of a millisecond. */
+static inline void rig_run(struct rig *rigs, int n, uint64_t ns, bool aligned, struct rig_overlap *overlap)
 {
     struct sv_world *world = rigs[0].world;
     uint64_t end = sv_now(world) + ns;
-    struct ac_action action;
+    struct ac_card *cards[SM_MAX_CARDS];
+    for (int k = 0; k < n; k++)
+        cards[k] = rigs[k].card;
     while (sv_now(world) < end) {
         uint64_t wake = AC_NEVER;
         uint32_t contended = 0;
         for (int k = 0; k < n; k++)
             contended += ac_contended(rigs[k].card);
+        for (int k = 0; k < n; k++)
+            ac_budget(rigs[k].card, ac_default_settings.budget_ppm / (contended ? contended : 1));
+        if (aligned)
+            ac_align(cards, n, sv_now(world));
+        bool closing[SM_MAX_CARDS];
         for (int k = 0; k < n; k++) {
-            struct rig *r = &rigs[k];
-            ac_budget(r->card, ac_default_settings.budget_ppm / (contended ? contended : 1));
-            bool closing = rig_look(r);
-            if (sv_now(world) >= r->beat_at) {
-                r->beat_at = sv_now(world) + 100 * MS;
-                ac_look(r->card);
+            closing[k] = rig_look(&rigs[k]);
+            if (sv_now(world) >= rigs[k].beat_at) {
+                rigs[k].beat_at = sv_now(world) + 100 * MS;
+                ac_look(rigs[k].card);
             }
-            for (int i = 0; ac_step(r->card, sv_now(world), &action); i++) {
-                if (i > 1000) {
-                    fprintf(stderr, "the core does not come to rest: kind %d tenant %d\n", (int)action.kind, action.tenant);
-                    abort();
-                }
-                rig_do(r, &action);
-            }
+        }
+        rig_act(rigs, n);
+        if (aligned && ac_align(cards, n, sv_now(world)))
+            rig_act(rigs, n);
+        for (int k = 0; k < n; k++) {
+            const struct rig *r = &rigs[k];
             uint64_t now = sv_now(world), at = ac_next_wake(r->card, now);
-            uint64_t poll = r->backend == FX_BACKEND_LEASE ? now + (closing ? MS / 10 : MS) : AC_NEVER;
+            uint64_t poll = r->backend == FX_BACKEND_LEASE ? now + (closing[k] ? MS / 10 : MS) : AC_NEVER;
             at = poll < at ? poll : at;
             at = r->beat_at < at ? r->beat_at : at;
             wake = at < wake ? at : wake;
@@ -224,7 +288,12 @@ static inline void rig_run(struct rig *rigs, int n, uint64_t ns)
                     rig_sample(&rigs[k], now);
                 continue;
             }
-            sv_run(world, (sample < wake ? sample : wake) - now);
+            uint64_t next = sample < wake ? sample : wake;
+            if (overlap) {
+                next = next < now + MS ? next : now + MS;
+                rig_overlap(rigs, n, overlap);
+            }
+            sv_run(world, next - now);
         }
     }
 }

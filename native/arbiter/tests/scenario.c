@@ -3,14 +3,15 @@
  *
  *   backend:hwslice|lease|none  (first)   cards:N (second; 1 if it is not there)   card:K (what follows is of this card)
  *   flood:I:KERNEL_US:DEPTH  step:I:KERNEL_US:HOST_US  burst:I:KERNEL_US:N:HOST_US  latency:I:KERNEL_US:PERIOD_US
+ *   rank:I:KERNEL_US:HOST_US  meet:I:CARD:J (whose kernels wait for those of tenant J of that card)
+ *   gang:I:N (tenants of one job have the same)  apart (turns are not aligned)  overlap (is told for gangs from here on)
  *   beside:I:KERNEL_US (a second context of tenant I's process)  outside:KERNEL_US (a program that is nobody's)
  *   put:I:REQUEST:LIMIT:CLASS  gone:I  suspend:I  resume:I  pause:I  go:I  kill:I  freeze:I (lease: drains never)
  *   late:MS (what is read from the log reaches the core later)
  *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)  grow:I (makes another channel)  xid:N  recover:0 (the card)
- *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)  xid:N  recover:0 (the card)
  *   bar:I (somebody else stops its context)
  *   widen:I:US (sets its own time slice)  watch:I (the card is asked for it)
- *   run:MS  mark  report (what happened since the mark: a line a tenant of this card; calls of all cards)
+ *   run:MS  mark (all cards)  report (what happened since the mark: a line a tenant of this card; calls of all cards)
  */
 #include "rig.h"
 
@@ -19,10 +20,12 @@ static const char *const kinds[AC_N_KINDS] = {[AC_READ_LOG] = "read", [AC_STOP] 
 static struct rig rigs[SM_MAX_CARDS];
 static int n_rigs, here;
 #define rig rigs[here]
-static struct sv_figures was[RIG_TENANTS];
-static struct ac_usage usage_was[RIG_TENANTS];
+static struct sv_figures was[SM_MAX_CARDS][RIG_TENANTS];
+static struct ac_usage usage_was[SM_MAX_CARDS][RIG_TENANTS];
 static uint64_t marked, calls_was[AC_N_KINDS], ns_was[AC_N_KINDS];
 static int sample_was;
+static struct rig_overlap overlap[RIG_GANGS];
+static bool apart, tells_overlap;
 
 static void calls_of_all(uint64_t n_calls[AC_N_KINDS], uint64_t ns[AC_N_KINDS])
 {
@@ -37,12 +40,19 @@ static void calls_of_all(uint64_t n_calls[AC_N_KINDS], uint64_t ns[AC_N_KINDS])
 
 static void mark(void)
 {
-    for (int i = 0; i < RIG_TENANTS; i++)
-        if (rig.program[i]) {
-            sv_figures(rig.program[i], &was[i]);
-            ac_usage(rig.card, i, &usage_was[i]);
-            sv_forget_latencies(rig.program[i]);
-        }
+    for (int k = 0; k < n_rigs; k++)
+        for (int i = 0; i < RIG_TENANTS; i++)
+            if (rigs[k].program[i]) {
+                sv_figures(rigs[k].program[i], &was[k][i]);
+                ac_usage(rigs[k].card, i, &usage_was[k][i]);
+                sv_forget_latencies(rigs[k].program[i]);
+            }
+    if (tells_overlap)
+        rig_overlap(rigs, n_rigs, overlap); /* what came before is not told */
+    for (int g = 0; g < RIG_GANGS; g++) {
+        memset(overlap[g].held, 0, sizeof overlap[g].held);
+        overlap[g].at_once = 0;
+    }
     marked = sv_now(rig.world);
     sample_was = rig.n_samples;
     calls_of_all(calls_was, ns_was);
@@ -70,6 +80,16 @@ static double worst_second(int tenant)
     return worst;
 }
 
+/* Percent of what it had on the card on which it had least: what it has elsewhere since nobody else wants it is no turn. */
+static double overlap_of(uint32_t gang)
+{
+    uint64_t least = UINT64_MAX;
+    for (int k = 0; k < n_rigs; k++)
+        if (overlap[gang].held[k] && overlap[gang].held[k] < least)
+            least = overlap[gang].held[k];
+    return gang && least != UINT64_MAX ? 100 * (double)overlap[gang].at_once / (double)least : 0;
+}
+
 static void report(void)
 {
     double wall = (double)(sv_now(rig.world) - marked);
@@ -81,12 +101,14 @@ static void report(void)
             continue;
         sv_figures(rig.program[i], &is);
         ac_usage(rig.card, i, &u);
-        printf("tenant %d held %.4f work %.4f counted %.4f worst %.4f p50_ms %.3f p99_ms %.3f turns %llu stops %llu "
-               "hostile %llu frozen %d rescued %llu\n", i,
-               100 * (double)(is.held_ns - was[i].held_ns) / wall, 100 * (double)(is.work_ns - was[i].work_ns) / wall,
-               100 * (double)(u.held_ns - usage_was[i].held_ns) / wall, worst_second(i), (double)is.p50_ns / 1e6, (double)is.p99_ns / 1e6,
-               (unsigned long long)(u.n_turns - usage_was[i].n_turns), (unsigned long long)(u.n_stops - usage_was[i].n_stops),
-               (unsigned long long)u.hostile, rig.backend == FX_BACKEND_HWSLICE && u.frozen, (unsigned long long)u.rescued);
+        printf("tenant %d held %.4f work %.4f counted %.4f worst %.4f p50_ms %.3f p99_ms %.3f max_ms %.3f answers %llu "
+               "overlap %.3f turns %llu stops %llu hostile %llu frozen %d rescued %llu\n", i,
+               100 * (double)(is.held_ns - was[here][i].held_ns) / wall, 100 * (double)(is.work_ns - was[here][i].work_ns) / wall,
+               100 * (double)(u.held_ns - usage_was[here][i].held_ns) / wall, worst_second(i), (double)is.p50_ns / 1e6,
+               (double)is.p99_ns / 1e6, (double)is.max_ns / 1e6, (unsigned long long)is.n_requests, overlap_of(rig.gang[i]),
+               (unsigned long long)(u.n_turns - usage_was[here][i].n_turns),
+               (unsigned long long)(u.n_stops - usage_was[here][i].n_stops), (unsigned long long)u.hostile,
+               rig.backend == FX_BACKEND_HWSLICE && u.frozen, (unsigned long long)u.rescued);
     }
     ac_card_usage(rig.card, &card);
     uint64_t n_calls[AC_N_KINDS], ns[AC_N_KINDS], all = 0;
@@ -135,6 +157,16 @@ static bool carry_out(const char *word)
         begin(t, sv_flood(rig.world, here, pid, a * 1000ull, b ? b : 64));
     else if (!strcmp(name, "step"))
         begin(t, sv_step(rig.world, here, pid, a * 1000ull, b * 1000ull));
+    else if (!strcmp(name, "rank"))
+        begin(t, sv_rank(rig.world, here, pid, a * 1000ull, b * 1000ull));
+    else if (!strcmp(name, "meet") && (int)a < n_rigs && b < RIG_TENANTS && rig.program[t] && rigs[a].program[b])
+        sv_meet(rig.program[t], rigs[a].program[b]);
+    else if (!strcmp(name, "gang") && a < RIG_GANGS)
+        ac_tenant_gang(rig.card, t, rig.gang[t] = a);
+    else if (!strcmp(name, "apart"))
+        apart = true;
+    else if (!strcmp(name, "overlap"))
+        tells_overlap = true;
     else if (!strcmp(name, "burst"))
         begin(t, sv_burst(rig.world, here, pid, a * 1000ull, b, c * 1000ull));
     else if (!strcmp(name, "latency"))
@@ -186,7 +218,7 @@ static bool carry_out(const char *word)
         if (!cc_virtual.get_timeslice(rig.cc, contexts[0], &us))
             ac_timeslice_seen(rig.card, contexts[0], us);
     } else if (!strcmp(name, "run"))
-        rig_run(rigs, n_rigs, i * MS);
+        rig_run(rigs, n_rigs, i * MS, !apart, tells_overlap ? overlap : NULL);
     else if (!strcmp(name, "mark"))
         mark();
     else if (!strcmp(name, "report"))

@@ -13,6 +13,7 @@
 
 #define MAGIC 0x63706973u
 #define PAGE 4096u
+#define LAZY_PEER_ACCESS 1u /* CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS: also memory of another card, where it stays */
 
 /* CUipcMemHandle: 64 bytes */
 struct handle { uint32_t magic, pid; uint64_t token, bytes; int card, file; unsigned char rest[32]; };
@@ -66,9 +67,9 @@ SIM_API CUresult cuIpcOpenMemHandle_v2(CUdeviceptr *at, struct handle handle, un
     struct sim_context *c = sim_current();
     if (!c)
         return CUDA_ERROR_INVALID_CONTEXT;
-    if (!at || handle.magic != MAGIC || flags > 1)
+    if (!at || handle.magic != MAGIC || flags > LAZY_PEER_ACCESS)
         return CUDA_ERROR_INVALID_VALUE;
-    if (handle.pid == (uint32_t)getpid() || handle.card != c->card)
+    if (handle.pid == (uint32_t)getpid() || (handle.card != c->card && flags != LAZY_PEER_ACCESS))
         return CUDA_ERROR_INVALID_CONTEXT;
     char path[64];
     snprintf(path, sizeof path, "/proc/%u/fd/%d", handle.pid, handle.file);

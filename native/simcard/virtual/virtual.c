@@ -7,7 +7,7 @@
 #include <string.h>
 #include "simcard_virtual.h"
 
-enum kind { FLOOD, STEP, BURST, LATENCY };
+enum kind { FLOOD, STEP, BURST, LATENCY, RANK };
 
 struct sv_program {
     struct sv_program *next;
@@ -25,6 +25,8 @@ struct sv_program {
     uint64_t pending[SM_RING_ENTRIES]; /* when the request or step of entry i began */
     uint64_t *latency;
     size_t n_latency, n_room;
+    struct sv_program *peer;      /* RANK: whom its kernels wait for */
+    uint64_t n_steps;             /* done: the word that the peer's kernels look at */
     struct sm_group_figures last; /* once it is dead */
 };
 
@@ -92,6 +94,37 @@ static bool submit(struct sv_program *p, uint64_t began)
     return true;
 }
 
+/* The kernel that waits for the peer's word, if it is there, ends as soon as it has the card. */
+static void let_go(struct sv_program *p)
+{
+    if (p->peer && p->submitted > p->completed && (p->peer->dead || p->peer->n_steps >= p->n_steps))
+        atomic_store_explicit(&p->ring->host_done, 2 * p->n_steps + 1, memory_order_release);
+}
+
+/* A step of two entries: wait on the card for the peer, then work. */
+static void step_with_peer(struct sv_program *p, uint64_t now)
+{
+    if (p->completed == p->submitted && p->submitted > 2 * p->n_steps) {
+        note_latency(p, now - p->pending[0]);
+        p->n_steps++;
+        p->next_at = now + p->host_ns;
+        if (p->peer)
+            let_go(p->peer);
+    }
+    if (p->next_at > now)
+        return;
+    p->next_at = p->paused ? now + 100000 : SM_NEVER;
+    if (p->paused)
+        return;
+    struct sm_entry wait = {.ts_ns = now, .op = SM_OP_SPIN};
+    if (sm_submit(p->stream, &wait, NULL))
+        abort(); /* the ring is empty */
+    p->submitted++;
+    submit(p, now);
+    p->pending[0] = now;
+    let_go(p);
+}
+
 static void react(struct sv_program *p)
 {
     if (p->dead)
@@ -117,6 +150,9 @@ static void react(struct sv_program *p)
         else if (p->next_at <= now)
             for (p->next_at = SM_NEVER; p->submitted - p->completed < p->depth && submit(p, now);)
                 ;
+        return;
+    case RANK:
+        step_with_peer(p, now);
         return;
     case LATENCY:
         for (; p->next_at <= now; p->next_at += p->period_ns)
@@ -202,6 +238,20 @@ struct sv_program *sv_flood_beside(struct sv_program *program, uint64_t kernel_n
 {
     return program_new(program->world, sm_group_card(program->group), sm_process_pid(program->process),
                        program->process, (struct sv_program){.kind = FLOOD, .kernel_ns = kernel_ns, .depth = depth});
+}
+
+struct sv_program *sv_rank(struct sv_world *w, int card, uint32_t pid, uint64_t kernel_ns, uint64_t host_ns)
+{
+    return program_new(w, card, pid, NULL,
+                       (struct sv_program){.kind = RANK, .kernel_ns = kernel_ns, .host_ns = host_ns, .depth = 1});
+}
+
+void sv_meet(struct sv_program *one, struct sv_program *two)
+{
+    one->peer = two;
+    two->peer = one;
+    let_go(one);
+    let_go(two);
 }
 
 void sv_pause(struct sv_program *program, int paused)

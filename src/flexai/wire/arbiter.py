@@ -10,18 +10,18 @@ from flexai.wire.errors import BadInput
 from flexai.wire.region import CLASSES, MAX_DEVICES
 
 MAGIC = 0x42524146
-VERSION = 1
+VERSION = 2
 MAX_TENANTS = 256
 MAX_ENTRIES = MAX_TENANTS * 2
 
-_HEAD = struct.Struct("<IIIIQ64s256s256sII")
+_HEAD = struct.Struct("<IIIIQ64s64s256s256sII")
 _GRANT = struct.Struct("<64sQIIII")
 _REPLY = struct.Struct("<IIIIQ232s")
 _USAGE_HEAD = struct.Struct("<QIIIIQII24x")
 _USAGE_DEVICE = struct.Struct("<64sIIQQQQ128sQ24x")
 _USAGE_ENTRY = struct.Struct("<64s64sQQQQQQIIIIIIQII24x")
 
-MESSAGE_BYTES = 608 + 88 * MAX_DEVICES
+MESSAGE_BYTES = 672 + 88 * MAX_DEVICES
 REPLY_BYTES = _REPLY.size
 USAGE_BYTES = _USAGE_HEAD.size + _USAGE_DEVICE.size * MAX_DEVICES + _USAGE_ENTRY.size * MAX_ENTRIES
 USAGE_SEQ_AT = 16
@@ -30,7 +30,7 @@ OUTSIDE = "outside"
 
 BACKEND_NAME = {0: "none", 1: "lease", 2: "hwslice"}
 _SOURCE_NAME = {0: "none", 1: "gate", 2: "log"}
-assert _HEAD.size == 608, _HEAD.size
+assert _HEAD.size == 672, _HEAD.size
 assert _GRANT.size == 88
 assert REPLY_BYTES == 256
 assert (_USAGE_HEAD.size, _USAGE_DEVICE.size, _USAGE_ENTRY.size) == (64, 264, 240)
@@ -68,7 +68,7 @@ def message(
         directory: of its region.
         cgroup: whose processes it is; as in ``/proc/<pid>/cgroup``.
         root_pid: where there is no cgroup.
-        grants: what it holds, in the order of its cards.
+        grants: what it holds, in the order of its cards; all of one job, whose tenants have their turns together.
         device: for ``DEVICE_PUT``: uuid and preferred ``enum fx_backend``.
 
     Raises:
@@ -85,9 +85,10 @@ def message(
     ]  # fmt: skip
     if device is not None:
         rows = [_GRANT.pack(_text(device[0], 64), 0, 0, 0, 0, device[1])]
+    job = grants[0].job_id if grants else ""
     head = _HEAD.pack(
-        MAGIC, VERSION, MESSAGE_BYTES, op, seq, _text(tenant, 64), _text(directory, 256), _text(cgroup, 256), root_pid,
-        len(rows),
+        MAGIC, VERSION, MESSAGE_BYTES, op, seq, _text(tenant, 64), _text(job, 64), _text(directory, 256),
+        _text(cgroup, 256), root_pid, len(rows),
     )  # fmt: skip
     return (head + b"".join(rows)).ljust(MESSAGE_BYTES, b"\0")
 

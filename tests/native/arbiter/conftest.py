@@ -177,19 +177,24 @@ class Node:
         self.sessions.append(process.pid)
         return process
 
-    def put(self, name, process, request, limit=1000, tenant_class=TenantClass.GUARANTEED, card=0):
+    def put(self, name, process, request, limit=1000, tenant_class=TenantClass.GUARANTEED, card=0, **more):
         """Tell the arbiter of a tenant whose first process this is."""
-        return self.agent.send(self.put_message(name, process, request, limit, tenant_class, card))
+        return self.agent.send(self.put_message(name, process, request, limit, tenant_class, card, **more))
 
-    def put_message(self, name, process, request, limit=1000, tenant_class=TenantClass.GUARANTEED, card=0):
-        grant = Grant(
-            job_id="job", member=0, node="here", device=self.cards[card], memory_bytes=8 << 30, compute_milli=request,
-            limit_milli=limit, tenant_class=tenant_class,
+    def put_message(
+        self, name, process, request, limit=1000, tenant_class=TenantClass.GUARANTEED, card=0, cards=(), job=""
+    ):
+        grants = tuple(
+            Grant(
+                job_id=job or name, member=0, node="here", device=self.cards[at], memory_bytes=8 << 30,
+                compute_milli=request, limit_milli=limit, tenant_class=tenant_class,
+            )
+            for at in cards or (card,)
         )  # fmt: skip
-        directory = self.regions.put(name, os.getuid(), os.getgid(), (grant,))
+        directory = self.regions.put(name, os.getuid(), os.getgid(), grants)
         return arbiter.message(
             arbiter.Op.TENANT_PUT, next(self.agent.seq), tenant=name, directory=directory,
-            root_pid=process.pid if process else 0, grants=(grant,),
+            root_pid=process.pid if process else 0, grants=grants,
         )  # fmt: skip
 
     def prefer(self, backend, card=0):
@@ -266,17 +271,19 @@ class Figures:
 
 @pytest.fixture(scope="session")
 def play(tmp_path_factory):
-    """Answers a function that plays a scenario and gives the figures of its last report."""
+    """Answers a function that plays a scenario and gives the figures of its last report, or of its last n."""
     path = tmp_path_factory.mktemp("arbiter") / "scenario"
     subprocess.run(["gcc", *FLAGS, "-fno-sanitize-recover=all", *INCLUDES, "-o", path, *SOURCES], check=True)
 
-    def run(backend, *steps):
+    def run(backend, *steps, n_reports=0):
         words = " ".join(steps).split()
         done = subprocess.run([path, f"backend:{backend}", *words], check=False, capture_output=True, text=True)
         assert done.returncode == 0, f"{words}: {done.stderr}"
-        figures = Figures(done.stdout[done.stdout.rfind("tenant 0") :])
+        reports = [Figures(text) for text in re.findall(r"(?:tenant .*\n)*card .*\n", done.stdout)]
         if not any(word.startswith(("undo:", "widen:")) for word in words):
-            assert not any(tenant["hostile"] for tenant in figures.tenant.values()), f"{words}: nobody did anything"
-        return figures
+            assert not any(t["hostile"] for one in reports for t in one.tenant.values()), (
+                f"{words}: nobody did anything"
+            )
+        return reports[-n_reports:] if n_reports else reports[-1]
 
     return run

@@ -75,6 +75,7 @@ class Load:
         bare: it strips the preload from its own environment, as a tenant may.
         memory_bytes: cap, for each of its processes: a context alone takes half a GiB on an H200.
         n_processes: so many of the same program, each with its own control file.
+        n_devices: cards that it asks for; of C programs each process runs on its own, the first again after the last.
     """
 
     share_milli: int
@@ -86,6 +87,7 @@ class Load:
     memory_bytes: int = _GIB
     bare: bool = False
     n_processes: int = 1
+    n_devices: int = 1
 
     @property
     def is_torch(self) -> bool:
@@ -95,28 +97,26 @@ class Load:
     @property
     def program(self) -> tuple[object, ...]:
         """What it runs, whatever it asks for."""
-        return self.kind, self.kernel_us, self.more, self.n_processes
+        return self.kind, self.kernel_us, self.more, self.n_processes, self.n_devices
 
     def job(self, controls: Sequence[Path]) -> list[str]:
         """What the job runs: the program, or several of it that begin and end together; all end when one fails."""
         if len(controls) == 1:
             return self.command(controls[0])
         failed = "{ echo process %d of %d ended with exit code $? >&2; kill -USR1 $$ 2>/dev/null; }"
-        lines = [
-            f"{{ {shlex.join(self.command(control))} || {failed % (number, len(controls))}; }} &"
-            for number, control in enumerate(controls, 1)
-        ]
+        words = [shlex.join(self.command(control, i % self.n_devices)) for i, control in enumerate(controls)]
+        lines = [f"{{ {line} || {failed % (number, len(controls))}; }} &" for number, line in enumerate(words, 1)]
         return ["/bin/sh", "-c", "\n".join(["trap 'exit 1' USR1", *lines, "wait"])]
 
-    def command(self, control: Path) -> list[str]:
-        """One process of it."""
+    def command(self, control: Path, device: int = 0) -> list[str]:
+        """One process of it, on this of its cards."""
         if self.is_torch:
             module = "flexai.apps.bench.torch_workloads"
             words = [sys.executable, "-m", module, self.kind.removeprefix("torch-"), "--control", str(control)]
         else:
             words = [
                 str(program("flexai-workload")), self.kind, "--kernel-us", str(self.kernel_us), "--control",
-                str(control),
+                str(control), *(("--device", str(device)) if device else ()),
             ]  # fmt: skip
         return [*(("env", "-u", "LD_PRELOAD") if self.bare else ()), *words, *self.more]
 
@@ -183,6 +183,7 @@ def tenants(pool: PoolClient, folder: Path, loads: Sequence[Load]) -> Iterator[l
                 "limit_milli": load.limit_milli,
                 "memory_bytes": 0 if load.share_milli == 1000 else load.n_processes * load.memory_bytes,
                 "tenant_class": load.tenant_class,
+                "n_devices": load.n_devices,
             }  # fmt: skip
             started.append(Tenant(str(pool.post("/v1/jobs", body)["ids"][0]), load, controls))
         began = looked = time.monotonic()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
-from flexai.apps.bench.frame import Case, Row, at_most
+from flexai.apps.bench.frame import Case, Row, at_least, at_most
+from flexai.apps.bench.hardware import cards_here, is_real
 from flexai.apps.bench.slicing.stand import flood, measure, over, stand
 from flexai.apps.bench.tenants import RUN, Load, tenants
 
@@ -17,12 +19,15 @@ if TYPE_CHECKING:
     from flexai.apps.bench.tenants import Tenant
 
 _KERNEL_US = 200.0
+_MOST_STALL_APART_MS = 200.0
+"""A turn of the others in the longest round of two tenants on one card and three on the other, within one budget."""
 _MOST_STALL_MS = 100.0
 """The longest round of two tenants (docs/explanation/slicing.md): who waits longer missed a turn of its own."""
 
 
-def _rank(milli: int, meeting: Path, n_processes: int) -> Load:
-    return Load(milli, _KERNEL_US, kind="spin-pair", more=("--pair", str(meeting)), n_processes=n_processes)
+def _rank(milli: int, meeting: Path, n_processes: int, n_devices: int = 1) -> Load:
+    more = ("--pair", str(meeting))
+    return Load(milli, _KERNEL_US, kind="spin-pair", more=more, n_processes=n_processes, n_devices=n_devices)
 
 
 def _row(name: str, conditions: str, ranks: Sequence[Tenant], seconds: float, most_ms: float) -> Row:
@@ -64,4 +69,36 @@ def spin_pair(run: Run) -> Iterator[Row]:
         yield _row("spin pair over two tenants: longest step", conditions, running[:2], seconds, 1000.0)
 
 
-CASES = (Case("spin-pair", "two processes that wait for each other on the card", spin_pair, 45, 18),)
+def spin_pair_apart(run: Run) -> Iterator[Row]:
+    """A rank on each of two cards, beside one flood and beside two: in one job, whose turns are aligned, and in two."""
+    if is_real() and "," not in cards_here()[0]:
+        return
+    seconds = 2.0 if run.quick else 8.0
+    per_s = []
+    for n_jobs, most_ms in ((1, _MOST_STALL_APART_MS), (2, math.inf)):
+        meeting = run.folder / f"pair-{time.monotonic_ns()}"
+        ranks = [_rank(600, meeting, 2, 2)] if n_jobs == 1 else [_rank(600, meeting, 1), _rank(600, meeting, 1)]
+        loads = [*ranks, flood(400, 500), flood(200, 500), flood(200, 500)]
+        jobs = "one job" if n_jobs == 1 else "two jobs, as without alignment"
+        conditions = (
+            f"a rank at 60 % on each of two cards in {jobs}, beside a flood at 40 % and two at 20 %, {seconds:.0f} s"
+        )
+        with stand(n_cards=2) as on, tenants(on.pool, run.folder, loads) as running:
+            for tenant in running:
+                tenant.order(RUN)
+            time.sleep(2.0)
+            before = sum(tenant.counted()[0] for tenant in running[:n_jobs])
+            row = _row(
+                f"spin pair over two cards in {jobs}: longest step", conditions, running[:n_jobs], seconds, most_ms
+            )
+            per_s.append((sum(tenant.counted()[0] for tenant in running[:n_jobs]) - before) / 2 / seconds)
+        yield row
+    note = f"{per_s[0]:.0f} steps a second in one job, {per_s[1]:.0f} in two"
+    name, times = "spin pair over two cards: steps in one job over those in two", per_s[0] / max(per_s[1], 1e-9)
+    yield Row(name, f"as above, {seconds:.0f} s each", at_least(1.5), times, "times", note)
+
+
+CASES = (
+    Case("spin-pair", "two processes that wait for each other on the card", spin_pair, 45, 18),
+    Case("spin-pair-apart", "two that wait for each other on two cards", spin_pair_apart, 40, 22),
+)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from flexai.wire.timeline import Record
 
-SIMULATED = "h200:1"
+SIMULATED = "h200"
 
 
 def has_torch() -> bool:
@@ -110,9 +110,9 @@ def name_of(tenant: Tenant) -> str:
 
 
 @contextmanager
-def stand(backend: str = "hwslice") -> Iterator[Stand]:
-    """A fresh pool on the machine's cards, or on one simulated card."""
-    simulate = "" if is_real() else SIMULATED
+def stand(backend: str = "hwslice", n_cards: int = 1) -> Iterator[Stand]:
+    """A fresh pool on the machine's cards, or on so many simulated ones."""
+    simulate = "" if is_real() else f"{SIMULATED}:{n_cards}"
     with own_pool(simulate, {"FLEXAI_BACKEND": backend}) as own:
         folder = own.run_dir
         yield Stand(
