@@ -13,7 +13,6 @@
 #define SC_VERSION 1u
 #define SC_MAX_CONTEXTS 64
 #define SC_MAX_RINGS 1024u
-#define SC_MAX_PAYLOAD 49152
 
 enum sc_op {
     SC_HELLO = 1,      /* -> n cards in a; the region's descriptor comes with the reply (programs: a = 1) */

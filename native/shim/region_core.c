@@ -16,7 +16,6 @@
 #define LOAD(word) __atomic_load_n(&(word), __ATOMIC_SEQ_CST)
 #define STORE(word, value) __atomic_store_n(&(word), (value), __ATOMIC_SEQ_CST)
 #define ADD(word, value) __atomic_fetch_add(&(word), (value), __ATOMIC_SEQ_CST)
-#define SUB(word, value) __atomic_fetch_sub(&(word), (value), __ATOMIC_SEQ_CST)
 
 uint64_t fx_now_ns(void)
 {

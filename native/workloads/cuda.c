@@ -47,7 +47,7 @@ static char name[256];
 static int (*p_launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **,
                        void **);
 static int (*p_record)(void *, void *), (*p_await)(void *), (*p_drain)(void *), (*p_free)(uint64_t);
-static int (*p_alloc)(uint64_t *, size_t), (*p_memory)(size_t *, size_t *), (*p_graph_launch)(void *, void *);
+static int (*p_alloc)(uint64_t *, size_t), (*p_graph_launch)(void *, void *);
 static int (*p_elapsed)(float *, void *, void *), (*p_error)(int, const char **);
 
 static void check(int code, const char *what)
@@ -101,7 +101,6 @@ void cuda_open(int device)
     *(void **)&p_drain = need(l, "cuStreamSynchronize");
     *(void **)&p_alloc = need(l, "cuMemAlloc_v2");
     *(void **)&p_free = need(l, "cuMemFree_v2");
-    *(void **)&p_memory = need(l, "cuMemGetInfo_v2");
     *(void **)&p_begin_capture = need(l, "cuStreamBeginCapture_v2");
     *(void **)&p_end_capture = need(l, "cuStreamEndCapture");
     *(void **)&p_instantiate = need(l, "cuGraphInstantiateWithFlags");
@@ -182,14 +181,6 @@ uint64_t cuda_allocate(uint64_t bytes)
 void cuda_free(uint64_t at)
 {
     check(p_free(at), "cuMemFree");
-}
-
-void cuda_memory(uint64_t *free_bytes, uint64_t *total)
-{
-    size_t f = 0, t = 0;
-    check(p_memory(&f, &t), "cuMemGetInfo");
-    *free_bytes = f;
-    *total = t;
 }
 
 void cuda_graph_make(uint64_t iterations, unsigned nodes)

@@ -33,7 +33,6 @@ void cuda_await(unsigned slot);
 void cuda_synchronize(void);
 uint64_t cuda_allocate(uint64_t bytes); /* 0 when refused */
 void cuda_free(uint64_t at);
-void cuda_memory(uint64_t *free_bytes, uint64_t *total);
 void cuda_graph_make(uint64_t iterations, unsigned nodes);
 void cuda_graph_launch(void);
 

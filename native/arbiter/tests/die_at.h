@@ -14,5 +14,4 @@ void die_watch(void *at, size_t n, size_t skip, size_t n_skip);
 void die_at(unsigned long number);
 /* Something that changes what others see, other than a store: a point before it. */
 void die_point(void);
-unsigned long die_passed(void);
 #endif

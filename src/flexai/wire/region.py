@@ -31,7 +31,6 @@ POLICY_BYTES: Final = HEAD.size + DEVICE.size * MAX_DEVICES
 LEDGER_BYTES: Final = LEDGER_HEAD.size + SLOT.size * MAX_SLOTS
 _SEQ_AT: Final = 16
 _N_DEVICES_AT: Final = 20
-_TENANT_AT: Final = 24
 _GATE_IN_DEVICE: Final = 88
 _CONTEXT_IN_DEVICE: Final = 104
 _OPEN: Final = 1

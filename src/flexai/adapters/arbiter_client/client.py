@@ -30,42 +30,28 @@ class ArbiterClient:
         self._told_devices: dict[str, int] = {}
         self._refused: dict[str, str] = {}
         self._changed = asyncio.Event()
-        self._settled = asyncio.Event()
         self._seq = itertools.count(1)
         self.is_connected = False
 
     def put(self, policy: TenantPolicy) -> None:
         """See ``ports.ChannelPolicy``."""
         self._tenants[policy.tenant] = policy
-        self._touch()
+        self._changed.set()
 
     def gone(self, tenant: str) -> None:
         """See ``ports.ChannelPolicy``."""
         if self._tenants.pop(tenant, None) is not None:
             self._refused.pop(tenant, None)
-            self._touch()
+            self._changed.set()
 
     def manage(self, uuid: str, backend: int) -> None:
         """See ``ports.ChannelPolicy``."""
         self._devices[uuid] = backend
-        self._touch()
+        self._changed.set()
 
     def refusals(self) -> dict[str, str]:
         """See ``ports.ChannelPolicy``."""
         return dict(self._refused)
-
-    def _touch(self) -> None:
-        self._settled.clear()
-        self._changed.set()
-
-    async def settled(self, timeout_s: float) -> bool:
-        """Wait until the arbiter answered all that is wanted now; False when it did not in time."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._settled.wait()
-        except TimeoutError:
-            return False
-        return True
 
     async def run(self) -> None:
         """Stay connected as long as the process lives."""
@@ -86,7 +72,6 @@ class ArbiterClient:
                     except (OSError, BadInput, TimeoutError) as error:
                         log.warning("the arbiter is gone: %s", error)
                 self.is_connected = False
-                self._settled.clear()
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
@@ -99,7 +84,6 @@ class ArbiterClient:
         gone = asyncio.Event()
         while True:
             if not self._changed.is_set():
-                self._settled.set()
                 # Between exchanges the arbiter says nothing: readable then means that it is gone.
                 loop.add_reader(line, gone.set)
                 waits = [asyncio.ensure_future(self._changed.wait()), asyncio.ensure_future(gone.wait())]

@@ -1,7 +1,6 @@
 """What ``/proc`` says of processes, and pidfds to see their end. A process is named by pid and start time together."""
 
 import os
-import select
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,13 +89,6 @@ def open_pidfd(pid: int, ticks: int = 0) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def has_ended(pidfd: int) -> bool:
-    """Whether the process behind the descriptor is gone."""
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(0))
 
 
 def reap_if_child(pid: int) -> None:
