@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from flexai.scheduling.records import JobRecord, MemberRecord
     from flexai.scheduling.state import State
 
+PREDICTED_FOR_MS = 10_000
+"""When a parked job can likely come back is predicted again after so long."""
 LONGEST_STAYS = 6
 """The least stay doubles so often."""
 
@@ -279,9 +281,10 @@ def keep(state: State, record: JobRecord) -> list[Hold]:
     Of their cards, what is free now and they need: unless the job is likely over by the time that they can come back.
     """
     kept: list[Hold] = []
+    over_ms = ends_ms(state, record)
     for job_id in state.parked:
         older = state.jobs[job_id]
-        if not _comes_first(older, record) or ends_ms(state, record) <= comes_back_ms(state, older):
+        if not _comes_first(older, record) or over_ms <= comes_back_ms(state, older):
             continue
         for (row, column), (milli, n_bytes) in wanted(older).items():
             free_milli = max(0, state.books.free_milli.item(row, column))
@@ -324,6 +327,14 @@ def comes_back_ms(state: State, record: JobRecord) -> int:
         return max(state.now_ms, record.wakes_from_ms)
     if not all(is_open(state, place) for place in lack):
         return NEVER_MS
+    if state.now_ms - record.predicted_at_ms < PREDICTED_FOR_MS:
+        return max(record.back_ms, record.wakes_from_ms)
+    record.predicted_at_ms, record.back_ms = state.now_ms, _predicted_ms(state, lack)
+    return max(record.back_ms, record.wakes_from_ms)
+
+
+def _predicted_ms(state: State, lack: dict[Place, tuple[int, int]]) -> int:
+    """When what holds these cards will have left so much of them; ``NEVER_MS`` if that is not enough."""
     ends = [
         (ends_at(state, other), hold)
         for row in sorted({row for row, _ in lack})
@@ -336,5 +347,5 @@ def comes_back_ms(state: State, record: JobRecord) -> int:
                 milli, n_bytes = lack[hold.row, column]
                 lack[hold.row, column] = milli - hold.compute_milli, n_bytes - memory
         if all(milli <= 0 and n_bytes <= 0 for milli, n_bytes in lack.values()):
-            return max(end_ms, record.wakes_from_ms)
+            return end_ms
     return NEVER_MS

@@ -71,6 +71,8 @@ class JobRecord:
     woken_at_ms: int = -(10**15)
     wakes_from_ms: int = 0
     n_short_stays: int = 0
+    back_ms: int = 0
+    predicted_at_ms: int = -(10**15)
     cannot_park: bool = False
     n_evictions: int = 0
     exit_code: int = 0
