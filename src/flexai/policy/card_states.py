@@ -54,7 +54,7 @@ class CardStates:
     _table: Ints = field(default_factory=lambda: np.array([CLOSED_CARD], dtype=np.int64))
     _number_of: dict[CardState, int] = field(default_factory=lambda: {CLOSED_CARD: CLOSED})
     _kinds: dict[tuple[int, tuple[str, ...], int], int] = field(default_factory=dict)
-    _takes: dict[Shape, Flags] = field(default_factory=dict)
+    _takes: dict[object, Flags] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.states)
@@ -89,12 +89,16 @@ class CardStates:
 
     def takes(self, shape: Shape) -> Flags:
         """In which states a card could take one card's part of ``shape``, by number."""
-        known = self._takes.get(shape)
+        # Shapes that ask the same of a card, and differ in their CPUs or RAM, are judged once; filters may look at all.
+        part: object = shape
+        if not self.books.filters:
+            part = shape.compute_milli, shape.memory_bytes, shape.whole, shape.models, shape.profile
+        known = self._takes.get(part)
         if known is None:
-            known = self._takes[shape] = self._judge(shape, self._table[: len(self)])
+            known = self._takes[part] = self._judge(shape, self._table[: len(self)])
         elif len(known) < len(self):
             new = self._judge(shape, self._table[len(known) : len(self)])
-            known = self._takes[shape] = np.concatenate([known, new])
+            known = self._takes[part] = np.concatenate([known, new])
         return known
 
     def _judge(self, shape: Shape, states: Ints) -> Flags:

@@ -195,7 +195,7 @@ class Stranding:
         # The few classes that came since the last call are judged with the candidates: one call costs less than two.
         n, which = len(new), np.concatenate([new, of])
         hosts, sums = self.classes.hosts.take(which, axis=0), self.sums.take(which, axis=0)
-        hosts[n:] -= np.array([shape.cpu_milli, 0, shape.asked_milli])
+        hosts[n:] -= (shape.cpu_milli, 0, shape.asked_milli)
         if shape.n_devices:  # only the cards taken change: their part of the sums is replaced, the rest stays
             change = self._change(shape, cards, mix)
             sums[n:] += change if shape.n_devices == 1 else change.reshape(len(of), shape.n_devices, -1).sum(axis=1)

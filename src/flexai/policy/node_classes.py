@@ -130,14 +130,15 @@ class NodeClasses:
     def _state_of(self, row: int) -> tuple[int, ...]:
         """A node's state: free CPU, model, free compute in all, and the states of its cards in order."""
         books, states = self.books, self.card_states
+        free_milli = books.free_milli[row].tolist()
         on = self._on[row] = [
             states.number((free, memory, 2 * kind + (held > 0))) if free >= 0 else CLOSED
             for free, memory, kind, held in zip(
-                books.free_milli[row].tolist(), books.free_memory[row].tolist(), self._kinds[row],
-                books.granted_memory[row].tolist(), strict=True,
+                free_milli, books.free_memory[row].tolist(), self._kinds[row], books.granted_memory[row].tolist(),
+                strict=True,
             )
         ]  # fmt: skip
-        total = sum(states.states[number][0] for number in on if number)
+        total = sum([free for free in free_milli if free > 0])
         model = books.model.item(row, 0) if on else 0
         return books.cpu_milli.item(row), model, total, *sorted(on, key=states.states.__getitem__)
 
