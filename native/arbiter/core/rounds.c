@@ -5,6 +5,7 @@
  */
 #include "state.h"
 
+#define GANG_HOP_NS (2 * MS) /* shorter gaps of a rank are not lent */
 #define RARE_NS (50 * MS) /* requests farther apart are not waited for */
 
 bool ac_waiting(const struct ac_card *c)
@@ -172,6 +173,8 @@ void ac_judge_turn(struct ac_card *c, uint64_t now)
     for (int i = 0; i < c->n_tenants; i++)
         if (i != c->primary && c->tenant[i].used && c->tenant[i].candidate)
             hop += 300 * US;
+    if (t->in_slots) /* whoever it keeps waiting by that has other cards, too */
+        hop = hop > GANG_HOP_NS ? hop : GANG_HOP_NS;
     t->gappy = held * 100 < wall * 92 && gap > hop;
     t->yields = c->turn_ends > 1 || held * 100 < wall * 97;
     t->turns_to_trial = TRIAL_TURNS;

@@ -157,11 +157,13 @@ class Node:
             }
         return env
 
-    def run_pair(self, name, *arguments):
-        """A tenant of two processes of the same command line, with the shim; what both print comes by its stdout."""
-        words = shlex.join([str(flexai_native.program("flexai-workload")), *map(str, arguments)])
+    def run_pair(self, name, *arguments, script=""):
+        """A tenant of two processes of the same command line, or of a script whose $0 is the workload, with the shim;
+        what they print comes by its stdout."""
+        workload = str(flexai_native.program("flexai-workload"))
+        words = shlex.join([workload, *map(str, arguments)])
         process = subprocess.Popen(
-            ["sh", "-c", f"{words} & {words} & wait"], env=self.environment(name, shimmed=True),
+            ["sh", "-c", script or f"{words} & {words} & wait", workload], env=self.environment(name, shimmed=True),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
         self.programs.append(process)

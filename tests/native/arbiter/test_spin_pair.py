@@ -1,8 +1,12 @@
 """Processes that wait for each other on the card, as the ranks of a collective do, beside a tenant that never rests."""
 
 import json
+import time
 
 import pytest
+
+from flexai.adapters.shm import TimelineFile
+from flexai.wire.timeline import Kind
 
 LEASE, HWSLICE = 1, 2
 
@@ -75,3 +79,26 @@ def test_a_third_rank_is_told_that_the_pair_is_complete(make_node):
     third = node.run("pair", *words(node, 0.1))
     assert "name a new file" in third.communicate(timeout=20)[0]
     assert third.returncode == 2
+
+
+@pytest.mark.slow
+def test_the_turns_of_a_job_on_two_cards_begin_together(make_node):
+    node = make_node("h200:2")
+    for card in (0, 1):
+        node.put(f"flood{card}", None, 400, card=card)
+        flood = node.run(f"flood{card}", "flood", "--kernel-us", 500, "--device", card, shimmed=True)
+        node.put(f"flood{card}", flood, 400, card=card)
+    node.put("pair", None, 600, cards=(0, 1))
+    script = " ".join([*(f"$0 {' '.join(map(str, words(node, 5)))} --device {card} &" for card in (0, 1)), "wait"])
+    pair = node.run_pair("pair", script=script)
+    node.put("pair", pair, 600, cards=(0, 1))
+    time.sleep(1.5)
+    ring = TimelineFile(node.run_dir / "timeline")
+    ring.read()
+    time.sleep(3)
+    turns = [record for record in ring.read() if record.kind is Kind.TURN and record.tenant == "pair"]
+    assert_both_kept_moving(reports(pair), 100)
+    one, two = ([r.at_ns / 1e6 for r in turns if r.device == card] for card in node.cards)
+    apart_ms = [min((abs(at - other) for other in two), default=1e9) for at in one[1:-1]]
+    assert apart_ms, "no turns"
+    assert sorted(apart_ms)[len(apart_ms) // 2] <= 20, apart_ms
