@@ -76,7 +76,7 @@ def contexts(run: Run) -> Iterator[Row]:
         yield _one_by_one(on)
         yield _at_once(on)
         for how in ("exit", "kill -9"):
-            yield _free_after_death(on, how, 2 if run.quick else 6)
+            yield _free_after_death(on, how, 2 if run.quick else 3)
 
 
 def _one_by_one(on: Stand) -> Row:
@@ -147,5 +147,5 @@ def _free_after_death(on: Stand, how: str, n_times: int) -> Row:
 
 
 CASES = (
-    Case("contexts", "what the driver takes for a context, and when a dead process's memory is free", contexts, 20, 12),
+    Case("contexts", "what the driver takes for a context, and when a dead process's memory is free", contexts, 15, 12),
 )

@@ -68,7 +68,7 @@ def watched(on: Stand, *words: str) -> Iterator[Watch]:
 
 def memory(run: Run) -> Iterator[Row]:
     """Random allocations and frees by every kind of call, then all that one process can get."""
-    seconds = 3.0 if run.quick else 45.0 if run.minutes is None else 60 * run.minutes
+    seconds = 3.0 if run.quick else 25.0 if run.minutes is None else 60 * run.minutes
     n_processes = 4
     with stand() as on:
         tenant, seen = _at_random(on, run.seed, seconds, n_processes, PATHS)
@@ -105,7 +105,7 @@ def memory(run: Run) -> Iterator[Row]:
 
 def by_path(run: Run) -> Iterator[Row]:
     """The same by one kind of call at a time: where the cap is passed, by which."""
-    seconds, n_processes = (2.0, 4) if run.quick else (8.0, 4)
+    seconds, n_processes = (2.0, 4) if run.quick else (3.0, 4)
     with stand() as on:
         for path in PATHS:
             tenant, seen = _at_random(on, run.seed, seconds, n_processes, (path,))
@@ -166,6 +166,6 @@ def split(spans: Sequence[Sequence[int]], tenant: Mapping[str, Any]) -> dict[str
 
 
 CASES = (
-    Case("memory", "random memory calls from 4 processes of a tenant, by the card's own books", memory, 55, 9),
-    Case("memory-paths", "the same by one kind of call at a time", by_path, 45, 20),
+    Case("memory", "random memory calls from 4 processes of a tenant, by the card's own books", memory, 35, 9),
+    Case("memory-paths", "the same by one kind of call at a time", by_path, 22, 18),
 )
