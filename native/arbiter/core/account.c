@@ -9,6 +9,7 @@
 #define PAUSE_NS (100 * MS)
 #define SHORT_NS (15 * MS)
 #define WINDOW_NS (200 * MS) /* over which borrowing is judged */
+#define LEAP_NS (20 * MS)    /* what clocks may be off by between two readings */
 #define WHOLE_READING 1000   /* records: more may have been left in the log, and then its clock is not that of its end */
 
 /* Ranks of one job share their turns, whoever of them has the card meanwhile. */
@@ -304,6 +305,30 @@ static void correct_idle(struct ac_card *c, uint64_t now)
     }
 }
 
+enum leap { NO_LEAP, CARD_LEAPT, WE_LEAPT };
+
+/* Both clocks have gone on since the last reading; by how much more the one than the other, we know only as well as we know
+ * when the card's was read: at some time of each reading. Beyond that, one of them has leapt. */
+static enum leap clock_leapt(struct ac_card *c, uint64_t card_now, uint64_t now)
+{
+    uint64_t least = c->action_at > c->log_at ? c->action_at - c->log_at : 0, most = now - c->log_began + LEAP_NS;
+    enum leap leap = !c->card_at                                              ? NO_LEAP
+                     : card_now < c->card_at || card_now - c->card_at > most ? CARD_LEAPT
+                     : card_now - c->card_at + LEAP_NS < least               ? WE_LEAPT
+                                                                             : NO_LEAP;
+    c->log_began = c->action_at;
+    c->card_at = card_now;
+    return leap;
+}
+
+/* What was had since the last reading is nobody's: it is not known. All that is counted from here is of the new time. */
+static void begin_anew(struct ac_card *c, uint64_t card_now)
+{
+    c->last_ts = c->open_at = c->started_ts = card_now;
+    for (int i = 0; i < c->n_tenants; i++)
+        c->tenant[i].proved = card_now;
+}
+
 void ac_log(struct ac_card *c, const struct cc_log_record *records, int n, uint64_t dropped, uint64_t card_now,
             uint64_t now)
 {
@@ -311,16 +336,19 @@ void ac_log(struct ac_card *c, const struct cc_log_record *records, int n, uint6
         c->usage.log_dropped += dropped;
         c->lost = true;
     }
+    enum leap leap = n < WHOLE_READING ? clock_leapt(c, card_now, now) : NO_LEAP;
+    if (leap == CARD_LEAPT)
+        begin_anew(c, card_now);
     for (int i = 0; i < n; i++) {
         const struct cc_log_record *r = &records[i];
-        uint64_t ts = r->ts_ns < c->last_ts ? c->last_ts : r->ts_ns;
+        uint64_t ts = r->ts_ns < c->last_ts || leap == CARD_LEAPT ? c->last_ts : r->ts_ns;
         if (ts > card_now)
             ts = card_now > c->last_ts ? card_now : c->last_ts;
         uint64_t ago = card_now > ts ? card_now - ts : 0;
         uint64_t at = now > ago ? now - ago : 0;
         /* The card's clock was read after this reading began, however late we have its answer. */
         uint64_t before = card_now > r->ts_ns ? card_now - r->ts_ns : 0; /* whatever its place among the others */
-        uint64_t earliest = n < WHOLE_READING && c->action_at > before ? c->action_at - before : 0;
+        uint64_t earliest = n < WHOLE_READING && leap == NO_LEAP && c->action_at > before ? c->action_at - before : 0;
         if (r->kind == CC_LOG_START)
             started(c, r, ts, at, earliest);
         else if (r->kind == CC_LOG_END)

@@ -101,7 +101,8 @@ struct ac_card {
     int last_tenant;
     uint64_t last_latency_end; /* our time */
     uint64_t last_first_end;   /* the same of a program that goes before the one whose turn it is: latency, or outside */
-    uint64_t log_at;        /* our time of the last reading */
+    uint64_t log_at, log_began; /* our time of the last reading */
+    uint64_t card_at;       /* the card's at its end */
     bool log_fresh;         /* a reading ended since the last decision */
     uint64_t forced_at;     /* our time at which we last took somebody off the card */
     /* Driver locks */

@@ -36,6 +36,9 @@ struct rig {
     uint64_t records_lost;
     bool shuffle;                 /* neighbouring records change places */
     bool grown[RIG_TENANTS];      /* it has made another channel */
+    uint64_t ahead_ns;            /* our clock has leapt */
+    int64_t card_ahead_ns;        /* so has the card's, */
+    uint64_t card_leapt_at;       /* then */
     uint64_t late_ns;             /* what is read from the log reaches the core so much later */
 };
 
@@ -52,6 +55,12 @@ static inline void rig_begin(struct rig *r, struct sv_world *world, int index, e
         abort();
     r->card = ac_new(NULL, backend, sv_now(r->world));
     r->sampled_at = sv_now(world);
+}
+
+/* What the core is told. */
+static inline uint64_t rig_now(const struct rig *r)
+{
+    return sv_now(r->world) + r->ahead_ns;
 }
 
 static inline void rig_end(struct rig *r)
@@ -84,6 +93,9 @@ static inline int rig_read_log(struct rig *r)
     uint64_t dropped = 0, card_now = 0;
     int n = cc_virtual.read_log(r->cc, records, 8192, &dropped, &card_now);
     r->records_lost += dropped;
+    for (int i = 0; i < n; i++)
+        if (records[i].ts_ns >= r->card_leapt_at)
+            records[i].ts_ns += (uint64_t)r->card_ahead_ns;
     for (int i = 0; r->shuffle && i + 1 < n; i += 5) {
         struct cc_log_record other = records[i];
         records[i] = records[i + 1];
@@ -92,7 +104,7 @@ static inline int rig_read_log(struct rig *r)
     if (r->late_ns)
         sv_run(r->world, r->late_ns);
     if (n >= 0)
-        ac_log(r->card, records, n, dropped, card_now, sv_now(r->world));
+        ac_log(r->card, records, n, dropped, card_now + (uint64_t)r->card_ahead_ns, rig_now(r));
     return n;
 }
 
@@ -104,7 +116,7 @@ static inline void rig_do(struct rig *r, const struct ac_action *a)
     if (a->tenant >= 0 && a->tenant < RIG_TENANTS && r->ending[a->tenant] &&
         (a->kind == AC_TIMESLICE || a->kind == AC_PREEMPT || a->kind == AC_CHECK)) {
         r->n_calls_of[a->kind]++;
-        ac_done(r->card, a, -ESRCH, sv_now(r->world));
+        ac_done(r->card, a, -ESRCH, rig_now(r));
         return;
     }
     switch (refused ? AC_GATE : a->kind) {
@@ -152,7 +164,7 @@ static inline void rig_do(struct rig *r, const struct ac_action *a)
     if (getenv("RIG_TRACE"))
         printf("%10.3f kind %d tenant %d value %u n %d -> %d\n", (double)before / 1e6, (int)a->kind, a->tenant, a->value,
                a->n, result);
-    ac_done(r->card, a, result, sv_now(r->world));
+    ac_done(r->card, a, result, rig_now(r));
 }
 
 static inline bool rig_look(struct rig *r)
@@ -166,7 +178,7 @@ static inline bool rig_look(struct rig *r)
         struct ac_lease_seen seen = {.drained = r->dead[i] || (!work && !r->frozen[i]),
                                      .wants = !r->dead[i] && !r->frozen[i] && (!r->idle[i] || (work && r->gate[i]))};
         closing |= !r->gate[i] && work;
-        ac_lease_seen(r->card, i, &seen, sv_now(r->world));
+        ac_lease_seen(r->card, i, &seen, rig_now(r));
     }
     return closing;
 }
@@ -230,7 +242,7 @@ static inline void rig_act(struct rig *rigs, int n)
     for (int i = 0; any; i++) {
         any = false;
         for (int k = 0; k < n; k++) {
-            if (!ac_step(rigs[k].card, sv_now(rigs[k].world), &action))
+            if (!ac_step(rigs[k].card, rig_now(&rigs[k]), &action))
                 continue;
             any = true;
             if (i > 1000) {
@@ -258,7 +270,7 @@ static inline void rig_run(struct rig *rigs, int n, uint64_t ns, bool aligned, s
         for (int k = 0; k < n; k++)
             ac_budget(rigs[k].card, ac_default_settings.budget_ppm / (contended ? contended : 1));
         if (aligned)
-            ac_align(cards, n, sv_now(world));
+            ac_align(cards, n, rig_now(&rigs[0]));
         bool closing[SM_MAX_CARDS];
         for (int k = 0; k < n; k++) {
             closing[k] = rig_look(&rigs[k]);
@@ -268,11 +280,12 @@ static inline void rig_run(struct rig *rigs, int n, uint64_t ns, bool aligned, s
             }
         }
         rig_act(rigs, n);
-        if (aligned && ac_align(cards, n, sv_now(world)))
+        if (aligned && ac_align(cards, n, rig_now(&rigs[0])))
             rig_act(rigs, n);
         for (int k = 0; k < n; k++) {
             const struct rig *r = &rigs[k];
-            uint64_t now = sv_now(world), at = ac_next_wake(r->card, now);
+            uint64_t now = sv_now(world), at = ac_next_wake(r->card, rig_now(r));
+            at = at == AC_NEVER ? at : at > r->ahead_ns ? at - r->ahead_ns : 0;
             uint64_t poll = r->backend == FX_BACKEND_LEASE ? now + (closing[k] ? MS / 10 : MS) : AC_NEVER;
             at = poll < at ? poll : at;
             at = r->beat_at < at ? r->beat_at : at;

@@ -10,6 +10,7 @@
  *   late:MS (what is read from the log reaches the core later)
  *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)  grow:I (makes another channel)  xid:N  recover:0 (the card)
  *   bar:I (somebody else stops its context)
+ *   leap:MS (our clock does)  cardleap:MS  cardback:MS (the card's)  lock:I unlock:I (a checkpoint's hold on its process)
  *   widen:I:US (sets its own time slice)  watch:I (the card is asked for it)
  *   run:MS  mark (all cards)  report (what happened since the mark: a line a tenant of this card; calls of all cards)
  */
@@ -146,7 +147,8 @@ static bool carry_out(const char *word)
     if (sscanf(word, "%15[a-z]:%u:%u:%u:%u", name, &i, &a, &b, &c) < 1)
         return false;
     bool numbered = strcmp(name, "run") && strcmp(name, "outside") && strcmp(name, "fail") && strcmp(name, "lose") &&
-                    strcmp(name, "card") && strcmp(name, "xid") && strcmp(name, "late");
+                    strcmp(name, "card") && strcmp(name, "xid") && strcmp(name, "late") && strcmp(name, "leap") &&
+                    strcmp(name, "cardleap") && strcmp(name, "cardback");
     if (numbered && i >= RIG_TENANTS)
         return false;
     int t = (int)i;
@@ -176,7 +178,7 @@ static bool carry_out(const char *word)
     else if (!strcmp(name, "outside"))
         sv_flood(rig.world, here, 9999, i * 1000ull, 64);
     else if (!strcmp(name, "put"))
-        ac_tenant_put(rig.card, t, a, b, (enum fx_class)c, sv_now(rig.world));
+        ac_tenant_put(rig.card, t, a, b, (enum fx_class)c, rig_now(&rig));
     else if (!strcmp(name, "gone"))
         ac_tenant_gone(rig.card, t);
     else if (!strcmp(name, "suspend") || !strcmp(name, "resume"))
@@ -199,6 +201,15 @@ static bool carry_out(const char *word)
         sm_card_fail(sv_model(rig.world), here, i);
     else if (!strcmp(name, "recover"))
         sm_card_recover(sv_model(rig.world), here);
+    else if (!strcmp(name, "leap"))
+        rig.ahead_ns += i * MS;
+    else if (!strcmp(name, "cardleap") || !strcmp(name, "cardback")) {
+        rig.card_ahead_ns += (name[4] == 'l' ? 1 : -1) * (int64_t)(i * MS);
+        rig.card_leapt_at = sv_now(rig.world);
+    } else if (!strcmp(name, "lock"))
+        sm_park_lock(sm_process_by_pid(sv_model(rig.world), pid));
+    else if (!strcmp(name, "unlock"))
+        sm_park_unlock(sm_process_by_pid(sv_model(rig.world), pid));
     else if (!strcmp(name, "late"))
         rig.late_ns = i * MS;
     else if (!strcmp(name, "shuffle"))

@@ -387,6 +387,11 @@ FAULTS = {
     "one is taken away": "gone:2 kill:2",
     "half of the calls are refused for 50 ms": "fail:2 run:50 fail:0",
     "one undoes its stop": "suspend:2 run:20 undo:2",
+    "a checkpoint takes hold of one and lets go": "lock:2 run:300 unlock:2",
+    "a checkpoint takes hold of one that is stopped": "suspend:2 run:20 lock:2 run:300 unlock:2",
+    "our clock leaps ahead": "leap:10000",
+    "the card's clock leaps ahead": "cardleap:3600000",
+    "the card's clock is set back": "cardback:2500",
 }
 
 
@@ -406,6 +411,30 @@ def test_the_others_keep_their_shares_in_the_second_of_a_fault(play, load, fault
         )
         assert figures.held(0) >= 30 - 2
         assert figures.held(1) >= 50 - 2
+
+
+@pytest.mark.parametrize("load", ["flood:{}:1000", "step:{}:1000:50"])
+@pytest.mark.parametrize(
+    "act",
+    [
+        "suspend:2 run:20 lock:2 run:300 unlock:2 resume:2",
+        "suspend:2 run:20 lock:2 run:300 resume:2 run:300 unlock:2",
+        "leap:10000",
+        "cardleap:3600000",
+        "cardback:2500",
+    ],
+)
+def test_after_a_checkpoints_hold_or_a_leap_of_a_clock_all_is_as_it_was(play, load, act):
+    tenants = " ".join(f"{load.format(i)} put:{i}:{milli}:1000:1" for i, milli in enumerate((300, 500, 200)))
+    figures = play("hwslice", tenants, f"run:3000 {act} run:2000 mark run:3000 report")
+    assert [round(figures.held(i)) for i in range(3)] == pytest.approx([30, 50, 20], abs=1)
+
+
+@pytest.mark.parametrize("act", ["leap:10000", "cardleap:3600000", "cardback:2500"])
+def test_a_leap_of_a_clock_is_no_defiance_and_leaves_a_limit_as_it_was(play, act):
+    steps = f"flood:0:1000 put:0:300:300:1 step:1:1000:50 put:1:500:1000:1 run:3000 {act} run:7 {act} run:500"
+    figures = play("hwslice", steps, "mark run:3000 report")
+    assert abs(figures.held(0) - 30) <= 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The arbiter as a process: real programs on the simulated card, over its real socket."""
 
+import contextlib
+import ctypes
 import os
 import random
 import signal
@@ -18,6 +20,22 @@ LEASE, HWSLICE = 1, 2
 def state(pid):
     """Of a process, as ``ps`` says it: T is stopped."""
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+@contextlib.contextmanager
+def debugged(pid):
+    """A debugger has all threads of a process in its hand, as ``gdb -p`` does."""
+    seize, interrupt, detach, wait_all = 0x4206, 0x4207, 17, 0x40000000
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    ptrace.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+    threads = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+    for thread in threads:
+        assert ptrace(seize, thread, None, None) == 0, os.strerror(ctypes.get_errno())
+        assert ptrace(interrupt, thread, None, None) == 0
+        os.waitpid(thread, wait_all)
+    yield
+    for thread in threads:
+        assert ptrace(detach, thread, None, None) == 0
 
 
 def shimmed(node, name, request, *arguments, **terms):
@@ -209,6 +227,24 @@ def test_what_was_frozen_goes_on_when_the_arbiter_is_killed(make_node, pause_s):
     node.eventually(lambda: state(one.pid) == "T")
     node.arbiter.kill()
     node.eventually(lambda: state(one.pid) != "T")
+
+
+def test_a_debugger_on_a_tenant_that_is_stopped_holds_up_nobody(make_node):
+    node = make_node()
+    one, two = node.run("one", "flood"), node.run("two", "flood")
+    node.put("one", one, 300)
+    node.put("two", two, 700)
+    node.shares(0.5)
+    node.agent.ask(arbiter.Op.SUSPEND, tenant="one")
+    node.shares(0.1)
+    with debugged(one.pid):
+        shares = node.shares(1)
+        assert shares["one"] == 0
+        assert shares["two"] > 90
+        node.agent.ask(arbiter.Op.RESUME, tenant="one")
+        assert node.shares(1)["two"] > 70 - 2, "what the other had queued runs, and no more comes"
+    node.eventually(lambda: abs(node.shares(0.7)["one"] - 30) < 6, 6)
+    assert not any(entry.hostile for entry in node.usage().tenants)
 
 
 def test_malformed_messages_are_refused_and_change_nothing(make_node):
