@@ -1,5 +1,7 @@
 """Idle compute is lent, granted when it becomes free, and taken back for whoever has a right to it."""
 
+from dataclasses import replace
+
 from flexai.model import Device, Job, Node, Queue, SliceRequest, TenantClass
 from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Evict, Resize, Start
@@ -81,6 +83,14 @@ def test_memory_is_never_lent():
     scheduler = busy_card()
     scheduler.step(JobSubmitted(3, job("large", 3, 100, 70, TenantClass.BEST_EFFORT)))
     assert started(measured(scheduler, 0)) == ["guest"]
+
+
+def test_an_elastic_job_is_lent_to_for_the_member_that_waits():
+    scheduler = busy_card(800)
+    wide = replace(job("wide", 3, 100, 1, TenantClass.BEST_EFFORT), n_members=3, min_member=1)
+    assert started(scheduler.step(JobSubmitted(4, wide))) == ["wide", "wide"]
+    lent = [command for command in measured(scheduler, 100) if isinstance(command, Start)]
+    assert [(command.job_id, command.member) for command in lent] == [("guest", 0), ("wide", 2)]
 
 
 def test_a_lent_start_is_granted_when_the_owner_is_gone():

@@ -78,6 +78,9 @@ def _lend(state: State, record: JobRecord, idle: NDArray[np.int64]) -> bool:
     What it asks for is what it would be granted; of what is idle it takes whatever there is.
     """
     books, n = state.books, len(state.books.names)
+    number = next(number for role in record.waiting() for number in role.numbers)
+    if record.shape_of(number) != record.shape:  # the member that waits is of a role without a slice
+        return False
     kept = parking.keep(state, record) if state.parked else []
     free = replace(record.shape, compute_milli=0)
     host = (books.cpu_milli[:n] >= free.cpu_milli) & (books.ram_bytes[:n] >= free.ram_bytes)
@@ -93,7 +96,7 @@ def _lend(state: State, record: JobRecord, idle: NDArray[np.int64]) -> bool:
         return False
     cause = f"lent: {idle[row, column] / 10:g}% of its card was measured idle"
     idle[row, column] -= record.shape.compute_milli
-    begin(state, record, {0: hold}, cause, lent=True)
+    begin(state, record, {number: hold}, cause, lent=True)
     return True
 
 

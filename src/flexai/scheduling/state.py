@@ -189,6 +189,7 @@ class State:
         """Book and command the start of one member; the hold is in the books already."""
         grants = self.grants_of(record, member, hold)
         one = record.members[member]
+        assert one.hold is None, f"{record.job.id}.{member} holds something already"
         one.state, one.grants, one.lent = MemberState.STARTING, grants, lent
         one.started_at_ms = self.now_ms
         if lent:
