@@ -241,9 +241,9 @@ def test_a_reservation_is_held_for_all_roles_of_a_gang():
     scheduler = pool(node("n0", 4), node("n1", 4))
     submit(scheduler, one("long", 1, n_devices=4, time_limit_ms=1000))
     submit(scheduler, gang("train", 2, LEADER, role("worker", 7)))
-    assert starts(submit(scheduler, one("late", 3, n_devices=2, queue="b"))) == []
+    assert starts(submit(scheduler, one("late", 30, n_devices=2, queue="b"))) == []
     assert scheduler.reason_for("late").code == "Reserved"
-    assert len(starts(scheduler.step(MemberFinished(4, "long", 0, 0)))) == 8
+    assert len(starts(scheduler.step(MemberFinished(40, "long", 0, 0)))) == 8
 
 
 def test_a_worker_that_fails_while_others_are_given_up_leaves_no_role_below_its_least():

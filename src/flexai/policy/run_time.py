@@ -1,8 +1,10 @@
 """How long will it run? Learned from what finished, and from siblings still running; never from the user's word.
 
-Jobs of one queue and size that are submitted within minutes of each other are mostly one sweep, and alike. So beside
-the mean of each (queue, size) stands the mean of each *burst* of submissions, in which a sibling that has already
-outlived the mean counts with what it has run so far; both are joined by shrinkage. What has *not* finished yet carries
+Jobs of one queue and size that are submitted soon after each other are alike, the sooner the more: one script within a
+minute, one sweep within ten, one session within the hour. So a job stands in *bursts* inside each other. What is
+expected of the widest starts from the mean of the (queue, size), of each other from the one around it. A burst's own
+experience is joined to that by shrinkage: run times are taken for exponential with an unknown mean, so a sibling that
+still runs adds the time that it has run and counts as one only when it is over. What has *not* finished yet carries
 most of the news (docs/adr/0003). Quantiles, for backfill, come from the (queue, size) alone: bursts are too few to have
 tails.
 
@@ -14,17 +16,16 @@ from __future__ import annotations
 import bisect
 from collections import deque
 from dataclasses import dataclass, field
-from itertools import islice
 
 UNKNOWN_MS = 3_600_000
 """Expected run time while nothing comparable has finished."""
 MIN_SEEN = 5
 """So many finished jobs make a class's own statistics; below, the size's over all queues, then all jobs', stand in."""
-BURST_GAP_MS = 600_000
+BURST_GAPS_MS = (3_600_000, 600_000, 60_000)
+"""A longer pause between two submissions of one queue and size begins a new burst; the widest first."""
 SHRINKAGE = 3.0
+"""What is expected of the burst around, or of the class, weighs as much as so many finished siblings."""
 MAX_HISTORY = 4096
-MAX_SIBLINGS = 20
-"""So many running siblings are looked at: more add cost, not news."""
 
 
 @dataclass(slots=True)
@@ -59,7 +60,7 @@ class _History:
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """One sweep: jobs of one queue and size, each submitted soon after the one before."""
+    """One script's jobs: of one queue and size, each submitted soon after the one before (the tightest gap)."""
 
     queue: str
     n_cards: int
@@ -67,48 +68,92 @@ class Burst:
 
 
 @dataclass(slots=True)
-class _BurstState:
+class _Siblings:
+    """What the jobs of one burst ran, those of the bursts inside it too."""
+
     n_finished: int = 0
     finished_ms: int = 0
+    n_running: int = 0
+    started_ms: int = 0
+    """Sum of the moments at which those that run started."""
+
+    def finished(self, ran_ms: int) -> None:
+        self.n_finished += 1
+        self.finished_ms += ran_ms
+        if self.n_finished > MAX_HISTORY:  # a queue without a pause is one burst for ever: it too forgets
+            self.n_finished //= 2
+            self.finished_ms //= 2
+
+    def ran_ms(self, now_ms: int) -> int:
+        return self.finished_ms + self.n_running * now_ms - self.started_ms
+
+
+@dataclass(slots=True)
+class _BurstState:
+    """A burst of the tightest gap: its siblings in bursts of each gap, the widest first, and its jobs."""
+
+    siblings: tuple[_Siblings, ...]
     started_at_ms: dict[str, int] = field(default_factory=dict)
     n_open: int = 0
+
+    def stop(self, job_id: str) -> None:
+        started_ms = self.started_at_ms.pop(job_id, None)
+        if started_ms is not None:
+            for each in self.siblings:
+                each.n_running -= 1
+                each.started_ms -= started_ms
+
+
+@dataclass(slots=True)
+class _Last:
+    """The last submission of a (queue, size), and the bursts that it belongs to."""
+
+    at_ms: int
+    number: int
+    siblings: tuple[_Siblings, ...]
 
 
 @dataclass(slots=True)
 class RunTimes:
     """What is known of run times. Tell it of every submission, start and end, in order."""
 
-    burst_gap_ms: int = BURST_GAP_MS
     _of_queue: dict[tuple[str, int], _History] = field(default_factory=dict)
     _of_size: dict[int, _History] = field(default_factory=dict)
     _of_all: _History = field(default_factory=_History)
-    _last: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    _last: dict[tuple[str, int], _Last] = field(default_factory=dict)
     _bursts: dict[Burst, _BurstState] = field(default_factory=dict)
 
     def submitted(self, queue: str, n_cards: int, at_ms: int) -> Burst:
         """Say which burst a new job belongs to."""
-        last_ms, number = self._last.get((queue, n_cards), (None, 0))
-        if last_ms is None or at_ms - last_ms > self.burst_gap_ms:
+        last = self._last.get((queue, n_cards))
+        number, pause_ms = (last.number, at_ms - last.at_ms) if last is not None else (0, BURST_GAPS_MS[0] + 1)
+        kept = last.siblings[: sum(pause_ms <= gap_ms for gap_ms in BURST_GAPS_MS)] if last is not None else ()
+        if len(kept) < len(BURST_GAPS_MS):
             self._drop_if_over(Burst(queue, n_cards, number))
             number += 1
-        self._last[queue, n_cards] = (at_ms, number)
+        siblings = kept + tuple(_Siblings() for _ in BURST_GAPS_MS[len(kept) :])
+        self._last[queue, n_cards] = _Last(at_ms, number, siblings)
         burst = Burst(queue, n_cards, number)
-        self._bursts.setdefault(burst, _BurstState()).n_open += 1
+        self._bursts.setdefault(burst, _BurstState(siblings)).n_open += 1
         return burst
 
     def started(self, burst: Burst, job_id: str, at_ms: int) -> None:
         """Say that a job of the burst runs now."""
-        self._bursts[burst].started_at_ms[job_id] = at_ms
+        state = self._bursts[burst]
+        state.stop(job_id)
+        state.started_at_ms[job_id] = at_ms
+        for each in state.siblings:
+            each.n_running += 1
+            each.started_ms += at_ms
 
     def stopped(self, burst: Burst, job_id: str) -> None:
         """Say that a job was evicted: it will start again, and how long it takes is not known."""
-        self._bursts[burst].started_at_ms.pop(job_id, None)
+        self._bursts[burst].stop(job_id)
 
     def finished(self, burst: Burst, job_id: str, ran_ms: int) -> None:
         """Learn from a job that ended by itself after ``ran_ms``."""
-        state = self._bursts[burst]
-        state.n_finished += 1
-        state.finished_ms += ran_ms
+        for each in self._bursts[burst].siblings:
+            each.finished(ran_ms)
         for history in (
             self._of_queue.setdefault((burst.queue, burst.n_cards), _History()),
             self._of_size.setdefault(burst.n_cards, _History()),
@@ -120,9 +165,9 @@ class RunTimes:
     def forget(self, burst: Burst, job_id: str) -> None:
         """Let go of a job that will not come back (ended, or cancelled); a burst without jobs goes with its last."""
         state = self._bursts[burst]
-        state.started_at_ms.pop(job_id, None)
+        state.stop(job_id)
         state.n_open -= 1
-        if self._last[burst.queue, burst.n_cards][1] != burst.number:
+        if self._last[burst.queue, burst.n_cards].number != burst.number:
             self._drop_if_over(burst)
 
     def _drop_if_over(self, burst: Burst) -> None:
@@ -132,14 +177,10 @@ class RunTimes:
 
     def expected_ms(self, burst: Burst, now_ms: int) -> float:
         """Mean run time that a job of the burst will need, from its start."""
-        prior_ms = self._mean_ms(burst)
-        state = self._bursts[burst]
-        # One that runs longer than expected counts as one more of at least that length; a younger one adds its time
-        # without its head: it can only raise the mean, since it will run longer than it has.
-        elapsed_ms = [now_ms - at_ms for at_ms in islice(state.started_at_ms.values(), MAX_SIBLINGS)]
-        total_ms = state.finished_ms + sum(elapsed_ms)
-        n = state.n_finished + sum(ms > prior_ms for ms in elapsed_ms)
-        return (SHRINKAGE * prior_ms + total_ms) / (SHRINKAGE + n)
+        expected_ms = self._mean_ms(burst)
+        for each in self._bursts[burst].siblings:
+            expected_ms = (SHRINKAGE * expected_ms + each.ran_ms(now_ms)) / (SHRINKAGE + each.n_finished)
+        return expected_ms
 
     def quantile_ms(self, burst: Burst, q: float) -> int:
         """Run time that a job like this stays under with probability ``q``."""

@@ -117,6 +117,7 @@ def end(state: State, record: JobRecord, final: JobState, cause: str, *, known: 
     if known:
         state.run_times.forget(record.burst, job_id)
     del state.jobs[job_id]
+    state.claims.pop(job_id, None)
     if state.reservation is not None and state.reservation.job_id == job_id:
         state.reservation = None
         state.ready.update(state.deferred)

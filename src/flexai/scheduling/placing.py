@@ -181,6 +181,7 @@ def begin(state: State, record: JobRecord, placed: Mapping[int, Hold], cause: st
     for number, hold in placed.items():
         state.start(record, number, hold, cause, lent=lent)
     if not grows:
+        state.claims.pop(record.job.id, None)
         record.started_at_ms = state.now_ms
         state.note_running(record, runs=True)
         state.run_times.started(record.burst, record.job.id, state.now_ms)
@@ -190,18 +191,18 @@ def begin(state: State, record: JobRecord, placed: Mapping[int, Hold], cause: st
 
 
 def _start_big(state: State) -> bool:
-    """The oldest large job that waits starts or gets the reservation; False if that was put off: others wait."""
+    """The large job that is due starts or gets the reservation; False if that was put off: others wait."""
     while state.big:
-        record = state.jobs[next(iter(state.big))]
         held_for = state.reservation
-        if held_for is not None and held_for.job_id == record.job.id and not held_for.has_news:
+        if held_for is not None and held_for.job_id in state.big and not held_for.has_news:
             return True
-        assert record.line is not None
-        line = state.lines[record.line]
-        at_limit = state.queues.over_limit(record.job.queue, record.needed_milli) is not None
-        if at_limit or line.head is not record:
+        line = _due(state)
+        if line is None:
             state.reservation = None
             return True
+        record = line.head
+        if held_for is not None and held_for.job_id != record.job.id:  # another is due by now
+            held_for = state.reservation = None
         if line.key.need not in state.blocked and _try_line(state, line):
             state.reservation = None
             continue
@@ -215,6 +216,26 @@ def _start_big(state: State) -> bool:
         )
         return True
     return True
+
+
+def _due(state: State) -> Line | None:
+    """The line whose head, a large job that may start, is next: one for which others were stopped before all.
+
+    Then by priority, and by the largest ratio of time waited to expected card time: short ones soon, long ones surely
+    (highest response ratio next: Brinch Hansen 1971).
+    """
+    due: tuple[tuple[float, ...], Line] | None = None
+    for job_id in state.big:
+        record = state.jobs[job_id]
+        assert record.line is not None
+        line = state.lines[record.line]
+        if line.head is record and state.queues.over_limit(record.job.queue, record.needed_milli) is None:
+            priority, cost, seq = _rank(state, line)
+            waited_ms = state.now_ms - record.job.submitted_at_ms
+            rank = (job_id not in state.claims, priority, cost / max(waited_ms, 1), seq)
+            if due is None or rank < due[0]:
+                due = (rank, line)
+    return due[1] if due else None
 
 
 def _claimed(state: State, record: JobRecord) -> Reservation | None:
