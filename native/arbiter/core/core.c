@@ -186,7 +186,8 @@ bool ac_group_put(struct ac_card *c, int tenant, const struct cc_group *group)
         return false;
     c->group[place] = (struct group){.used = true, .tenant = tenant, .id = *group, .stopped_at = AC_NEVER};
     struct tenant *t = &c->tenant[tenant];
-    t->n_groups++;
+    if (!t->n_groups++)
+        t->found_at = c->accrued_at;
     if (t->runnable_since == AC_NEVER)
         t->runnable_since = c->accrued_at;
     /* What it ran before it was found is the resident's from now on. */

@@ -6,6 +6,7 @@
 #include "state.h"
 
 #define GANG_HOP_NS (2 * MS) /* shorter gaps of a rank are not lent */
+#define MADE_NS (1500 * MS) /* contexts are */
 #define RARE_NS (50 * MS) /* requests farther apart are not waited for */
 
 bool ac_waiting(const struct ac_card *c)
@@ -177,7 +178,9 @@ void ac_judge_turn(struct ac_card *c, uint64_t now)
         hop = hop > GANG_HOP_NS ? hop : GANG_HOP_NS;
     t->gappy = held * 100 < wall * 92 && gap > hop;
     t->yields = c->turn_ends > 1 || held * 100 < wall * 97;
-    t->turns_to_trial = TRIAL_TURNS;
+    /* The first may have seen it while it was made, and who is taken to yield keeps all from the hardware's turns. */
+    t->turns_to_trial = t->yields && !t->tried && now < t->found_at + MADE_NS ? 1 : TRIAL_TURNS;
+    t->tried = true;
     c->fill = t->gappy; /* else the rest of the turn is its own */
     c->trial = false;
 }

@@ -39,6 +39,8 @@ struct tenant {
     uint64_t yielded_at;    /* our time at which it gave the card up; AC_NEVER: it did not */
     bool gappy;             /* others fill its turns */
     uint32_t turns_to_trial;
+    bool tried;             /* once at least, */
+    uint64_t found_at;      /* since its first group was found at this time */
     uint64_t lends_at;      /* its gaps are not lent before */
     uint32_t n_defied;      /* stops that it undid, of late */
     uint64_t defied_at;

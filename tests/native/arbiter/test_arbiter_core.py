@@ -326,7 +326,7 @@ def test_who_undoes_its_stops_again_and_again_is_frozen_while_it_is_stopped(play
 @pytest.mark.parametrize("requests", [(500, 500), (300, 700), (700, 300)])
 def test_who_is_stopped_by_somebody_else_goes_on_within_50_ms(play, requests, load):
     """The others keep their shares over that second; where turns are taken, what was left of the turn is lost."""
-    points = 2 if load.startswith("flood") else 3
+    points = 2 if load.startswith("flood") else 4  # a turn is up to 41 ms of the second
     tenants = " ".join(f"{load.format(i)} put:{i}:{milli}:1000:1" for i, milli in enumerate(requests))
     for when_ms in (0, 7, 16, 30):
         steps = f"{tenants} run:{2000 + when_ms} bar:0"
