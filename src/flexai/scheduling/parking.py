@@ -295,9 +295,13 @@ def keep(state: State, record: JobRecord) -> list[Hold]:
 
 
 def let_go(state: State, kept: Iterable[Hold]) -> None:
-    """Give back what was kept."""
+    """Give back what was kept. Nobody gained by that: no line is tried again for it."""
+    gained = state.books.gained
     for hold in kept:
+        was_gained = hold.row in gained
         state.books.give(hold)
+        if not was_gained:
+            gained.discard(hold.row)
 
 
 def first_kept_for(state: State, record: JobRecord) -> JobRecord | None:
