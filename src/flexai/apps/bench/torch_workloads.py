@@ -21,6 +21,8 @@ The C workloads (``flexai-workload --control FILE``) write the same file. Run on
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import mmap
 import struct
 import sys
@@ -229,6 +231,31 @@ def _run_open_loop(torch: Any, control: Control, step: Callable[[], None], gap_s
         control.finished()
 
 
+def _run_once(torch: Any, step: Callable[[], None], kernel_us: float, n_kernels: int, period_us: float) -> None:
+    """The work of so many kernels of that length, back to back or as its input comes; says what it did, as JSON.
+
+    How long a step takes is the shortest of some: that is its time alone, whoever else is on the card.
+    """
+    alone_s = math.inf
+    for _ in range(40):
+        began_s = time.monotonic()
+        step()
+        torch.cuda.synchronize()
+        alone_s = min(alone_s, time.monotonic() - began_s)
+    n_steps = max(1, round(kernel_us / 1e6 / alone_s))  # of a kernel's work
+    began_s = time.monotonic()
+    for number in range(n_kernels):
+        if period_us:
+            time.sleep(max(0.0, began_s + number * period_us / 1e6 - time.monotonic()))
+        for _ in range(n_steps):
+            step()
+        if period_us or number % 8 == 7:
+            torch.cuda.synchronize()
+    torch.cuda.synchronize()
+    n_done = round(n_kernels * n_steps * alone_s * 1e6 / kernel_us)
+    print(json.dumps({"iterations": n_done, "seconds": time.monotonic() - began_s, "step_us": alone_s * 1e6}))
+
+
 WORKLOADS = ("gemm", "gemm-sync", "gpt", "resnet", "decode", "decode-sync", "square", "latency")
 
 
@@ -236,7 +263,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one workload until its control word says end."""
     parser = argparse.ArgumentParser(description="PyTorch tenants of the slicing benchmark")
     parser.add_argument("name", choices=WORKLOADS)
-    parser.add_argument("--control", type=Path, required=True, help="shared counter file, made by the benchmark")
+    parser.add_argument("--control", type=Path, help="shared counter file, made by the benchmark")
+    parser.add_argument("--iterations", type=int, default=0, help="without --control: work of so many kernels")
+    parser.add_argument("--kernel-us", type=float, default=1000.0, help="length of such a kernel")
+    parser.add_argument("--period-us", type=float, default=0.0, help="between two of them; 0: back to back")
+    parser.add_argument("--memory", type=int, default=0, help="bytes of the card to hold besides")
     parser.add_argument("--size", type=int, default=4096, help="matrix size, or layers of the decoder")
     parser.add_argument("--gap-ms", type=float, default=20.0, help="latency: time between requests; square: period")
     parser.add_argument("--tokens", type=int, default=1, help="latency: of a request, some 1 ms each")
@@ -247,7 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("PyTorch is not installed here: use the C workloads (flexai-workload)", file=sys.stderr)
         return 1
     torch.manual_seed(0)
-    control = Control(options.control)
+    held = torch.empty(options.memory, dtype=torch.uint8, device="cuda") if options.memory else None
     builders: dict[str, Callable[[], Callable[[], None]]] = {
         "gpt": lambda: _gpt(torch),
         "resnet": lambda: _resnet(torch),
@@ -255,6 +286,11 @@ def main(arguments: list[str] | None = None) -> int:
         "decode-sync": lambda: _decode(torch, 12),
         "latency": lambda: _decode(torch, options.size if options.size < 1000 else 12),
     }
+    if options.control is None:
+        _run_once(torch, _decode(torch, 4), options.kernel_us, options.iterations, options.period_us)
+        del held
+        return 0
+    control = Control(options.control)
     step = builders.get(options.name, lambda: _gemm(torch, options.size))()
     for _ in range(5):
         step()

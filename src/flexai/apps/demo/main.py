@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +49,8 @@ def demo(
     bound = sum(job.is_card_bound for job in jobs)
     try:
         with own_pool(simulate) as stand:
+            if any(line.startswith("NVIDIA cards") for line in stand.said):
+                jobs = _with_pytorch(jobs)
             for line in stand.said:
                 if " ready after " not in line and not line.startswith("ready: "):
                     console.print(line, markup=False)
@@ -60,6 +64,9 @@ def demo(
                 f"for input and ask for the fraction they can use.",
                 markup=False,
             )
+            by_pytorch = sum(job.by_pytorch for job in jobs)
+            if by_pytorch:
+                console.print(f"{by_pytorch} are PyTorch programs: a decoder with random weights.", markup=False)
             phases = []
             for name, sliced in (("whole cards", False), ("slices", True)):
                 phases.append(_live(console, pool, name, jobs, sliced=sliced))
@@ -90,6 +97,16 @@ def _live(console: Console, pool: PoolClient, name: str, jobs: list[MorningJob],
         phase = play(pool, name, jobs, sliced, show)
     console.print(f"with {name}: all {len(jobs)} jobs done after {phase.makespan_s:.1f} s")
     return phase
+
+
+def _with_pytorch(jobs: list[MorningJob]) -> list[MorningJob]:
+    """On real cards every sixth job is a PyTorch program, where PyTorch is installed."""
+    if importlib.util.find_spec("torch") is None:
+        return jobs
+    return [
+        replace(job, name=f"{job.name}-torch", by_pytorch=True) if number % 6 == 0 else job
+        for number, job in enumerate(jobs)
+    ]
 
 
 def _document(phases: list[PhaseOutcome], mix: str, seed: int, took_s: float, sources: list[str]) -> dict[str, Any]:

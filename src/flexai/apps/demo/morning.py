@@ -44,6 +44,7 @@ class MorningJob:
         kernel_us: length of each kernel.
         n_kernels: its work; fixed, so that a job that gets less takes longer.
         rate_hz: at which its input arrives; 0 for a job that the card alone holds back.
+        by_pytorch: its work is tokens of a decoder with random weights, not kernels that only take time.
     """
 
     name: str
@@ -52,6 +53,7 @@ class MorningJob:
     kernel_us: int
     n_kernels: int
     rate_hz: float
+    by_pytorch: bool = False
 
     @property
     def is_card_bound(self) -> bool:

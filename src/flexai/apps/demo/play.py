@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,12 @@ def _submission(job: MorningJob, sliced: bool, card_bytes: int) -> dict[str, Any
 
 def workload(job: MorningJob, holds_bytes: int) -> list[str]:
     """The command of a job: a fixed number of kernels, back to back or as its input comes."""
+    if job.by_pytorch:
+        period_us = 0.0 if job.is_card_bound else 1e6 / job.rate_hz
+        return [
+            sys.executable, "-m", "flexai.apps.bench.torch_workloads", "decode", "--kernel-us", str(job.kernel_us),
+            "--iterations", str(job.n_kernels), "--period-us", f"{period_us:.3f}", "--memory", str(holds_bytes),
+        ]  # fmt: skip
     kind = ["flood"] if job.is_card_bound else ["latency", "--period-us", f"{1e6 / job.rate_hz:.3f}"]
     return [
         str(program("flexai-workload")), *kind, "--kernel-us", str(job.kernel_us), "--iterations", str(job.n_kernels),
