@@ -5,7 +5,7 @@ import pytest
 from flexai.model import ClassTerms, Device, Job, Node, Queue, SliceRequest
 from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Evict, Start
-from flexai.scheduling.events import JobSubmitted, MemberFinished, NodePut, QueuePut, Tick
+from flexai.scheduling.events import JobSubmitted, MemberFinished, NodeGone, NodePut, QueuePut, Tick
 
 GIB = 2**30
 
@@ -135,3 +135,14 @@ def test_a_team_takes_nothing_across_departments_beyond_what_its_department_is_e
         submit(scheduler, f"j{seq}", "guest")
     assert evicted(submit(scheduler, "j20", "team")) == ["j1"], "it takes back from its own department"
     assert evicted(scheduler.step(Tick(30))) == []
+
+
+def test_a_node_that_was_gone_before_anything_was_placed_is_no_place():
+    scheduler = Scheduler(SchedulerSettings(), check=True)
+    scheduler.step(QueuePut(0, Queue("a")))
+    scheduler.step(NodePut(0, node("H200", 2)))
+    scheduler.step(NodeGone(0, "H200"))
+    job = Job("1", "ann", "a", SliceRequest(500, 500, GIB))
+    assert not [each for each in scheduler.step(JobSubmitted(0, job)) if isinstance(each, Start)]
+    scheduler.step(NodePut(0, node("L40S", 1)))
+    assert scheduler.state.jobs["1"].members[0].grants

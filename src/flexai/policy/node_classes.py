@@ -91,7 +91,7 @@ class NodeClasses:
         self._seen = len(books.changed)
         for row in rows:
             node = books.nodes.get(books.names[row])
-            if self._nodes.get(row) is not node or books.partitions:
+            if row not in self._nodes or self._nodes[row] is not node or books.partitions:
                 self._nodes[row] = node
                 self._learn_kinds(row)
             self._move(row, self._state_of(row))
