@@ -49,7 +49,8 @@ def test_shares_hold_whatever_the_mix(play, backend, tenants):
     requests = [max(10, request * 1000 // sum(r for r, _ in tenants)) for request, _ in tenants]
     steps = [f"flood:{i}:{us}:{max(1, min(64, 2000 // us))} put:{i}:{requests[i]}:1000:1"
              for i, (_, us) in enumerate(tenants)]  # fmt: skip
-    figures = play(backend, *steps, "run:1000 mark run:10000 report")
+    # Who hops is found out in its first rounds, of half a second each for many; what it was short of is made good then.
+    figures = play(backend, *steps, "run:3000 mark run:10000 report")
     found = errors(figures, requests)
     assert figures.sum >= 97
     assert sum(found) / len(found) <= 1
