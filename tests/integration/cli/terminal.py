@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import signal
 import struct
 import termios
 import threading
@@ -15,6 +16,9 @@ class Terminal:
     def __init__(self, words, environment):
         self.pid, self.handle = pty.fork()
         if self.pid == 0:
+            signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            )  # as at a terminal, also where these tests run in the background
             os.execve(words[0], words, environment)  # noqa: S606
         self.screen = b""
         self._reader = threading.Thread(target=self._read, daemon=True)
