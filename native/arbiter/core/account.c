@@ -41,7 +41,7 @@ void ac_charge(struct ac_card *c, int tenant, uint64_t ns)
     spend(c, tenant, (int64_t)ns);
     c->unfree_ns += t->prior ? ns : 0;
     t->tokens_ns -= (int64_t)ns;
-    if (ac_others_want(c, tenant)) /* what nobody else wanted is no use of the right to go first */
+    if (t->class == FX_CLASS_LATENCY && ac_others_want(c, tenant)) /* what nobody else wanted is no use of the right to go first */
         t->priority_ns -= (int64_t)ns;
     if (tenant == c->primary)
         c->turn_held += ns;
@@ -56,7 +56,6 @@ static void refund(struct ac_card *c, int tenant, uint64_t ns)
     t->usage.held_ns -= ns;
     spend(c, tenant, -(int64_t)ns);
     t->tokens_ns += (int64_t)ns;
-    t->priority_ns += (int64_t)ns;
 }
 
 static int64_t least(int64_t a, int64_t b)
@@ -185,6 +184,16 @@ struct group *ac_find_group(struct ac_card *c, uint32_t pid, uint32_t context)
     return unnamed;
 }
 
+struct group *ac_on_card(struct ac_card *c)
+{
+    for (int i = 0; i < c->n_groups && c->resident; i++) {
+        struct group *g = &c->group[i];
+        if (g->used && !g->stopped && g->tenant == c->resident_tenant && g->id.context == c->resident_context)
+            return g;
+    }
+    return NULL;
+}
+
 static const struct process *find_process(const struct ac_card *c, uint32_t pid)
 {
     for (int i = 0; i < c->n_processes; i++)
@@ -232,7 +241,7 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
     c->started_at = earliest;
     c->lost = false;
     if (g) {
-        uint32_t us = at < g->slice_at ? g->slice_was_us : g->slice_us ? g->slice_real_us : 0;
+        uint32_t us = at < g->slice_at ? g->slice_was_us : real_us(g);
         g->slice_on_us = us ? us : DEFAULT_SLICE_US;
         if (!g->ran) {
             g->ran = true;

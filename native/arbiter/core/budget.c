@@ -22,6 +22,7 @@ void ac_spent(struct ac_card *c, enum ac_kind kind, uint64_t now)
     c->lock_tokens_ns = c->lock_tokens_ns < deepest ? deepest : c->lock_tokens_ns;
     if (kind != AC_PREEMPT && kind != AC_TIMESLICE) /* tests are made of what turns leave, time slices are set seldom */
         c->round_spent_ns += took;
+    /* One late call is no new cost; but how long the log takes differs from driver to driver. */
     uint64_t most = (kind == AC_READ_LOG ? 12 : 4) * usual_ns[kind], bounded = took < most ? took : most;
     c->cost_ns[kind] = (7 * ac_cost(c, kind) + bounded) / 8;
 }

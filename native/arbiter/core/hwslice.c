@@ -153,18 +153,13 @@ static bool set_slice(struct ac_card *c, uint64_t now, bool before_resume, struc
 /* A time slice that has become too long would last until its end. */
 static bool cut_short(struct ac_card *c, struct ac_action *a)
 {
-    for (int i = 0; i < c->n_groups && c->resident; i++) {
-        struct group *g = &c->group[i];
-        if (!g->used || g->id.context != c->resident_context || g->tenant != c->resident_tenant || g->stopped)
-            continue;
-        if (g->slice_on_us <= 2 * (uint64_t)c->tenant[g->tenant].slice.most_us || c->lock_tokens_ns < 0)
-            return false;
-        g->slice_on_us = g->slice_real_us;
-        *a = (struct ac_action){.kind = AC_PREEMPT, .tenant = g->tenant, .n = 1};
-        a->handles[0] = g->id.handle;
-        return true;
-    }
-    return false;
+    struct group *g = ac_on_card(c);
+    if (!g || g->slice_on_us <= 2 * (uint64_t)c->tenant[g->tenant].slice.most_us || c->lock_tokens_ns < 0)
+        return false;
+    g->slice_on_us = real_us(g);
+    *a = (struct ac_action){.kind = AC_PREEMPT, .tenant = g->tenant, .n = 1};
+    a->handles[0] = g->id.handle;
+    return true;
 }
 
 static bool stop_or_resume(struct ac_card *c, uint64_t now, bool stop, struct ac_action *a)
@@ -318,7 +313,7 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
         g->solo = g->stop_unsure = false;
         g->retry_at = g->retry_ns = 0;
         if (a->kind == AC_TIMESLICE) {
-            g->slice_was_us = g->slice_us ? g->slice_real_us : DEFAULT_SLICE_US;
+            g->slice_was_us = g->slice_us ? real_us(g) : DEFAULT_SLICE_US;
             g->slice_us = a->value;
             g->slice_real_us = result > 0 ? (uint32_t)result : a->value;
             g->slice_at = now;

@@ -47,6 +47,13 @@ static uint64_t grace(const struct ac_card *c, int tenant)
     return sum;
 }
 
+/* Since when a tenant that may run has not, as far as that is its own doing. */
+static uint64_t off_since(const struct ac_card *c, const struct tenant *t)
+{
+    uint64_t since = t->last_run > t->runnable_since ? t->last_run : t->runnable_since;
+    return since > c->last_first_end ? since : c->last_first_end;
+}
+
 /* In the hardware's turns: when somebody who has not come is overdue. */
 uint64_t ac_idle_look(const struct ac_card *c, uint64_t now)
 {
@@ -55,10 +62,9 @@ uint64_t ac_idle_look(const struct ac_card *c, uint64_t now)
         const struct tenant *t = &c->tenant[i];
         if (!t->used || !t->wants || t->runnable_since == AC_NEVER || (c->resident && c->resident_tenant == i))
             continue;
-        uint64_t since = t->last_run > t->runnable_since ? t->last_run : t->runnable_since;
-        since = since > c->last_first_end ? since : c->last_first_end;
-        if (since + grace(c, i) > now)
-            next = soonest(next, since + grace(c, i) + 50 * US);
+        uint64_t overdue_at = off_since(c, t) + grace(c, i);
+        if (overdue_at > now)
+            next = soonest(next, overdue_at + 50 * US);
     }
     return next;
 }
@@ -76,8 +82,7 @@ void ac_find_idle(struct ac_card *c, uint64_t now)
             continue; /* it may wait for a long time slice to end */
         if (c->lender >= 0 && c->resident && c->resident_tenant == c->lender)
             continue; /* so do they to whom its gaps are lent */
-        uint64_t since = t->last_run > t->runnable_since ? t->last_run : t->runnable_since;
-        since = since > c->last_first_end ? since : c->last_first_end;
+        uint64_t since = off_since(c, t);
         if (i == c->primary && c->settled_at != AC_NEVER && c->settled_at > since)
             since = c->settled_at > GRACE_NS ? c->settled_at - GRACE_NS / 3 : since;
         else if (i == c->primary && c->settled_at == AC_NEVER)
@@ -116,21 +121,19 @@ bool ac_test_idle(struct ac_card *c, uint64_t now, struct ac_action *a)
     if (who < 0 || !due(c, who, now))
         return false;
     struct tenant *t = &c->tenant[who];
-    for (int i = 0; i < c->n_groups; i++) {
-        const struct group *g = &c->group[i];
-        if (!g->used || g->tenant != who || g->stopped || g->id.context != c->resident_context || now < g->retry_at)
-            continue;
-        *a = (struct ac_action){.kind = AC_PREEMPT, .tenant = who, .n = 1};
-        a->handles[0] = g->id.handle;
-        if (ac_others_want(c, who)) {
-            c->test_at = now + AFTER_TEST_NS;
-        } else {
-            t->lone_test_ns = t->lone_test_ns < 500 * MS ? t->lone_test_ns * 2 : 1000 * MS;
-            c->next_lone_test = now + t->lone_test_ns;
-            t->lone_test = true;
-        }
-        return true;
+    const struct group *g = ac_on_card(c);
+    if (!g || now < g->retry_at) {
+        c->test_at = c->next_lone_test = now + 50 * MS;
+        return false;
     }
-    c->test_at = c->next_lone_test = now + 50 * MS;
-    return false;
+    *a = (struct ac_action){.kind = AC_PREEMPT, .tenant = who, .n = 1};
+    a->handles[0] = g->id.handle;
+    if (ac_others_want(c, who)) {
+        c->test_at = now + AFTER_TEST_NS;
+    } else {
+        t->lone_test_ns = t->lone_test_ns < 500 * MS ? t->lone_test_ns * 2 : 1000 * MS;
+        c->next_lone_test = now + t->lone_test_ns;
+        t->lone_test = true;
+    }
+    return true;
 }

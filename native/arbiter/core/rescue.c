@@ -85,15 +85,12 @@ bool ac_make_room(struct ac_card *c, uint64_t now, struct ac_action *a)
     }
     if (wanted)
         c->next_look = soonest(c->next_look, now + BACK_NS);
-    for (int i = 0; i < c->n_groups && wanted; i++) {
-        const struct group *g = &c->group[i];
-        if (!g->used || g->stopped || g->tenant != c->resident_tenant || g->id.context != c->resident_context)
-            continue;
-        *a = (struct ac_action){.kind = AC_PREEMPT, .tenant = g->tenant, .value = AC_RESCUE, .n = 1};
-        a->handles[0] = g->id.handle;
-        return true;
-    }
-    return false;
+    const struct group *g = wanted ? ac_on_card(c) : NULL;
+    if (!g)
+        return false;
+    *a = (struct ac_action){.kind = AC_PREEMPT, .tenant = g->tenant, .value = AC_RESCUE, .n = 1};
+    a->handles[0] = g->id.handle;
+    return true;
 }
 
 void ac_room_made(struct ac_card *c, uint64_t now)

@@ -168,6 +168,11 @@ static inline int64_t weight_of(const struct tenant *t)
 {
     return t->request_milli ? t->request_milli : 1;
 }
+/* As the card counts the time slice that was set; 0 = not known. */
+static inline uint32_t real_us(const struct group *g)
+{
+    return g->slice_us ? g->slice_real_us : 0;
+}
 /* By its virtual time, like everybody who has no slot. */
 static inline bool takes_turns(const struct tenant *t)
 {
@@ -188,6 +193,8 @@ static inline int64_t tokens_high(const struct ac_card *c, const struct tenant *
 
 /* account.c */
 struct group *ac_find_group(struct ac_card *c, uint32_t pid, uint32_t context);
+/* The group of ours that has the card and may, or NULL. */
+struct group *ac_on_card(struct ac_card *c);
 void ac_unknown_group(struct ac_card *c, uint32_t pid);
 void ac_charge(struct ac_card *c, int tenant, uint64_t ns);
 void ac_accrue(struct ac_card *c, uint64_t now);

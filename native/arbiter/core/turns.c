@@ -34,7 +34,7 @@ int ac_classify(struct ac_card *c, uint64_t now)
         if (owners && t->class == FX_CLASS_BEST_EFFORT)
             t->candidate = false;
         bool counted = false;
-        for (int j = 0; j < i; j++)
+        for (int j = 0; t->gang && j < i; j++)
             counted |= c->tenant[j].used && c->tenant[j].candidate && are_mates(c, i, j);
         if (t->used && t->candidate && !counted)
             n++;

@@ -23,16 +23,12 @@ bool ac_checks(const struct ac_card *c)
 
 bool ac_overruns(struct ac_card *c, uint64_t now)
 {
-    for (int i = 0; i < c->n_groups && c->resident; i++) {
-        const struct group *g = &c->group[i];
-        if (!g->used || g->id.pid != c->resident_pid || g->tenant != c->resident_tenant || !g->slice_us ||
-            g->checked_at >= c->alone_since)
-            continue;
-        c->check_at = now;
-        c->check_next = i;
-        return true;
-    }
-    return false;
+    const struct group *g = ac_on_card(c);
+    if (!g || !g->slice_us || g->checked_at >= c->alone_since)
+        return false;
+    c->check_at = now;
+    c->check_next = (int)(g - c->group);
+    return true;
 }
 
 bool ac_check(struct ac_card *c, uint64_t now, struct ac_action *a)
