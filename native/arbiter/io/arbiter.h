@@ -100,6 +100,11 @@ void card_process_gone(struct arbiter *a, int card, uint32_t pid);
 void cards_look(struct arbiter *a); /* what is published next shall be of now */
 void cards_rescued(struct arbiter *a); /* has the guardian resumed anything? */
 void cards_close(struct arbiter *a);
+/* acts.c */
+int card_carry_out(struct arbiter *a, int card, const struct ac_action *action);
+int card_resume(struct arbiter *a, int card, const uint32_t *handles, int n);
+void card_count_call(struct io_card *card, enum ac_kind kind, uint64_t ns);
+void card_tell_calls(const struct io_card *card); /* what control cost here: the driver's locks were held for so long */
 /* tenants.c */
 int tenant_named(const struct arbiter *a, const char *id);
 bool tenant_put(struct arbiter *a, const struct fx_arb_message *m, char *why, size_t n_why);
