@@ -32,7 +32,7 @@ def parked(state: State, event: MemberParked) -> None:
     if not member.evicting:
         state.stopping.pop((record.job.id, event.member), None)
     if parking.is_settled(record):
-        record.wakes_from_ms = state.now_ms + (state.settings.park_least_ms << record.n_short_stays)
+        record.wakes_from_ms = state.now_ms + parking.least_stay_ms(state, record)
         state.note_parked(record, parked=True)
 
 

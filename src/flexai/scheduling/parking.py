@@ -66,7 +66,7 @@ def may_park(state: State, record: JobRecord) -> bool:
         return False
     if record.state is not JobState.RUNNING or record.is_away or any(role.request.partition for role in job.parts):
         return False
-    needs: dict[int, int] = {}
+    holds: list[Hold] = []
     for member in record.members:
         if member.hold is None:
             continue
@@ -75,8 +75,16 @@ def may_park(state: State, record: JobRecord) -> bool:
             return False
         if any((hold.row, column) not in state.books.parking for column in hold.columns):
             return False
+        holds.append(hold)
+    return all(state.books.ram_bytes.item(row) >= n_bytes for row, n_bytes in _host_bytes(holds).items())
+
+
+def _host_bytes(holds: Iterable[Hold]) -> dict[int, int]:
+    """Host memory that the device memory of these would take, by node."""
+    needs: dict[int, int] = {}
+    for hold in holds:
         needs[hold.row] = needs.get(hold.row, 0) + sum(hold.memory_bytes)
-    return all(state.books.ram_bytes.item(row) >= n_bytes for row, n_bytes in needs.items())
+    return needs
 
 
 def lost_ms(state: State, record: JobRecord) -> int:
@@ -109,9 +117,7 @@ def to_park(state: State, claimant: JobRecord, chosen: Sequence[Victim]) -> dict
         stay, restart = costs.get(victim.job_id, (0, 0))
         if stay >= restart:
             continue
-        needs: dict[int, int] = {}
-        for hold in victim.holds:
-            needs[hold.row] = needs.get(hold.row, 0) + sum(hold.memory_bytes)
+        needs = _host_bytes(victim.holds)
         if any(left[row] < n_bytes for row, n_bytes in needs.items()):
             continue
         mark = plan.mark()
@@ -142,7 +148,7 @@ def leaves(member: MemberRecord) -> Hold | None:
 
 def park_job(state: State, record: JobRecord, cause: str) -> None:
     """Command the park of all that a job holds."""
-    if state.now_ms - record.woken_at_ms < _least_stay_ms(state, record):
+    if state.now_ms - record.woken_at_ms < least_stay_ms(state, record):
         record.n_short_stays = min(record.n_short_stays + 1, LONGEST_STAYS)
     else:
         record.n_short_stays = 0
@@ -165,7 +171,8 @@ def beside_host(hold: Hold) -> Hold:
     return replace(hold, ram_bytes=hold.ram_bytes + sum(hold.memory_bytes))
 
 
-def _least_stay_ms(state: State, record: JobRecord) -> int:
+def least_stay_ms(state: State, record: JobRecord) -> int:
+    """How long it stays away at least; and how long it runs at least for its next stay not to be longer."""
     return state.settings.park_least_ms << record.n_short_stays
 
 

@@ -17,18 +17,29 @@ from flexai.model import JobState, PendingReason, Reason, Residence
 from flexai.policy.gang import fits_together, most_together, usable
 from flexai.policy.roles import fits, pack
 from flexai.scheduling import parking
+from flexai.scheduling.queue_reasons import of_class_limit, of_queue
+from flexai.scheduling.wording import (
+    asked_for,
+    card_name,
+    free_part,
+    host_lack,
+    lack_of,
+    n_cards,
+    part,
+    say,
+    size,
+    want,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from flexai.cluster import Books, Shape
+    from flexai.cluster import Shape
     from flexai.cluster.card_filter import Filter
     from flexai.scheduling.records import JobRecord
     from flexai.scheduling.state import State
-
-GIB = 2**30
 
 
 def reason_for(state: State, job_id: str) -> PendingReason | None:
@@ -41,13 +52,13 @@ def reason_for(state: State, job_id: str) -> PendingReason | None:
     bare = _without_filters(state)
     return (
         _waiting(state, record)
-        or _queue(state, record)
+        or of_queue(state, record)
         or _of_any_role(record, lambda one: _impossible(bare, one))
         or _of_any_role(record, lambda one: _resources(bare, one))
         or _beside(bare, record)
         or _of_any_role(record, lambda one: _filtered(state, one))
         or _beside(state, record)
-        or _of_any_role(record, lambda one: _class_limit(state, one))
+        or _of_any_role(record, lambda one: of_class_limit(state, one))
         or _order(state, record)
     )
 
@@ -86,13 +97,13 @@ def _beside(state: State, record: JobRecord) -> PendingReason | None:
         where += f" ({state.books.place_name(need.level, packing.group)} comes nearest)"
         numbers["group"] = packing.group
     if ever.lacks >= 0:
-        return _say(
+        return say(
             state, Reason.TOO_LARGE,
             f"Role {short.role.name}: even when empty, the pool can host {n_fit} of its {n} members beside "
             f"{others or 'the others'}{where}.",
             most_members=n_fit, n_devices=short.shape.n_devices, **numbers,
         )  # fmt: skip
-    return _say(
+    return say(
         state, Reason.GANG_INCOMPLETE,
         f"Role {short.role.name}: {n_fit} of {n} members would fit now beside {others or 'the others'}{where}; none "
         "starts before all do.",
@@ -128,13 +139,13 @@ def _filtered(state: State, record: JobRecord) -> PendingReason | None:
     most = most_together(books, books.n_fit_emptied(shape), together)
     says = f"filter{'s' * (len(out) > 1)} {' and '.join(out)} keep{'s' * (len(out) == 1)}"
     told = (
-        f"{cards} cards have {_free_part(record)}, but {says} it off {cards - left} of them"
+        f"{cards} cards have {free_part(record)}, but {says} it off {cards - left} of them"
         if needed == 1
         else f"{n_bare} of its members would fit now, but {says} all but {n_left} of the {needed} needed away"
     )
     it = "it" if len(out) == 1 else "them"
     helps = "wait" if most >= needed else f"have {it} taken out: even empty cards would not do"
-    return _say(
+    return say(
         state, Reason.FILTERED,
         f"{told}; ask for less, or {helps}.",
         n_cards=cards, n_refused=cards - left, n_members=needed, n_fit=n_left, n_fit_unfiltered=n_bare,
@@ -142,72 +153,14 @@ def _filtered(state: State, record: JobRecord) -> PendingReason | None:
     )  # fmt: skip
 
 
-def _say(state: State, code: Reason, message: str, **numbers: int) -> PendingReason:
-    return PendingReason(code, message, numbers, state.books.version)
-
-
 def _waiting(state: State, record: JobRecord) -> PendingReason | None:
     if record.state is JobState.HELD:
-        return _say(state, Reason.HELD, "It is held; release it with `flexai release`.")
+        return say(state, Reason.HELD, "It is held; release it with `flexai release`.")
     if record.waits_on:
         names = ", ".join(sorted(record.waits_on))
         n = len(record.waits_on)
-        return _say(state, Reason.WAITING_FOR_JOBS, f"It starts after job {names}.", n_jobs=n)
+        return say(state, Reason.WAITING_FOR_JOBS, f"It starts after job {names}.", n_jobs=n)
     return None
-
-
-def _queue(state: State, record: JobRecord) -> PendingReason | None:
-    name, asked = record.job.queue, record.needed_milli
-    if name not in state.queues:
-        return _say(state, Reason.UNKNOWN_QUEUE, f"Queue {name} does not exist; create it with `flexai queue set`.")
-    over = state.queues.over_limit(name, asked)
-    if over is not None:
-        limit, used = over.queue.limit_milli, over.used_milli
-        return _say(
-            state, Reason.QUEUE_LIMIT,
-            f"Queue {over.queue.name} holds {n_cards(used)} of its limit of {n_cards(limit)}; "
-            f"it asks for {n_cards(asked)}.",
-            limit_milli=limit, used_milli=used, asked_milli=asked, missing_milli=used + asked - limit,
-        )  # fmt: skip
-    if state.queues.over_user_limit(name, record.job.user, asked):
-        queue = state.queues[name]
-        limit, used = queue.queue.user_limit_milli, queue.by_user.get(record.job.user, 0)
-        return _say(
-            state, Reason.USER_LIMIT,
-            f"{record.job.user} holds {n_cards(used)} in queue {name}, where one user may hold {n_cards(limit)}.",
-            limit_milli=limit, used_milli=used, asked_milli=asked, missing_milli=used + asked - limit,
-        )  # fmt: skip
-    return None
-
-
-def _class_limit(state: State, record: JobRecord) -> PendingReason | None:
-    """It would fit, but not on the cards that the limits of its queue leave it: the class where it would fit best."""
-    shape, job = state.shape_now(record), record.job
-    if shape is record.shape or fits_together(state.books, shape, record.together):
-        return None
-    asked = record.needed_milli
-    full = state.queues.full_classes(job.queue, asked)
-    able = [name for name in full if name in state.books.models and _may_use(state, record.shape, name)]
-    if not able:
-        return None
-    room = {
-        name: int(state.books.n_fit(replace(record.shape, models=1 << state.books.models[name])).sum()) for name in able
-    }
-    name = max(able, key=lambda each: (room[each], each))
-    over = full[name]
-    limit, used = over.queue.terms(name).limit_milli, over.used_of(name)
-    return _say(
-        state, Reason.QUEUE_LIMIT,
-        f"Queue {over.queue.name} holds {n_cards(used)} of its limit of {n_cards(limit)} of {name}; "
-        f"it asks for {n_cards(asked)}.",
-        limit_milli=limit, used_milli=used, asked_milli=asked, missing_milli=used + asked - limit,
-        device_class=state.books.models[name],
-    )  # fmt: skip
-
-
-def _may_use(state: State, shape: Shape, model: str) -> bool:
-    """Whether a shape may use cards of a model."""
-    return bool((shape.models >> state.books.models[model]) & 1)
 
 
 def _like(state: State, shape: Shape) -> NDArray[np.bool_]:
@@ -226,13 +179,13 @@ def _impossible(state: State, record: JobRecord) -> PendingReason | None:
     books, shape = state.books, record.shape
     if shape.n_devices:
         if not ((books.free_milli + books.granted_milli)[: len(books.names)] > 0).any():
-            return _say(state, Reason.NO_DEVICES, "No card is healthy and open to new work; see `flexai devices`.")
+            return say(state, Reason.NO_DEVICES, "No card is healthy and open to new work; see `flexai devices`.")
         if not _like(state, shape).any():
             wanted = " or ".join(record.job.request.models)
             if shape.partition:
                 wanted = f"{wanted or 'of a kind'} that can be cut into {shape.partition}"
             has = ", ".join(books.models)
-            return _say(state, Reason.NO_SUCH_DEVICE, f"No open card is {wanted}; there are {has}.")
+            return say(state, Reason.NO_SUCH_DEVICE, f"No open card is {wanted}; there are {has}.")
     return _too_large(state, record)
 
 
@@ -245,13 +198,13 @@ def _too_large(state: State, record: JobRecord) -> PendingReason | None:
     most = most_together(state.books, state.books.n_fit_emptied(shape), record.together)
     if most >= needed:
         return None
-    asked = _asked(record)
+    asked = asked_for(record)
     told = (
         f"It asks for {asked}; even when empty, {where} cannot give that."
         if needed == 1
         else f"It asks for {needed} members at once, each with {asked}; when empty, {where} can host {most} of them."
     )
-    return _say(
+    return say(
         state, Reason.TOO_LARGE, told,
         n_members=needed, n_devices=shape.n_devices, most_members=most, missing_members=needed - most,
     )  # fmt: skip
@@ -266,7 +219,7 @@ def _resources(state: State, record: JobRecord) -> PendingReason | None:
     total = int(fit.sum())
     fit = usable(books, fit, record.together)
     if job.subgroup_size and total >= job.min_member > int(fit.sum()):
-        return _say(
+        return say(
             state, Reason.TOPOLOGY,
             f"{total} members would fit now, but only {int(fit.sum())} of the {job.min_member} needed in subgroups of "
             f"{job.subgroup_size} inside one {job.subgroup_level} each.",
@@ -276,14 +229,14 @@ def _resources(state: State, record: JobRecord) -> PendingReason | None:
         groups = group_sums(books.topology.groups(job.required_level, n), fit)
         nearest = int(groups.argmax())
         name, most = books.place_name(job.required_level, nearest), int(groups[nearest])
-        return _say(
+        return say(
             state, Reason.TOPOLOGY,
             f"{total} members would fit now, but not {job.min_member} inside one {job.required_level}: {name} comes "
             f"nearest with {most}; prefer the level instead of requiring it, or wait.",
             n_fit=most, n_members=job.min_member, missing_members=job.min_member - most, group=nearest,
         )  # fmt: skip
     if total:
-        return _say(
+        return say(
             state, Reason.GANG_INCOMPLETE,
             f"{total} of {job.min_member} members would fit now; none starts before all do.",
             n_fit=total, n_members=job.min_member, missing_members=job.min_member - total,
@@ -297,15 +250,15 @@ def _resources(state: State, record: JobRecord) -> PendingReason | None:
         row = int(np.where(with_cards, cpu / max(shape.cpu_milli, 1) + ram / max(shape.ram_bytes, 1), np.inf).argmin())
         node = books.names[row]
         if cpu[row]:
-            return _say(
+            return say(
                 state, Reason.NOT_ENOUGH_CPU,
                 f"The cards are there on {int(with_cards.sum())} nodes, but {node}, the nearest, lacks "
                 f"{cpu[row] / 1000:g} CPUs.",
                 row=row, missing_cpu_milli=int(cpu[row]), missing_ram_bytes=int(ram[row]),
             )  # fmt: skip
-        return _say(
+        return say(
             state, Reason.NOT_ENOUGH_RAM,
-            f"The cards are there on {int(with_cards.sum())} nodes, but {node}, the nearest, lacks {_size(ram[row])} "
+            f"The cards are there on {int(with_cards.sum())} nodes, but {node}, the nearest, lacks {size(ram[row])} "
             "of host memory.",
             row=row, missing_cpu_milli=0, missing_ram_bytes=int(ram[row]),
         )  # fmt: skip
@@ -329,11 +282,11 @@ def _cards_missing(state: State, record: JobRecord, n_ok: NDArray[np.int64]) -> 
     if shape.n_devices > 1 or shape.partition:
         row = int(np.where(like.sum(axis=1) >= shape.n_devices, n_ok - host / 4, -np.inf).argmax())
         have, total = int(n_ok[row]), int(n_ok.sum())
-        return _say(
+        return say(
             state, Reason.FRAGMENTED if total >= shape.n_devices else Reason.NOT_ENOUGH_DEVICES,
-            f"{total} of {n_like} cards have {_free_part(record)}; it needs "
+            f"{total} of {n_like} cards have {free_part(record)}; it needs "
             f"{shape.n_devices} on one node, and {books.names[row]} comes nearest with {have}"
-            f"{_host_lack(int(cpu[row]), int(ram[row]))}.",
+            f"{host_lack(int(cpu[row]), int(ram[row]))}.",
             row=row, n_fit=have, n_devices=shape.n_devices, missing_devices=shape.n_devices - have,
             missing_cpu_milli=int(cpu[row]), missing_ram_bytes=int(ram[row]),
         )  # fmt: skip
@@ -346,12 +299,12 @@ def _cards_missing(state: State, record: JobRecord, n_ok: NDArray[np.int64]) -> 
     code = Reason.NOT_ENOUGH_MEMORY if n_compute else Reason.NOT_ENOUGH_COMPUTE
     if n_compute and n_memory:
         code = Reason.FRAGMENTED
-    nearest = _lack(int(lack_milli[row, column]), int(lack_memory[row, column]))
-    return _say(
+    nearest = lack_of(int(lack_milli[row, column]), int(lack_memory[row, column]))
+    return say(
         state, code,
-        f"{n_compute} of {n_like} cards have {_part(shape.compute_milli)} left, {n_memory or 'none'} "
-        f"{'have' if n_memory != 1 else 'has'} {_want(record)}; "
-        f"{_card(books, row, column)} comes nearest, lacking {nearest}{_host_lack(int(cpu[row]), int(ram[row]))}.",
+        f"{n_compute} of {n_like} cards have {part(shape.compute_milli)} left, {n_memory or 'none'} "
+        f"{'have' if n_memory != 1 else 'has'} {want(record)}; "
+        f"{card_name(books, row, column)} comes nearest, lacking {nearest}{host_lack(int(cpu[row]), int(ram[row]))}.",
         n_open=n_like, n_with_compute=n_compute, n_with_memory=n_memory, row=row, column=column,
         missing_milli=int(lack_milli[row, column]), missing_memory_bytes=int(lack_memory[row, column]),
         missing_cpu_milli=int(cpu[row]), missing_ram_bytes=int(ram[row]),
@@ -363,7 +316,7 @@ def _order(state: State, record: JobRecord) -> PendingReason:
     held = state.reservation
     if held is not None and held.job_id != record.job.id:
         wait_ms = max(0, held.shadow_ms - state.now_ms)
-        return _say(
+        return say(
             state, Reason.RESERVED,
             f"What it needs is held for job {held.job_id}, expected to start in {wait_ms // 60_000} min, and it would "
             "likely not be over by then.",
@@ -371,14 +324,14 @@ def _order(state: State, record: JobRecord) -> PendingReason:
         )  # fmt: skip
     older = parking.first_kept_for(state, record)
     if older is not None:
-        return _say(
+        return say(
             state, Reason.RESERVED,
             f"What it needs is kept for job {older.job.id} of its queue, which was there before and waits in host "
             "memory; it would likely not be over by the time that that one can come back.",
             wait_ms=max(0, parking.comes_back_ms(state, older) - state.now_ms),
         )  # fmt: skip
     ahead = sum(len(line.jobs) for line in state.lines.values()) - 1
-    return _say(state, Reason.BEHIND_EARLIER_JOBS, f"{ahead} jobs wait with it; its turn comes next.", n_ahead=ahead)
+    return say(state, Reason.BEHIND_EARLIER_JOBS, f"{ahead} jobs wait with it; its turn comes next.", n_ahead=ahead)
 
 
 def _parked(state: State, record: JobRecord) -> PendingReason:
@@ -386,18 +339,18 @@ def _parked(state: State, record: JobRecord) -> PendingReason:
     if not parking.is_settled(record):
         returns = any(member.residence is Residence.RETURNING for member in record.members)
         where = "back to its card" if returns else "to host memory"
-        return _say(state, Reason.PARKED, f"Its device memory is being moved {where}.")
+        return say(state, Reason.PARKED, f"Its device memory is being moved {where}.")
     if parking.is_over_limit(state, record):
         milli, queue = record.home_milli, record.job.queue
         told = f"Queue {queue} or one above it has no room within its limits for the {n_cards(milli)} that it held."
-        return _queue(state, record) or _say(state, Reason.QUEUE_LIMIT, told, asked_milli=milli)
+        return of_queue(state, record) or say(state, Reason.QUEUE_LIMIT, told, asked_milli=milli)
     lack = parking.missing(state, record)
     wait_ms = max(0, record.wakes_from_ms - state.now_ms)
     for (row, column), (milli, n_bytes) in lack.items():
-        card = _card(state.books, row, column)
+        card = card_name(state.books, row, column)
         is_open = parking.is_open(state, (row, column))
-        told = f"lacks {_lack(milli, n_bytes)} for it" if is_open else "is closed to new work"
-        return _say(
+        told = f"lacks {lack_of(milli, n_bytes)} for it" if is_open else "is closed to new work"
+        return say(
             state, Reason.PARKED,
             f"It is in host memory and comes back to the card that it left: {card} {told}"
             f"{f', and {len(lack) - 1} others lack something too' if len(lack) > 1 else ''}.",
@@ -405,64 +358,10 @@ def _parked(state: State, record: JobRecord) -> PendingReason:
             wait_ms=wait_ms,
         )  # fmt: skip
     if wait_ms:
-        return _say(
+        return say(
             state, Reason.PARKED, f"It is in host memory, and stays there for {wait_ms / 1000:.1f} s more at least.",
             wait_ms=wait_ms,
         )  # fmt: skip
     borrows = any(member.lent for member in record.members)
     then = "it comes back when that is idle enough again" if borrows else "its turn comes next"
-    return _say(state, Reason.PARKED, f"It is in host memory; its card has room for it, and {then}.")
-
-
-def n_cards(milli: int) -> str:
-    """Compute in words: ``2.5 cards``."""
-    return "1 card" if milli == 1000 else f"{milli / 1000:g} cards"
-
-
-def _part(milli: int) -> str:
-    return f"{milli / 10:g} %"
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / GIB:.3g} GiB"
-
-
-def _want(record: JobRecord) -> str:
-    return "all of their memory" if record.shape.whole else _size(record.shape.memory_bytes)
-
-
-def _free_part(record: JobRecord) -> str:
-    """What each card must have free."""
-    if record.shape.partition:
-        return f"room for one more partition {record.shape.partition} (a card that is shared is not cut)"
-    return f"{_part(record.shape.compute_milli)} and {_want(record)} free"
-
-
-def _asked(record: JobRecord) -> str:
-    """All that one member asks for, leaving out what it does not."""
-    shape = record.shape
-    cards = f"{shape.n_devices} cards of {_part(shape.compute_milli)} and {_want(record)} each"
-    one_card = f"a card with {_part(shape.compute_milli)} and {_want(record)}"
-    parts = [cards if shape.n_devices > 1 else one_card] if shape.n_devices else []
-    parts += [f"{shape.cpu_milli / 1000:g} CPUs"] if shape.cpu_milli else []
-    parts += [f"{_size(shape.ram_bytes)} of host memory"] if shape.ram_bytes else []
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def _card(books: Books, row: int, column: int) -> str:
-    """As people call it: ``card 0``, and of which node where there are several."""
-    node, uuid = books.names[row], books.uuids[row][column]
-    index = next((device.index for device in books.nodes[node].devices if device.uuid == uuid), None)
-    name = uuid if index is None else f"card {index}"
-    return name if len(books.names) == 1 else f"{name} of {node}"
-
-
-def _lack(milli: int, memory_bytes: int) -> str:
-    parts = [_part(milli)] if milli else []
-    return " and ".join([*parts, *([_size(memory_bytes)] if memory_bytes else [])]) or "nothing"
-
-
-def _host_lack(cpu_milli: int, ram_bytes: int) -> str:
-    parts = [f"{cpu_milli / 1000:g} CPUs"] if cpu_milli else []
-    parts += [f"{_size(ram_bytes)} of host memory"] if ram_bytes else []
-    return f"; its node lacks {' and '.join(parts)}" if parts else ""
+    return say(state, Reason.PARKED, f"It is in host memory; its card has room for it, and {then}.")

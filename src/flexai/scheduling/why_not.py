@@ -18,7 +18,7 @@ from flexai.policy.roles import pack
 from flexai.policy.victims import Victim, cheapest_set
 from flexai.scheduling import entitlement
 from flexai.scheduling.predicting import ends_at
-from flexai.scheduling.reasons import n_cards
+from flexai.scheduling.wording import n_cards
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

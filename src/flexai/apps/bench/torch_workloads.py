@@ -272,6 +272,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--gap-ms", type=float, default=20.0, help="latency: time between requests; square: period")
     parser.add_argument("--tokens", type=int, default=1, help="latency: of a request, some 1 ms each")
     options = parser.parse_args(arguments)
+    if options.control is None and options.iterations < 1:
+        parser.error("--control or --iterations is needed: how much there is to do")
     try:
         import torch  # noqa: PLC0415 -- only these tenants need it, and it takes seconds
     except ImportError:
@@ -286,15 +288,15 @@ def main(arguments: list[str] | None = None) -> int:
         "decode-sync": lambda: _decode(torch, 12),
         "latency": lambda: _decode(torch, options.size if options.size < 1000 else 12),
     }
-    if options.control is None:
-        _run_once(torch, _decode(torch, 4), options.kernel_us, options.iterations, options.period_us)
-        del held
-        return 0
-    control = Control(options.control)
     step = builders.get(options.name, lambda: _gemm(torch, options.size))()
     for _ in range(5):
         step()
     torch.cuda.synchronize()
+    if options.control is None:
+        _run_once(torch, step, options.kernel_us, options.iterations, options.period_us)
+        del held
+        return 0
+    control = Control(options.control)
     control.ready()
     match options.name:
         case "gemm" | "decode" | "resnet":

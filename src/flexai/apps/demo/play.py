@@ -102,8 +102,9 @@ def workload(job: MorningJob, holds_bytes: int) -> list[str]:
     if job.by_pytorch:
         period_us = 0.0 if job.is_card_bound else 1e6 / job.rate_hz
         return [
-            sys.executable, "-m", "flexai.apps.bench.torch_workloads", "decode", "--kernel-us", str(job.kernel_us),
-            "--iterations", str(job.n_kernels), "--period-us", f"{period_us:.3f}", "--memory", str(holds_bytes),
+            sys.executable, "-m", "flexai.apps.bench.torch_workloads", "latency", "--size", "4",
+            "--kernel-us", str(job.kernel_us), "--iterations", str(job.n_kernels), "--period-us", f"{period_us:.3f}",
+            "--memory", str(holds_bytes),
         ]  # fmt: skip
     kind = ["flood"] if job.is_card_bound else ["latency", "--period-us", f"{1e6 / job.rate_hz:.3f}"]
     return [

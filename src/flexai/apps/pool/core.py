@@ -12,25 +12,22 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from flexai.adapters.sqlite import Entry, Journal, Statement, StoreError, rows
 from flexai.apps.pool.book import Book, JobRecord
+from flexai.apps.pool.retelling import retell
 from flexai.apps.pool.transitions import Outcome, Transitions
-from flexai.model import DeviceHealth, JobState, MemberState, PendingReason, Queue, Reason, Residence
+from flexai.model import JobState, PendingReason, Reason
 from flexai.scheduling import Blocker
 from flexai.scheduling.commands import Command, SetJobState
 from flexai.scheduling.events import (
-    DeviceChanged,
     Event,
-    GrantsFound,
-    JobCancelled,
     JobResizeAsked,
     JobSubmitted,
     MemberStarted,
     NodePut,
-    QueuePut,
     Tick,
 )
 from flexai.wire.store import LogEvent, PoolEvent, decode_event, encode_event
@@ -122,26 +119,7 @@ class Core:
         """Tell a new scheduler all that the book knows, in the order of ``scheduling.events``; returns what."""
         self.scheduler = self._new_scheduler()
         now_ms = self.clock()
-        told: list[Event] = [QueuePut(now_ms, queue) for queue in parents_first(self.book.queues)]
-        told += [
-            DeviceChanged(
-                now_ms,
-                uuid,
-                DeviceHealth.UNHEALTHY if uuid in self.book.ill else DeviceHealth.HEALTHY,
-                cordoned=uuid in self.book.cordoned,
-            )
-            for uuid in sorted(self.book.cordoned | self.book.ill)
-        ]
-        told += [replace(usage, at_ms=now_ms) for usage in self.book.foreign.values()]
-        active = list(self.book.active.values())
-        for record in active:
-            if record.holds_grants:
-                told += _found(now_ms, record)
-        told += [
-            JobSubmitted(now_ms, replace(record.job, after=tuple(a for a in record.job.after if a in self.book.active)))
-            for record in active
-            if not record.holds_grants
-        ]
+        told = retell(self.book, now_ms)
         for event in told:
             # These are known already and decide nothing, but for a job that can never start.
             final = [c for c in self._guarded(event) if isinstance(c, SetJobState) and c.state.is_final]
@@ -347,41 +325,6 @@ def _written(records: Sequence[JobRecord]) -> list[tuple[str, str, Statement]]:
         (*encode_event(JobSubmitted(record.job.submitted_at_ms, record.job)), rows.put_job(record.row()))
         for record in records
     ]
-
-
-def _found(now_ms: int, record: JobRecord) -> list[Event]:
-    """What a new scheduler is told of a job that holds grants, and was perhaps being stopped."""
-    grants = tuple(grant for member in record.members for grant in member.grants)
-    stops = {number: member.stop for number, member in enumerate(record.members) if member.grants and member.stop}
-    evicted = tuple(number for number, stop in stops.items() if stop.requeue)
-    waiting = tuple(
-        number
-        for number, member in enumerate(record.members)
-        if not member.grants and member.state is MemberState.WAITING
-    )
-    away = tuple(
-        (number, member.residence)
-        for number, member in enumerate(record.members)
-        if member.grants and member.residence is not Residence.ON_CARD
-    )
-    found = GrantsFound(now_ms, record.job, grants, evicted, waiting, away)
-    given_up = any(not stop.requeue and stop.cause.startswith("cancelled") for stop in stops.values())
-    return [found, JobCancelled(now_ms, record.id)] if given_up else [found]
-
-
-def parents_first(queues: dict[str, Queue]) -> list[Queue]:
-    """Queues in an order in which every parent comes before its children."""
-    ordered: dict[str, Queue] = {}
-
-    def place(queue: Queue) -> None:
-        parent = queues.get(queue.parent)
-        if parent is not None and parent.name not in ordered and parent.name != queue.name:
-            place(parent)
-        ordered.setdefault(queue.name, queue)
-
-    for name in sorted(queues):
-        place(queues[name])
-    return list(ordered.values())
 
 
 def monotone_wall_clock() -> Callable[[], int]:

@@ -1,0 +1,74 @@
+"""What a new scheduler is told of what went before it, as events, in the order that ``scheduling.events`` asks for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flexai.model import DeviceHealth, MemberState, Residence
+from flexai.scheduling.events import DeviceChanged, GrantsFound, JobCancelled, JobSubmitted, QueuePut
+
+if TYPE_CHECKING:
+    from flexai.apps.pool.book import Book, JobRecord
+    from flexai.model import Queue
+    from flexai.scheduling.events import Event
+
+
+def retell(book: Book, now_ms: int) -> list[Event]:
+    """All that the book knows but for the nodes, which come last and by which things are decided."""
+    told: list[Event] = [QueuePut(now_ms, queue) for queue in _parents_first(book.queues)]
+    told += [
+        DeviceChanged(
+            now_ms,
+            uuid,
+            DeviceHealth.UNHEALTHY if uuid in book.ill else DeviceHealth.HEALTHY,
+            cordoned=uuid in book.cordoned,
+        )
+        for uuid in sorted(book.cordoned | book.ill)
+    ]
+    told += [replace(usage, at_ms=now_ms) for usage in book.foreign.values()]
+    active = list(book.active.values())
+    for record in active:
+        if record.holds_grants:
+            told += _found(now_ms, record)
+    told += [
+        JobSubmitted(now_ms, replace(record.job, after=tuple(a for a in record.job.after if a in book.active)))
+        for record in active
+        if not record.holds_grants
+    ]
+    return told
+
+
+def _found(now_ms: int, record: JobRecord) -> list[Event]:
+    """What a new scheduler is told of a job that holds grants, and was perhaps being stopped."""
+    grants = tuple(grant for member in record.members for grant in member.grants)
+    stops = {number: member.stop for number, member in enumerate(record.members) if member.grants and member.stop}
+    evicted = tuple(number for number, stop in stops.items() if stop.requeue)
+    waiting = tuple(
+        number
+        for number, member in enumerate(record.members)
+        if not member.grants and member.state is MemberState.WAITING
+    )
+    away = tuple(
+        (number, member.residence)
+        for number, member in enumerate(record.members)
+        if member.grants and member.residence is not Residence.ON_CARD
+    )
+    found = GrantsFound(now_ms, record.job, grants, evicted, waiting, away)
+    given_up = any(not stop.requeue and stop.cause.startswith("cancelled") for stop in stops.values())
+    return [found, JobCancelled(now_ms, record.id)] if given_up else [found]
+
+
+def _parents_first(queues: dict[str, Queue]) -> list[Queue]:
+    """Queues in an order in which every parent comes before its children."""
+    ordered: dict[str, Queue] = {}
+
+    def place(queue: Queue) -> None:
+        parent = queues.get(queue.parent)
+        if parent is not None and parent.name not in ordered and parent.name != queue.name:
+            place(parent)
+        ordered.setdefault(queue.name, queue)
+
+    for name in sorted(queues):
+        place(queues[name])
+    return list(ordered.values())
