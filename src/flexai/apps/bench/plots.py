@@ -22,7 +22,11 @@ GREEN, RED, GREY = "#2e7d32", "#c62828", "#9e9e9e"
 LEAST_SAMPLES = 30
 """Fewer are in the JSON; a histogram of them would say nothing."""
 ZERO = 1e-3
-"""Where a margin without end, as of 0 out of at most 1, is drawn."""
+"""Where a margin without end is drawn, as of 0 out of at most 1; and one that says no more, as of much out of 0."""
+
+
+MOST_LETTERS = 60
+"""Of the conditions beside a figure; the table has them whole."""
 
 
 def draw(name: str, rows: Sequence[Row], folder: Path, *, samples: bool = True) -> dict[str, str]:
@@ -45,7 +49,7 @@ def margin(row: Row) -> float:
     """How many times better than its goal a figure is; below 1 the goal is missed."""
     assert row.goal is not None
     over, under = (row.got, row.goal.value) if row.goal.sense == AT_LEAST else (row.goal.value, row.got)
-    return min(max(over, ZERO) / max(under, ZERO), 1 / ZERO)
+    return min(max(max(over, ZERO) / max(under, ZERO), ZERO), 1 / ZERO)
 
 
 def _margins(judged: Sequence[Row], path: Path) -> None:
@@ -60,16 +64,20 @@ def _margins(judged: Sequence[Row], path: Path) -> None:
         axes.annotate(f"{row.got:.4g} {row.unit} ({row.goal})", (max(to, 1.0), place), xytext=(8, 0),
                       textcoords="offset points", va="center", fontsize=8)  # fmt: skip
     names = [row.name for row in judged]
-    labels = [row.name if names.count(row.name) == 1 else f"{row.name}, {row.conditions[:40]}" for row in judged]
+    labels = [row.name if names.count(row.name) == 1 else f"{row.name}, {_short(row.conditions)}" for row in judged]
     axes.set_yticks(list(at), labels, fontsize=9)
     axes.set_xscale("log")
     axes.set_xlim(min(0.5, *margins) / 1.2, max(2.0, *margins) * 6)
     axes.set_xlabel("times better than the goal (green: met, red: missed)")
-    axes.invert_yaxis()
+    axes.set_ylim(len(judged) - 0.5, -0.5)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     figure.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(figure)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1].rstrip(' ,;')}…"
 
 
 def _samples(row: Row, path: Path) -> None:

@@ -121,6 +121,8 @@ def _cdfs(rows: list[Row]) -> Any:
     left.set_xlabel("latency, ms (dashed: alone)")
     right.set_xlabel("ms")
     left.set_xscale("log")
+    for axis_format in (left.xaxis.set_major_formatter, left.xaxis.set_minor_formatter):
+        axis_format("{x:.3g}")
     for axes, title, any_ in ((left, "requests", served), (right, "lending and take-back", moved)):
         axes.set_title(title, fontsize=10, loc="left")
         axes.set_ylabel("part of samples within")
