@@ -212,7 +212,20 @@ uint64_t cuda_join(struct cuda_handle handle)
     uint64_t at = 0;
     int (*join)(uint64_t *, struct cuda_handle, unsigned);
     *(void **)&join = need(driver, "cuIpcOpenMemHandle_v2");
-    check(join(&at, handle, 1), "cuIpcOpenMemHandle");
+    int code = join(&at, handle, 1);
+    if (code && code != 1 && code != 101) /* invalid value or device: of a card that is not ours */
+        check(code, "cuIpcOpenMemHandle");
+    return code ? 0 : at;
+}
+
+uint64_t cuda_register(void *host, size_t bytes)
+{
+    uint64_t at = 0;
+    int (*enter)(void *, size_t, unsigned), (*where)(uint64_t *, void *, unsigned);
+    *(void **)&enter = need(driver, "cuMemHostRegister_v2");
+    *(void **)&where = need(driver, "cuMemHostGetDevicePointer_v2");
+    check(enter(host, bytes, 2), "cuMemHostRegister"); /* CU_MEMHOSTREGISTER_DEVICEMAP */
+    check(where(&at, host, 0), "cuMemHostGetDevicePointer");
     return at;
 }
 

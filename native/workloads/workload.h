@@ -39,7 +39,8 @@ void cuda_graph_launch(void);
 /* Memory that a peer process holds too; a kernel that waits in it. */
 struct cuda_handle { unsigned char bytes[64]; };
 struct cuda_handle cuda_share(uint64_t at);
-uint64_t cuda_join(struct cuda_handle handle);
+uint64_t cuda_join(struct cuda_handle handle); /* 0 when it is of a card that is not ours */
+uint64_t cuda_register(void *host, size_t bytes); /* where a card finds memory of the host */
 void cuda_leave(uint64_t at);
 void cuda_fill(uint64_t at, uint32_t value, size_t n);
 void cuda_spin_make(bool collective);

@@ -273,6 +273,48 @@ def test_without_a_card_the_driver_says_there_is_none(cards):
     assert "no CUDA-capable device" in done.stderr
 
 
+def test_memory_of_a_card_that_is_not_shown_to_a_program_cannot_be_joined_by_it(cards):
+    begin = """
+import sys
+from ctypes import CDLL, Structure, byref, c_char, c_uint64, c_void_p
+class Handle(Structure): _fields_ = (("bytes", c_char * 64),)
+cuda = CDLL("libcuda.so.1"); context = c_void_p(); at = c_uint64(); handle = Handle()
+assert not cuda.cuInit(0) and not cuda.cuDevicePrimaryCtxRetain(byref(context), 0) and not cuda.cuCtxSetCurrent(context)
+"""
+    share = (
+        begin
+        + """
+assert not cuda.cuMemAlloc_v2(byref(at), 1 << 20) and not cuda.cuIpcGetMemHandle(byref(handle), at)
+print(bytes(handle).hex(), flush=True); sys.stdin.read()
+"""
+    )
+    join = (
+        begin + "print(cuda.cuIpcOpenMemHandle_v2(byref(at), Handle.from_buffer_copy(bytes.fromhex(sys.argv[1])), 1))"
+    )
+    seen = {}
+    with subprocess.Popen(
+        [sys.executable, "-c", share], env={**cards, "CUDA_VISIBLE_DEVICES": "0"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as owner:  # fmt: skip
+        token = owner.stdout.readline().strip()
+        for shown in ("0", "1", "1,0"):
+            env = {**cards, "CUDA_VISIBLE_DEVICES": shown}
+            words = [sys.executable, "-c", join, token]
+            seen[shown] = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+        owner.stdin.close()
+    assert seen == {"0": "0\n", "1": "1\n", "1,0": "0\n"}
+
+
+def test_two_programs_with_a_card_each_meet_in_memory_of_the_host(cards, tmp_path):
+    words = [WORKLOAD, "spin-pair", "--pair", tmp_path / "pair", "--kernel-us", "200", "--iterations", "200"]
+    ranks = [
+        subprocess.Popen(words, env={**cards, "CUDA_VISIBLE_DEVICES": shown}, stdout=subprocess.PIPE, text=True)
+        for shown in "01"
+    ]
+    done = [json.loads(rank.communicate(timeout=60)[0])["iterations"] for rank in ranks]
+    assert done == [200, 200]
+
+
 def test_a_malformed_request_closes_its_connection_and_nothing_else(cards):
     import socket
 

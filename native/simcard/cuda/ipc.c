@@ -61,13 +61,23 @@ SIM_API CUresult cuIpcGetMemHandle(struct handle *handle, CUdeviceptr at)
     return error;
 }
 
+/* Seen on two H100s, driver 580.159.04: memory of a card that is not shown to this process is an invalid argument. */
+static bool visible(int card)
+{
+    const struct session *s = sim_session();
+    for (int i = 0; s && i < s->n_visible; i++)
+        if (s->visible[i] == card)
+            return true;
+    return false;
+}
+
 SIM_API CUresult cuIpcOpenMemHandle_v2(CUdeviceptr *at, struct handle handle, unsigned flags);
 SIM_API CUresult cuIpcOpenMemHandle_v2(CUdeviceptr *at, struct handle handle, unsigned flags)
 {
     struct sim_context *c = sim_current();
     if (!c)
         return CUDA_ERROR_INVALID_CONTEXT;
-    if (!at || handle.magic != MAGIC || flags > LAZY_PEER_ACCESS)
+    if (!at || handle.magic != MAGIC || flags > LAZY_PEER_ACCESS || !visible(handle.card))
         return CUDA_ERROR_INVALID_VALUE;
     if (handle.pid == (uint32_t)getpid() || (handle.card != c->card && flags != LAZY_PEER_ACCESS))
         return CUDA_ERROR_INVALID_CONTEXT;
