@@ -3,6 +3,7 @@
 import pytest
 
 from flexai.model import ClassTerms, TenantClass
+from flexai.wire.api import decode_submission, encode_submission
 from flexai.wire.errors import BadInput
 from flexai.wire.manifest import decode_manifest
 
@@ -226,6 +227,31 @@ def test_what_is_wrong_with_subgroups_is_told(change, problem):
         return
     with pytest.raises(BadInput, match=problem):
         decode_manifest(text, HERE)
+
+
+NO_CARD = ("flexai.io/xpu: 1, flexai.io/cores: 10, flexai.io/memory: 8Gi", "cpu: 4")
+
+
+@pytest.mark.parametrize("limits", ["memory: 2Gi", "flexai.io/xpu: 0, memory: 2Gi"])
+def test_a_subgroup_whose_pods_ask_for_no_card_holds_cpus_and_memory_only(limits):
+    pods = [role_pod("l", "leader", 10).replace(NO_CARD[0], limits), role_pod("w", "worker", 50)]
+    (job,) = decode_manifest((ROLES + "".join(pods)).replace("minMember: 2", "minMember: 1"), HERE).submissions
+    leader, worker = (each.role for each in job.roles)
+    assert (leader.request.n_devices, leader.cpu_milli, leader.ram_bytes) == (0, 2000, 2 << 30)
+    assert job.request == worker.request, "what the job asks for is what those with cards ask for"
+    assert decode_submission(encode_submission(job)) == job
+
+
+def test_whoever_has_no_card_has_a_neighbour_in_its_group_that_does():
+    alone = POD.replace("flexai.io/xpu: 2, flexai.io/cores: 30, flexai.io/memory: 16Gi, ", "")
+    bare = role_pod("l", "leader", 10).replace(NO_CARD[0], NO_CARD[1])
+    group = "kind: PodGroup\napiVersion: flexai.io/v1alpha1\nmetadata: {name: train}\n"
+    alike = bare.replace("labels: {kai.scheduler/subgroup-name: leader}", "")
+    worker = role_pod("w", "worker", 10).replace(*NO_CARD)
+    roles = (ROLES + bare + worker).replace("minMember: 2", "minMember: 1")
+    for text in (alone, group + alike, roles):
+        with pytest.raises(BadInput, match="asks for no card"):
+            decode_manifest(text, HERE)
 
 
 def test_a_pod_of_a_subgroup_without_a_group_is_refused():

@@ -10,6 +10,7 @@ from flexai.scheduling.events import (
     JobSubmitted,
     MemberFinished,
     MemberStarted,
+    NodeGone,
     NodePut,
     QueuePut,
 )
@@ -235,6 +236,41 @@ def test_a_gang_found_after_a_restart_has_the_shapes_of_its_roles():
     again.step(NodePut(3, node("n0", 4)))
     assert (again.state.books.free_milli[:1] == scheduler.state.books.free_milli[:1]).all()
     assert int(again.state.books.cpu_milli[0]) == int(scheduler.state.books.cpu_milli[0]) == 46_000
+
+
+def test_a_member_without_a_card_is_started_on_a_node_and_found_there_again():
+    scheduler = pool(node("n0", 2), node("host", 0, cpus=64))
+    commands = submit(scheduler, gang("train", 1, role("leader", request=NO_CARD, cpus=60), role("worker", 2, cpus=8)))
+    where = {each.member: (each.node, len(each.grants)) for each in commands if isinstance(each, Start)}
+    assert where == {0: ("host", 0), 1: ("", 1), 2: ("", 1)}
+    record = scheduler.state.jobs["train"]
+    again = pool(node("n0", 2))
+    grants = tuple(grant for member in record.members for grant in member.grants)
+    again.step(GrantsFound(2, record.job, grants, hosts=((0, "host"),)))
+    assert again.state.jobs["train"].members[1].hold is None, "it is whole, or not yet there"
+    again.step(NodePut(3, node("host", 0, cpus=64)))
+    assert [member.hold is not None for member in again.state.jobs["train"].members] == [True] * 3
+    assert int(again.state.books.cpu_milli[again.state.books.row_of["host"]]) == 4_000
+
+
+def test_a_member_without_a_card_that_ended_before_its_node_came_back_is_forgotten():
+    scheduler = pool(node("n0", 2), node("host", 0, cpus=64))
+    submit(scheduler, gang("train", 1, role("leader", request=NO_CARD, cpus=60), role("worker", 2, cpus=8)))
+    record, again = scheduler.state.jobs["train"], pool(node("n0", 2))
+    grants = tuple(grant for member in record.members for grant in member.grants)
+    again.step(GrantsFound(2, record.job, grants, hosts=((0, "host"),)))
+    again.step(MemberFinished(3, "train", 0, 0))
+    again.step(NodePut(4, node("host", 0, cpus=64)))
+    assert int(again.state.books.cpu_milli[again.state.books.row_of["host"]]) == 64_000
+
+
+def test_a_node_that_is_gone_ends_what_ran_there_without_a_card():
+    scheduler = pool(node("n0", 2), node("host", 0, cpus=64))
+    started(
+        scheduler,
+        submit(scheduler, gang("train", 1, role("leader", request=NO_CARD, cpus=60), role("worker", 2, cpus=8))),
+    )
+    assert evictions(scheduler.step(NodeGone(2, "host"))) == [("train", 0), ("train", 1), ("train", 2)]
 
 
 def test_a_reservation_is_held_for_all_roles_of_a_gang():

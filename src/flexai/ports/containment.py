@@ -52,5 +52,8 @@ class Containment(Protocol):
     def names(self) -> list[str]:
         """Boxes that are there, those of an earlier agent included."""
 
+    def close(self) -> None:
+        """Leave nothing empty behind; boxes with something inside stay."""
+
     def notes(self) -> Sequence[str]:
         """What cannot be enforced here, a sentence each."""

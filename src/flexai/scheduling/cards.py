@@ -25,13 +25,20 @@ def put_node(state: State, event: NodePut) -> None:
     if (len(state.books.models), _n_profiles(state)) != known:
         _reshape(state)
     for job_id in state.found_on.pop(event.node.name, ()):
-        grants = state.found.get(job_id)
-        if grants and all(
-            grant.node in state.books.row_of and grant.device in state.books.place_of for grant in grants
-        ):
+        found = state.found.get(job_id)
+        if found is not None and restart.is_back(state, found):
             del state.found[job_id]
-            restart.take_found(state, state.jobs[job_id], grants)
+            restart.take_found(state, state.jobs[job_id], found)
     _set_big(state)
+
+
+def drop_node(state: State, name: str) -> None:
+    """A node is gone, and what ran on it, with a card or without."""
+    row = state.books.row_of.get(name)
+    state.books.drop_node(name)
+    for record in list(state.jobs.values()):
+        if any(member.hold is not None and member.hold.row == row for member in record.members):
+            evicting.evict_job(state, record, "node is gone")
 
 
 def _n_profiles(state: State) -> int:

@@ -7,12 +7,16 @@ from flexai.model import Grant, JobState, PendingReason
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Prepare these grants and start the member. All members of a gang are commanded in one step."""
+    """Prepare these grants and start the member. All members of a gang are commanded in one step.
+
+    ``node`` says where a member without a card runs; of others their grants do.
+    """
 
     job_id: str
     member: int
     grants: tuple[Grant, ...]
     cause: str
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,8 @@ class GrantsFound:
 
     ``evicted`` names the members that were being stopped to be queued again, ``waiting`` those that had not started or
     were to start again: an elastic job grows by them. ``away`` says where the memory of members is that were parked. A
-    job that its user gave up before the restart is given up again (``JobCancelled``) after this.
+    job that its user gave up before the restart is given up again (``JobCancelled``) after this. ``hosts`` are the
+    members that run without a card, each with its node.
     """
 
     at_ms: int
@@ -166,6 +167,12 @@ class GrantsFound:
     evicted: tuple[int, ...] = ()
     waiting: tuple[int, ...] = ()
     away: tuple[tuple[int, Residence], ...] = ()
+    hosts: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def members(self) -> set[int]:
+        """Members that hold something."""
+        return {grant.member for grant in self.grants} | {member for member, _ in self.hosts}
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def cancel(state: State, job_id: str) -> None:
         return
     record.cancelled = True
     if job_id in state.found:  # its processes may live on a node that is not back yet
-        for index in sorted({grant.member for grant in state.found[job_id]}):
+        for index in sorted(state.found[job_id].members):
             state.stop(record, index, "cancelled", requeue=False)
         state.set_state(record, JobState.STOPPING, "cancelled")
         return

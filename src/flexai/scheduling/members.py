@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flexai.model import JobState, MemberState, Residence
@@ -140,10 +141,16 @@ def end(state: State, record: JobRecord, final: JobState, cause: str, *, known: 
 
 def _forget_found(state: State, event: MemberFinished) -> bool:
     """A member found after a restart ended before its node came back; whether it was one of those."""
-    known = state.found.get(event.job_id, [])
-    left = [grant for grant in known if grant.member != event.member]
-    if left:
+    known = state.found.get(event.job_id)
+    if known is None or event.member not in known.members:
+        return False
+    left = replace(
+        known,
+        grants=tuple(grant for grant in known.grants if grant.member != event.member),
+        hosts=tuple((member, node) for member, node in known.hosts if member != event.member),
+    )
+    if left.members:
         state.found[event.job_id] = left
     else:
-        state.found.pop(event.job_id, None)
-    return len(left) < len(known)
+        del state.found[event.job_id]
+    return True

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flexai.cluster import Hold
 from flexai.model import JobState, MemberState, Residence
 from flexai.scheduling import parking, placing
 from flexai.scheduling.jobs import new_record
 
 if TYPE_CHECKING:
+    from flexai.cluster import Shape
     from flexai.model import Grant
     from flexai.scheduling.events import GrantsFound
     from flexai.scheduling.records import JobRecord
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 def found(state: State, event: GrantsFound) -> None:
     """Grants that exist after a restart; booked when all their nodes are back."""
-    job, grants = event.job, event.grants
+    job = event.job
     if job.id in state.jobs:
         return
     record = new_record(state, job)
@@ -31,35 +33,41 @@ def found(state: State, event: GrantsFound) -> None:
         member.state = MemberState.WAITING if index in waiting else MemberState.FINISHED
     record.state, record.started_at_ms = JobState.RUNNING, state.now_ms
     state.note_running(record, runs=True)
-    if all(grant.node in state.books.row_of and grant.device in state.books.place_of for grant in grants):
-        take_found(state, record, list(grants))
+    if is_back(state, event):
+        take_found(state, record, event)
     else:
-        state.found[job.id] = list(grants)
-        for grant in grants:
-            state.found_on.setdefault(grant.node, {})[job.id] = None
+        state.found[job.id] = event
+        for node in {grant.node: None for grant in event.grants} | {node: None for _, node in event.hosts}:
+            state.found_on.setdefault(node, {})[job.id] = None
 
 
-def take_found(state: State, record: JobRecord, grants: list[Grant]) -> None:
+def is_back(state: State, event: GrantsFound) -> bool:
+    """Whether all that was found has its nodes and cards again."""
+    row_of, place_of = state.books.row_of, state.books.place_of
+    return all(grant.node in row_of and grant.device in place_of for grant in event.grants) and all(
+        node in row_of for _, node in event.hosts
+    )
+
+
+def take_found(state: State, record: JobRecord, event: GrantsFound) -> None:
     """Book grants that exist: they are truth, even on a card that is cordoned."""
     by_member: dict[int, list[Grant]] = {}
-    for grant in grants:
+    for grant in event.grants:
         by_member.setdefault(grant.member, []).append(grant)
+    hosts = dict(event.hosts)
     for index, member in enumerate(record.members):
-        held = by_member.get(index)
-        if not held:
+        held, shape = by_member.get(index, []), record.shape_of(index)
+        if held:
+            hold = _hold_of(state, shape, held)
+        elif index in hosts:
+            hold = Hold(state.books.row_of[hosts[index]], (), 0, (), shape.cpu_milli, shape.ram_bytes)
+        else:
             continue
-        places = [state.books.place_of[grant.device] for grant in held]
-        shape = record.shape_of(index)
-        hold = placing.hold_of(
-            places, held[0].compute_milli, tuple(grant.memory_bytes for grant in held), shape.cpu_milli,
-            shape.ram_bytes, tuple(shape.profile.places(grant.partition_start) for grant in held)
-            if shape.profile is not None and all(grant.partition_start >= 0 for grant in held) else (),
-        )  # fmt: skip
         if member.residence is not Residence.ON_CARD:
             member.home, member.moved_at_ms = hold, state.now_ms
             hold = (parking.in_host if member.residence is Residence.IN_HOST else parking.beside_host)(hold)
         state.books.take(hold)
-        if shape.compute_milli and not held[0].compute_milli:
+        if held and shape.compute_milli and not held[0].compute_milli:
             member.lent = True
             state.lent[record.job.id, index] = None
         state.hold(record, member, hold)
@@ -75,3 +83,12 @@ def take_found(state: State, record: JobRecord, grants: list[Grant]) -> None:
     state.run_times.started(record.burst, record.job.id, state.now_ms)
     if record.n_to_start and record.is_placed:
         state.wait(record)
+
+
+def _hold_of(state: State, shape: Shape, held: list[Grant]) -> Hold:
+    places = [state.books.place_of[grant.device] for grant in held]
+    return placing.hold_of(
+        places, held[0].compute_milli, tuple(grant.memory_bytes for grant in held), shape.cpu_milli,
+        shape.ram_bytes, tuple(shape.profile.places(grant.partition_start) for grant in held)
+        if shape.profile is not None and all(grant.partition_start >= 0 for grant in held) else (),
+    )  # fmt: skip

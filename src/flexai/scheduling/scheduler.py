@@ -107,7 +107,7 @@ class Scheduler:
             case NodePut():
                 cards.put_node(state, event)
             case NodeGone():
-                cards.evict_from(state, set(state.books.drop_node(event.name)), "node is gone")
+                cards.drop_node(state, event.name)
             case DeviceChanged():
                 cards.change_device(state, event)
             case ForeignUsage():

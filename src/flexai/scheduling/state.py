@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flexai.policy.gang import Need
     from flexai.policy.reservation import Reservation
     from flexai.scheduling.commands import Command
+    from flexai.scheduling.events import GrantsFound
     from flexai.scheduling.settings import SchedulerSettings
 
 COMPACT_AFTER = 1_000_000
@@ -56,7 +57,7 @@ class State:
     waiting_milli: dict[tuple[str, str], int] = field(default_factory=dict)
     dependants: dict[str, list[str]] = field(default_factory=dict)
     ended: dict[str, bool] = field(default_factory=dict)
-    found: dict[str, list[Grant]] = field(default_factory=dict)
+    found: dict[str, GrantsFound] = field(default_factory=dict)
     found_on: dict[str, dict[str, None]] = field(default_factory=dict)
     big_from: int = 2
     settling: bool = False
@@ -195,7 +196,8 @@ class State:
         if lent:
             self.lent[record.job.id, member] = None
         self.hold(record, one, hold)
-        self.out.append(Start(record.job.id, member, grants, cause))
+        node = "" if grants else self.books.names[hold.row]
+        self.out.append(Start(record.job.id, member, grants, cause, node))
 
     def hold(self, record: JobRecord, member: MemberRecord, hold: Hold) -> None:
         """Note what a member holds from now on; it is in the books already."""

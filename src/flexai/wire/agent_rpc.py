@@ -112,13 +112,13 @@ def tenant_of(fields: Mapping[str, Any]) -> Tenant:
 
 
 def grants_of(fields: Mapping[str, Any]) -> tuple[Grant, ...]:
-    """The grants of ``prepare`` and ``resize``, a card each.
+    """The grants of ``prepare`` and ``resize``, a card each; none for a member that wants no card.
 
     Raises:
         BadInput: not a list of grants, or a card twice.
     """
     rows = fields.get("grants")
-    if not isinstance(rows, list) or not rows:
+    if not isinstance(rows, list):
         raise BadInput("grants", rows, "is not a list of grants", "Send one for each card")
     grants = tuple(grant_of(row) for row in rows)
     if len({grant.device for grant in grants}) != len(grants):

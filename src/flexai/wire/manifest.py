@@ -15,7 +15,7 @@ from flexai.wire.api import Submission
 from flexai.wire.errors import BadInput
 from flexai.wire.fields import one_of, short
 from flexai.wire.pod_group import PodGroup, group_fields, pod_group
-from flexai.wire.pod_shape import SUBGROUP, Notes, pod_fields, section
+from flexai.wire.pod_shape import SUBGROUP, Notes, asks_for_a_card, pod_fields, section
 from flexai.wire.queue import decode_queue
 from flexai.wire.yaml_text import load_documents
 
@@ -217,6 +217,7 @@ def _alone(fields: dict[str, Any], where: str) -> dict[str, Any]:
     if SUBGROUP in fields:
         remedy = f"Annotate it with {GROUP} too"
         raise BadInput(f"{where}: {SUBGROUP}", short(fields[SUBGROUP]), "is the subgroup of no PodGroup", remedy)
+    asks_for_a_card(fields, where)
     return _named(fields, where)
 
 

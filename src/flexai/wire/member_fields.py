@@ -1,6 +1,7 @@
 """What a member of a job asks for and runs: the fields that a job and each of its roles have in common, checked."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flexai.model import MILLI_PER_DEVICE, SliceRequest, TenantClass
@@ -12,6 +13,25 @@ REQUEST_FIELDS = ("compute_milli", "limit_milli", "memory_bytes", "n_devices", "
 MAX_MEMBERS = 1024
 _MAX_WORDS = 4096
 _MAX_ENV = 8192
+
+
+NO_CARD = SliceRequest(MILLI_PER_DEVICE, MILLI_PER_DEVICE, 0, n_devices=0)
+"""What a member asks for that wants only CPUs and main memory."""
+
+
+def decode_role_request(fields: Mapping[str, Any]) -> SliceRequest:
+    """What a member of a role asks of its cards, which may be none; raises BadInput."""
+    if fields.get("n_devices") != 0:
+        return decode_request(fields)
+    for name in (*REQUEST_FIELDS, "models"):
+        value = fields.get(name)
+        if value not in (None, 0, "", []) and value != getattr(NO_CARD, name):
+            raise BadInput(name, short(value), "is asked of no card", "Leave it out, or ask for n_devices: 1")
+    return replace(NO_CARD, tenant_class=_tenant_class(fields))
+
+
+def _tenant_class(fields: Mapping[str, Any]) -> TenantClass:
+    return TenantClass(choice(fields, "tenant_class", tuple(TenantClass), TenantClass.GUARANTEED))
 
 
 def decode_request(fields: Mapping[str, Any]) -> SliceRequest:
@@ -31,7 +51,7 @@ def decode_request(fields: Mapping[str, Any]) -> SliceRequest:
         compute_milli=compute,
         limit_milli=integer(fields, "limit_milli", compute, MILLI_PER_DEVICE, MILLI_PER_DEVICE),
         memory_bytes=memory,
-        tenant_class=TenantClass(choice(fields, "tenant_class", tuple(TenantClass), TenantClass.GUARANTEED)),
+        tenant_class=_tenant_class(fields),
         n_devices=integer(fields, "n_devices", 1, 1024, 1),
         models=tuple(models),
         partition=partition,

@@ -11,7 +11,7 @@ from typing import Any
 from flexai.wire.errors import BadInput
 from flexai.wire.fields import one_of, short
 from flexai.wire.member_fields import MAX_MEMBERS, REQUEST_FIELDS
-from flexai.wire.pod_shape import SUBGROUP, Notes, section
+from flexai.wire.pod_shape import SUBGROUP, Notes, asks_for_a_card, section
 
 _LEVELS = {"requiredTopologyLevel": "required_level", "preferredTopologyLevel": "preferred_level"}
 _OF_A_ROLE = {
@@ -103,6 +103,7 @@ def group_fields(group: PodGroup) -> dict[str, Any]:
             if SUBGROUP in fields:
                 raise BadInput(group.where, short(fields[SUBGROUP]), "is no subgroup of it", "Write it under subGroups")
         first, n_members = _alike(group.members, group.where)
+        asks_for_a_card(first, group.where)
         least = 1 if group.min_member is None else group.min_member
         return first | own | {"n_members": n_members, "min_member": min(least, n_members)}
     by_name: dict[str, list[dict[str, Any]]] = {name: [] for name in group.subgroups}
@@ -122,6 +123,8 @@ def group_fields(group: PodGroup) -> dict[str, Any]:
         for key in ("n_members", "min_member", "name"):
             role.pop(key)
     job, _ = _alike(shared, group.where, "subgroups")
+    if not any(role["n_devices"] for role in roles):
+        asks_for_a_card(roles[0], group.where)
     if len(roles) == 1:
         return roles[0] | own
     return job | own | {"roles": [_of_role(role) for role in roles]}
@@ -150,6 +153,6 @@ def _alike(members: list[dict[str, Any]], where: str, which: str = "members") ->
         if differs - {"name", "n_members"}:
             raise BadInput(
                 where, ", ".join(sorted(differs - {"name", "n_members"})[:5]), f"differs between its {which}",
-                "Members of one subgroup are alike here; FLEXAI_MEMBER tells them apart",
+                "FLEXAI_MEMBER tells members that are alike apart; give those that are not subgroups (spec.subGroups)",
             )  # fmt: skip
     return first, sum(fields.get("n_members", 1) for fields in members)

@@ -176,8 +176,32 @@ def _resources(resources: Mapping[str, Any], where: str, notes: Notes) -> dict[s
     known = {"cpu", "memory", *_ALIASES, *(alias for names in _ALIASES.values() for alias in names)}
     notes.unused({**requests, **limits}, known, "resources ")
     asked = {name: _asked(limits, requests, name, where, notes) for name in _ALIASES}
-    if all(value is None for value, _ in asked.values()):
-        raise BadInput(f"{where}: resources.limits", short(limits), "asks for no card", "Write flexai.io/xpu: 1")
+    no_card = asked["flexai.io/xpu"][0] in (None, 0, "0") and asked["flexai.io/xpu"][0] is not False
+    if no_card and asked["flexai.io/cores"][0] is None and asked["flexai.io/memory"][0] is None:
+        fields: dict[str, Any] = {"n_devices": 0}
+    else:
+        fields = _slice(asked, where)
+    host = {**limits, **requests}
+    if "cpu" in host:
+        fields["cpu_milli"] = _cpu(host["cpu"], f"{where}: cpu")
+    if "memory" in host:
+        fields["ram_bytes"] = parse_size(str(host["memory"]), f"{where}: memory")
+    return fields
+
+
+def asks_for_a_card(fields: Mapping[str, Any], where: str) -> None:
+    """Refuse what wants no card at all.
+
+    Raises:
+        BadInput: it does; only members of a group in which others have cards may.
+    """
+    if fields["n_devices"] == 0:
+        remedy = f"Write flexai.io/xpu: 1; only a subgroup ({SUBGROUP}) beside others that have cards may go without"
+        raise BadInput(f"{where}: resources.limits", None, "asks for no card", remedy)
+
+
+def _slice(asked: Mapping[str, tuple[Any, str]], where: str) -> dict[str, Any]:
+    """What is asked of each card."""
     xpu, cores, memory = (asked[name] for name in _ALIASES)
     fields: dict[str, Any] = {"n_devices": _whole(xpu[0], xpu[1], where) if xpu[0] is not None else 1}
     fields["compute_milli"] = MILLI_PER_DEVICE if cores[0] is None else _cores(cores[0], cores[1], where)
@@ -191,11 +215,6 @@ def _resources(resources: Mapping[str, Any], where: str, notes: Notes) -> dict[s
         raise BadInput(
             f"{where}: flexai.io/memory", None, "is missing beside flexai.io/cores", "Write flexai.io/memory: 16Gi"
         )
-    host = {**limits, **requests}
-    if "cpu" in host:
-        fields["cpu_milli"] = _cpu(host["cpu"], f"{where}: cpu")
-    if "memory" in host:
-        fields["ram_bytes"] = parse_size(str(host["memory"]), f"{where}: memory")
     return fields
 
 

@@ -17,7 +17,7 @@ from flexai.wire.member_fields import (
     decode_command,
     decode_cwd,
     decode_env,
-    decode_request,
+    decode_role_request,
     decode_subgroups,
 )
 
@@ -65,6 +65,8 @@ def decode_roles(fields: Mapping[str, Any]) -> tuple[SubmittedRole, ...]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise BadInput("roles", twice, "is there twice", "Give each role a name of its own")
+    if not any(each.role.request.n_devices for each in out):
+        raise BadInput("roles", "n_devices 0", "is all that each role asks for", "Let one role ask for a card")
     if not any(each.role.min_member for each in out):
         raise BadInput("roles", "min_member 0", "is all that each role needs", "Let one role need at least one member")
     return tuple(out)
@@ -80,7 +82,7 @@ def _decode_role(one: Mapping[str, Any], job: Mapping[str, Any]) -> SubmittedRol
     size, level = decode_subgroups(one, n_members, min_member)
     runs = {key: one.get(key, job.get(key)) for key in ("command", "cwd", "env")}
     role = Role(
-        name, decode_request({**one, "tenant_class": job.get("tenant_class")}), n_members, min_member,
+        name, decode_role_request({**one, "tenant_class": job.get("tenant_class")}), n_members, min_member,
         integer(one, "cpu_milli", 0, MAX_INT, 0), integer(one, "ram_bytes", 0, MAX_INT, 0),
         text(one, "required_level", "", 100), text(one, "preferred_level", "", 100), size, level,
     )  # fmt: skip
@@ -88,13 +90,16 @@ def _decode_role(one: Mapping[str, Any], job: Mapping[str, Any]) -> SubmittedRol
 
 
 def as_of_roles(fields: Mapping[str, Any], roles: Sequence[SubmittedRole]) -> Mapping[str, Any]:
-    """The body with what a job with roles says of itself: the sums of its members, and the first role's request.
+    """The body with what a job with roles says of itself.
+
+    That is the sums of its members, what the first role runs, and what the first that wants cards asks for.
 
     Raises:
         BadInput: it says otherwise, or asks for something beside its roles.
     """
     first = roles[0]
-    request: dict[str, Any] = {name: getattr(first.role.request, name) for name in _OF_ROLES}
+    asks = next(each.role.request for each in roles if each.role.request.n_devices)
+    request: dict[str, Any] = {name: getattr(asks, name) for name in _OF_ROLES}
     sums = {
         "n_members": sum(each.role.n_members for each in roles),
         "min_member": sum(each.role.min_member for each in roles),
@@ -102,7 +107,7 @@ def as_of_roles(fields: Mapping[str, Any], roles: Sequence[SubmittedRole]) -> Ma
     for name, total in sums.items():
         if fields.get(name) not in (None, total):
             raise BadInput(name, fields[name], f"is not the sum over its roles, {total}", "Leave it out")
-    request["models"] = list(first.role.request.models)
+    request["models"] = list(asks.models)
     said = next((name for name in _NOT_BESIDE if fields.get(name) not in (None, 0, "", [], request.get(name))), None)
     if said is not None:
         raise BadInput(said, short(fields[said]), "is asked for beside its roles", "Write it under the role it is of")

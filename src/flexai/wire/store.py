@@ -34,13 +34,15 @@ class Member:
     Attributes:
         state: where it stands.
         run: how often it was started; names the start token.
-        grants: what it holds, from the decision to start it until its processes are gone.
+        grants: what it holds of cards, from the decision to start it until its processes are gone; one without a card
+            holds none.
         exit_code: of its last run.
         client_exit: exit code that the owner of a ``run`` reported, before its process tree was gone.
         stop: set while it is being ended.
         paused: frozen by its user.
         parked: moved to host memory by its user; it keeps its place.
         residence: where the scheduler has its device memory moved; in host memory it holds nothing of its cards.
+        node: where one without a card was placed.
         started_at_ms: when its process was seen running.
     """
 
@@ -54,6 +56,12 @@ class Member:
     parked: bool = False
     started_at_ms: int | None = None
     residence: Residence = Residence.ON_CARD
+    node: str = ""
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it has its place on a node, from the decision to start it until its processes are gone."""
+        return self.state in {MemberState.STARTING, MemberState.RUNNING}
 
     @property
     def is_parked(self) -> bool:

@@ -138,7 +138,12 @@ class Rig:
     def prepare(self, job_id="1", run=1, grants=None, **fields):
         fields = {"uid": os.geteuid(), "gid": os.getegid(), "cpu_milli": 0, "ram_bytes": 0} | fields
         return self.client.call(
-            "prepare", job_id=job_id, member=0, token=f"{job_id}.0.{run}", grants=grants or [grant(job_id)], **fields
+            "prepare",
+            job_id=job_id,
+            member=0,
+            token=f"{job_id}.0.{run}",
+            grants=[grant(job_id)] if grants is None else grants,
+            **fields,
         )
 
     def launch(self, job_id, *argv, run=1, env=None, **fields):

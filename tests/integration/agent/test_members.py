@@ -31,6 +31,22 @@ def test_it_runs_records_and_tells(rig):
     assert not (rig.run / "tenants" / "1.0").exists()
 
 
+def test_one_without_a_card_sees_none_and_is_held_to_its_cpus_and_memory(rig):
+    held = {"grants": [], "cpu_milli": 500, "ram_bytes": GIB}
+    rig.submit("1", "sh", "-c", "echo [$CUDA_VISIBLE_DEVICES]; cat /proc/self/cgroup; sleep 60", prepare=held)
+    log = wait_for(lambda: rig.log("1") if "]" in rig.log("1") else None)
+    assert log.startswith("[]\n")
+    limits = [*Path("/sys/fs/cgroup").glob("cpu/flexai/*/1.0/cpu.cfs_quota_us"),
+              *Path("/sys/fs/cgroup").glob("flexai/*/1.0/cpu.max")]  # fmt: skip
+    if rig.arguments == () and limits:
+        assert any(path.read_text().split()[0] == "50000" for path in limits)
+    for op, state in (("pause", True), ("unpause", False)):
+        rig.client.call(op, **KEY)
+        assert rig.tenant("1")["paused"] is state
+    rig.client.call("signal", signal=signal.SIGTERM, grace_ms=1000, **KEY)
+    assert rig.client.wait_event("finished", job_id="1")["signal"] == signal.SIGTERM
+
+
 def test_a_token_starts_once(rig):
     first = rig.submit("1", "sh", "-c", f"echo x >> {rig.directory}/starts; sleep 0.2")
     assert rig.launch("1", "sh", "-c", f"echo x >> {rig.directory}/starts") == first | {"id": rig.client.number}

@@ -198,6 +198,26 @@ def test_a_drained_card_is_left_by_what_runs_there_which_starts_on_another(pair)
 
 
 @pytest.mark.slow
+def test_a_member_without_a_card_runs_with_the_others_sees_none_and_outlives_pool_and_agent(pair, tmp_path):
+    go_on = tmp_path / "go on"
+    script = f"echo $FLEXAI_ROLE has [$CUDA_VISIBLE_DEVICES]; while ! [ -e '{go_on}' ]; do sleep 0.02; done"
+    roles = [{"name": "leader", "n_devices": 0, "cpu_milli": 500}, {"name": "worker", "compute_milli": 1000}]
+    job = pair.submit(script, roles=roles, compute_milli=None, idle_timeout_ms=1000)
+    pair.until(lambda: "leader has []" in pair.output(job))
+    assert [grant["member"] for grant in pair.get(f"/v1/jobs/{job}")["grants"]] == [1]
+    pair.until(lambda: pair.runs(job))
+    time.sleep(1.5)  # longer than it may idle; but it has no card to leave idle, and nobody measures the worker
+    for name in ("pool", "agent"):
+        pair.kill(name)
+        pair.start(name)
+    pair.until(pair.connected)
+    pair.until(lambda: pair.runs(job))
+    go_on.touch()
+    view = pair.ends(job)
+    assert (view["state"], view["exit_code"]) == ("succeeded", 0)
+    assert [member["run"] for member in view["members"]] == [1, 1], "nothing ran twice"
+
+
 def test_a_gang_of_which_a_member_fails_holds_nothing_more(pair):
     gang = pair.submit("[ $FLEXAI_MEMBER = 0 ] || { sleep 0.3; exit 7; }; sleep 600", n_members=2)
     view = pair.ends(gang)

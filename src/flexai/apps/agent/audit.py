@@ -243,7 +243,8 @@ class Audit:
         """End members that did not use their cards for as long as they were given."""
         now_s = time.monotonic()
         for tenant in list(self._node.machine.tenants.values()):
-            if not tenant.idle_timeout_ms or tenant.phase is not Phase.RUNNING or tenant.paused or tenant.parked:
+            watched = tenant.idle_timeout_ms and tenant.grants and not tenant.paused and not tenant.parked
+            if not watched or tenant.phase is not Phase.RUNNING:
                 self._idle_since.pop(tenant.key, None)
                 continue
             active_ns = self._active_ns(tenant)

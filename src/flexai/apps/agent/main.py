@@ -173,6 +173,7 @@ async def serve(settings: Settings) -> int:
         task.cancel()
     await rpc.close()
     hello.close()
+    containment.close()
     backend.close()
     with contextlib.suppress(OSError):
         (settings.run_dir / "agent.sock").unlink()

@@ -116,7 +116,8 @@ class Node:
                 await self._cards_known()
                 self._make_place(tenant)
             case n.AddTenant(tenant=tenant):
-                parts.arbiter.put(self._policy(tenant))
+                if tenant.grants:  # one without a card shares none
+                    parts.arbiter.put(self._policy(tenant))
             case n.SetLimits(tenant=tenant):
                 await self._cards_known()
                 parts.regions.put(tenant.name, tenant.uid, tenant.gid, tenant.grants)

@@ -156,9 +156,11 @@ class AgentLink:
         return self._slices.get((job_id, member, device), {})
 
     def is_using(self, record: JobRecord, member: int) -> bool:
-        """Whether a member uses its cards now; one that nobody measures counts as using them."""
+        """Whether a member uses its cards now; one that nobody measures, or without a card, counts as using them."""
         views = [self.measured(record.id, member, grant.device) for grant in record.members[member].grants]
-        return not all(views) or any(view.get("got_milli_1s") or view.get("wanted_milli") for view in views)
+        return (
+            not views or not all(views) or any(view.get("got_milli_1s") or view.get("wanted_milli") for view in views)
+        )
 
     def card(self, uuid: str) -> dict[str, Any]:
         """What is known of how a card is shared: backend, note, source of the figures."""

@@ -63,9 +63,9 @@ class JobRecord:
         return self.submission.kind == "run"
 
     @property
-    def holds_grants(self) -> bool:
-        """Whether any member holds part of a card."""
-        return any(member.grants for member in self.members)
+    def is_placed(self) -> bool:
+        """Whether any member has its place on a node."""
+        return any(member.is_placed for member in self.members)
 
     def row(self) -> JobRow:
         """Its row in the derived table."""
@@ -192,10 +192,10 @@ class Book:
         return (record for record in self.active.values() if record.state is JobState.QUEUED)
 
     def holders(self) -> Iterator[tuple[JobRecord, int, Member]]:
-        """Members that hold grants."""
+        """Members that have their place on a node."""
         for record in self.active.values():
             for number, member in enumerate(record.members):
-                if member.grants:
+                if member.is_placed:
                     yield record, number, member
 
 

@@ -61,6 +61,7 @@ JOB["roles"] = {
             "n_members": JOB["n_members"],
             "min_member": {"type": "integer", "minimum": 0},
             **{name: JOB[name] for name in _MEMBER_FIELDS},
+            "n_devices": {**JOB["n_devices"], "minimum": 0, "description": "0 for members that want no card"},
         },
         "required": ["name"],
         "additionalProperties": False,

@@ -115,7 +115,7 @@ class Driver:
         for record, number, _ in list(self.core.book.holders()):
             # Looked at anew after each wait: news that comes meanwhile may have changed it.
             member = record.members[number]
-            if not member.grants:
+            if not member.is_placed:
                 continue
             key = record.id, number
             held = self.held.get(key)
@@ -154,7 +154,7 @@ class Driver:
             if record.is_run and message.get("exit_code") is None and member.client_exit is None:
                 await self._wait_for_client_exit(key)
                 record, member = self._member(key)
-            if record is not None and member is not None and member.grants:
+            if record is not None and member is not None and member.is_placed:
                 await self.core.post_surely(self._finished(record, key[1], member, *ending(message, member)))
         self.look([key])
 
@@ -204,7 +204,7 @@ class Driver:
         """Take the member to where the book wants it."""
         record, member = self._member(key)
         held = self.held.get(key)
-        if record is None or member is None or not member.grants or member.state is MemberState.FINISHED:
+        if record is None or member is None or not member.is_placed:
             await self._remove(key, held)
             return
         wanted = token(record.id, key[1], member)

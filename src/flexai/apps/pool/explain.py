@@ -68,7 +68,11 @@ def _card(pool: Pool, record: JobRecord, device: Device) -> dict[str, Any]:
     foreign = int(pool.link.foreign.get(device.uuid, {}).get("memory_bytes", 0))
     taken = sum(grant.memory_bytes or device.memory_bytes for _, grant in held)
     free_bytes = max(0, device.memory_bytes - taken - foreign)
-    said = {role: _problems(pool, role, device, free_milli, free_bytes, is_held=taken > 0) for role in record.job.parts}
+    said = {
+        role: _problems(pool, role, device, free_milli, free_bytes, is_held=taken > 0)
+        for role in record.job.parts
+        if role.request.n_devices
+    }
     is_here = any(holder is record for holder, _ in held)
     says = "; ".join(
         (f"{role.name}: " if role.name else "") + ("; ".join(problems) or "has room for one member")

@@ -29,32 +29,31 @@ def retell(book: Book, now_ms: int) -> list[Event]:
     told += [replace(usage, at_ms=now_ms) for usage in book.foreign.values()]
     active = list(book.active.values())
     for record in active:
-        if record.holds_grants:
+        if record.is_placed:
             told += _found(now_ms, record)
     told += [
         JobSubmitted(now_ms, replace(record.job, after=tuple(a for a in record.job.after if a in book.active)))
         for record in active
-        if not record.holds_grants
+        if not record.is_placed
     ]
     return told
 
 
 def _found(now_ms: int, record: JobRecord) -> list[Event]:
-    """What a new scheduler is told of a job that holds grants, and was perhaps being stopped."""
+    """What a new scheduler is told of a job that has its place, and was perhaps being stopped."""
     grants = tuple(grant for member in record.members for grant in member.grants)
-    stops = {number: member.stop for number, member in enumerate(record.members) if member.grants and member.stop}
+    stops = {number: member.stop for number, member in enumerate(record.members) if member.is_placed and member.stop}
     evicted = tuple(number for number, stop in stops.items() if stop.requeue)
-    waiting = tuple(
-        number
-        for number, member in enumerate(record.members)
-        if not member.grants and member.state is MemberState.WAITING
-    )
+    waiting = tuple(number for number, member in enumerate(record.members) if member.state is MemberState.WAITING)
     away = tuple(
         (number, member.residence)
         for number, member in enumerate(record.members)
-        if member.grants and member.residence is not Residence.ON_CARD
+        if member.is_placed and member.residence is not Residence.ON_CARD
     )
-    found = GrantsFound(now_ms, record.job, grants, evicted, waiting, away)
+    hosts = tuple(
+        (number, member.node) for number, member in enumerate(record.members) if member.is_placed and not member.grants
+    )
+    found = GrantsFound(now_ms, record.job, grants, evicted, waiting, away, hosts)
     given_up = any(not stop.requeue and stop.cause.startswith("cancelled") for stop in stops.values())
     return [found, JobCancelled(now_ms, record.id)] if given_up else [found]
 

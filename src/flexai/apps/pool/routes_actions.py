@@ -35,7 +35,7 @@ def router(pool: Pool) -> APIRouter:
         if record.job.roles:
             raise conflict(record, "HasRoles", "has roles, which are not resized", "Cancel it and submit it again")
         await pool.core.post(JobResizeAsked(pool.core.clock(), record.id, compute, limit), {"compute_milli": compute})
-        if record.holds_grants and any(g.compute_milli != compute for m in record.members for g in m.grants):
+        if record.is_placed and any(g.compute_milli != compute for m in record.members for g in m.grants):
             reason = "does not fit on its card beside its neighbours at that share"
             raise conflict(record, "NotEnoughCompute", reason, "See `flexai devices` for what its card has left")
         return answer(view(pool, record))
@@ -131,7 +131,7 @@ def _actions(pool: Pool) -> dict[str, tuple[Callable[[JobRecord], Any], str]]:
         return event(now(), record.id)
 
     def running(record: JobRecord, flag: str, wanted: bool, event: Any) -> Any:
-        holders = [member for member in record.members if member.grants]
+        holders = [member for member in record.members if member.is_placed]
         if record.state.is_final or not holders or record.state is JobState.STARTING:
             raise conflict(record, "NotRunning", record.stands, "Only a running job can be asked that")
         if flag == "parked" and record.state is JobState.PARKED:

@@ -41,7 +41,7 @@ def router(pool: Pool) -> APIRouter:
         """Everything that a screen of the pool shows, in one call."""
         peer = peer_of_request(request)
         active = [record for record in pool.book.active.values() if peer.owns(record.uid)]
-        active.sort(key=lambda record: not record.holds_grants)
+        active.sort(key=lambda record: not record.is_placed)
         return answer(
             {
                 "status": status_view(pool),

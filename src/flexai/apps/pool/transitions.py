@@ -126,7 +126,7 @@ class Transitions:
 
     def _start(self, at_ms: int, record: JobRecord, start: c.Start) -> None:
         before = record.members[start.member]
-        record.members[start.member] = Member(MemberState.STARTING, before.run + 1, start.grants)
+        record.members[start.member] = Member(MemberState.STARTING, before.run + 1, start.grants, node=start.node)
         self.outcome.members.add((record.id, start.member))
         self._hold(at_ms, record, start.member, start.grants)
         self._line(at_ms, record, "Start", _grants_line(start.member, start.grants, start.cause))
@@ -142,7 +142,7 @@ class Transitions:
 
     def _finished(self, event: e.MemberFinished) -> None:
         record = self._book.active.get(event.job_id)
-        if record is None or not record.members[event.member].grants:
+        if record is None or not record.members[event.member].is_placed:
             return
         stop = record.members[event.member].stop
         again = (
@@ -210,7 +210,7 @@ class Transitions:
 
     def _asked(self, record: JobRecord, event: w.ClientFinished | w.PauseAsked | w.ParkAsked | w.StopAsked) -> None:
         for number, member in enumerate(record.members):
-            if not member.grants:
+            if not member.is_placed:
                 continue
             match event:
                 case w.ClientFinished():

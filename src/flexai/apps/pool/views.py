@@ -50,7 +50,7 @@ def job_view(record: JobRecord, reason: PendingReason | None, position: int | No
 def shown_state(record: JobRecord) -> str:
     """Its state as its user sees it: one that is being ended is stopping, one in host memory is parked."""
     if record.state is JobState.RUNNING:
-        holders = [member for member in record.members if member.grants]
+        holders = [member for member in record.members if member.is_placed]
         if any(member.stop for member in holders):
             return JobState.STOPPING.value
         if holders and all(member.is_parked for member in holders):
@@ -80,8 +80,8 @@ def queue_view(queue: Queue, book: Book) -> dict[str, Any]:
     grants = [grant for record in in_queue for member in record.members for grant in member.on_card]
     view: dict[str, Any] = to_plain(queue)
     return view | {
-        "n_running": sum(record.holds_grants for record in in_queue),
-        "n_waiting": sum(not record.holds_grants for record in in_queue),
+        "n_running": sum(record.is_placed for record in in_queue),
+        "n_waiting": sum(not record.is_placed for record in in_queue),
         "held_milli": sum(grant.compute_milli for grant in grants),
         "held_bytes": sum(grant.memory_bytes for grant in grants),
     }

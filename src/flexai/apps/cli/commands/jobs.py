@@ -73,12 +73,14 @@ def jobs_table(items: list[dict[str, Any]]) -> Listing:
 
 
 def asked(job: Mapping[str, Any]) -> str:
-    """``30%`` or ``2 x 30%``; of roles those of each, as in ``10% + 30%``."""
+    """``30%`` or ``2 x 30%``; of roles those of each, as in ``10% + 30%`` or, where one wants no card, ``- + 30%``."""
     request = job.get("request", {})
     if request.get("roles"):
         return " + ".join(asked({"request": role["request"]}) for role in request["roles"])
     text = share(request.get("compute_milli"))
     n_devices = request.get("n_devices", 1)
+    if n_devices == 0:
+        return "-"
     return text if n_devices == 1 else f"{n_devices} x {text}"
 
 
