@@ -23,6 +23,7 @@ from rich.table import Table
 from flexai.adapters.command_line import run_command
 from flexai.adapters.own_pool import end_in_order
 from flexai.apps.bench.frame import Run, header, part_of, run_case, unmeasured
+from flexai.apps.bench.joined import Unjoinable, join
 from flexai.apps.bench.kept import keep as keep_result
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ def bench(
         float | None, typer.Option(help="Length of cases that may take as long as one likes (slicing: memory).")
     ] = None,
     list_cases: Annotated[bool, typer.Option("--list", help="Only list the cases, and how long they take.")] = False,
+    parts: Annotated[
+        list[str] | None,
+        typer.Option("--join", help="Measure nothing: join what `--keep` wrote there for each part.", metavar="FOLDER"),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 6 when a goal is missed.")] = False,
 ) -> int:
     """Measure the figures that FlexAI promises, on this machine."""
@@ -94,6 +99,8 @@ def bench(
         print(f"flexai bench: --traces {traces!r} {problem}", file=sys.stderr)
         return BAD_INPUT
     to_terminal = json_file == "-"
+    if parts:
+        return _join(suite, name, [Path(one) for one in parts], Path(keep) if keep else None)
     cards, driver = suite.hardware()
     head = header(name, cards, driver, seed)
     scratch = Path(tempfile.mkdtemp(prefix="fxb"))
@@ -127,6 +134,21 @@ def bench(
         for path in keep_result(document, rows, shown, pictures) if keep else []:
             say(f"wrote {path}")
     return GOAL_MISSED if strict and any(row.met is False for row in rows) else 0
+
+
+def _join(suite: Any, name: str, folders: Sequence[Path], into: Path | None) -> int:
+    if into is not None:
+        into.mkdir(parents=True, exist_ok=True)
+    try:
+        document, rows, drawn = join(name, folders, [case.name for case in suite.CASES], into)
+    except Unjoinable as error:
+        print(f"flexai bench: --join: {error}", file=sys.stderr)
+        return BAD_INPUT
+    _print({key: document[key] for key in ("benchmark", "machine", "cards", "driver", "commit", "command")}, rows)
+    if into is not None:
+        for path in keep_result(document, rows, {**drawn, **_draw(suite, name, rows, into)}, into):
+            print(f"wrote {path}")
+    return 0
 
 
 def _draw(suite: Any, name: str, rows: Sequence[Row], folder: Path) -> dict[str, str]:

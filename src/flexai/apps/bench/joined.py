@@ -1,0 +1,81 @@
+"""One result of several parts that were measured one after the other on one machine at one commit."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flexai.apps.bench.frame import Goal, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+_MUST_AGREE = ("benchmark", "machine", "cards", "driver", "commit", "seed", "quick")
+
+
+class Unjoinable(Exception):
+    """What was named is no result, or not of one run with the others; says which and why."""
+
+
+def join(
+    name: str, folders: Sequence[Path], cases: Collection[str], into: Path | None
+) -> tuple[dict[str, Any], list[Row], dict[str, str]]:
+    """Document, rows and the pictures that cases drew themselves (copied ``into``), in the order of the folders.
+
+    Raises:
+        Unjoinable: a folder holds no such result, differs from the first one in what must agree, or repeats a case.
+        OSError: a picture cannot be copied.
+    """
+    parts = [_read(folder / f"{name}.json") for folder in folders]
+    first = parts[0]
+    took_s: dict[str, float] = {}
+    captions: dict[str, str] = {}
+    for folder, part in zip(folders, parts, strict=True):
+        for key in _MUST_AGREE:
+            if part[key] != first[key]:
+                raise Unjoinable(f"{folder} has {key} {part[key]!r}, {folders[0]} {first[key]!r}: join one run's parts")
+        if twice := took_s.keys() & part["took_s"].keys():
+            raise Unjoinable(f"{folder} repeats the case {min(twice)!r}: leave one out")
+        took_s |= part["took_s"]
+        for file, caption in part["pictures"].items():
+            if not (folder / Path(file).name).is_file():
+                raise Unjoinable(f"{folder} lacks its picture {file!r}: name the folder as it was written")
+            captions[file] = caption
+            if into is not None and (folder / file).resolve() != (into / file).resolve():
+                shutil.copyfile(folder / file, into / file)
+    document = {
+        **first,
+        "command": "; ".join(part["command"] for part in parts),
+        "case": "*" if set(cases) <= took_s.keys() else ",".join(took_s),
+        "part": "1/1",
+        "inputs": {file: sha for part in parts for file, sha in sorted(part["inputs"].items())},
+        "took_s": took_s,
+        "rows": [row for part in parts for row in part["rows"]],
+    }
+    document.pop("pictures")
+    return document, [row_of(one) for one in document["rows"]], captions
+
+
+def row_of(said: dict[str, Any]) -> Row:
+    """A row as :meth:`Row.as_json` wrote it; a figure that was infinite or none is none."""
+    goals = [Goal(words.split()[0], float(words.split()[1])) if words else None for words in
+             (said["goal"], said["stretch"])]  # fmt: skip
+    return Row(
+        said["name"], said["conditions"], goals[0], math.nan if said["got"] is None else said["got"], said["unit"],
+        said["note"], tuple(said["samples"]), goals[1], said["void"], said["data"],
+    )  # fmt: skip
+
+
+def _read(file: Path) -> dict[str, Any]:
+    wanted = {*_MUST_AGREE, "command", "inputs", "took_s", "rows", "pictures"}
+    try:
+        document: Any = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise Unjoinable(f"{file} cannot be read ({error}): name a folder that `--keep` wrote") from error
+    said: dict[str, Any] = document if isinstance(document, dict) else {}
+    if lacks := wanted - said.keys():
+        raise Unjoinable(f"{file} lacks {', '.join(sorted(lacks))}: name a folder that `--keep` wrote")
+    return said
