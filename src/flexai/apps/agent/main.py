@@ -20,6 +20,7 @@ import flexai_native
 
 from flexai.adapters.arbiter_client import ArbiterClient
 from flexai.adapters.fake import FakeBackend
+from flexai.adapters.local.card_claims import claim_cards
 from flexai.adapters.local.cgroups import Cgroups, available
 from flexai.adapters.local.files import take_lock
 from flexai.adapters.local.starts import Starts
@@ -113,6 +114,8 @@ async def serve(settings: Settings) -> int:
             raise BadInput(str(path), str(error), "cannot be made", "Choose a directory that can be written") from None
     lock = take_lock(settings.state_dir / "agent.lock")
     backend, missing = await _backend(settings)
+    is_real = settings.simcard is None and not settings.fake_cards
+    claims = claim_cards(device.uuid for device in backend.devices()) if is_real else []
     containment = _containment(settings)
     arbiter = ArbiterClient(settings.run_dir / "arbiter.sock")
     env = TenantEnv(backend, settings.run_dir, settings.simcard)
@@ -177,6 +180,8 @@ async def serve(settings: Settings) -> int:
     backend.close()
     with contextlib.suppress(OSError):
         (settings.run_dir / "agent.sock").unlink()
+    for claim in claims:
+        claim.close()
     os.close(lock)
     return 0
 
