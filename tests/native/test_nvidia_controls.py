@@ -52,3 +52,12 @@ def test_nvprobe_explains_itself_and_says_that_there_is_no_card():
     if not done.stdout:
         assert done.returncode == 1
         assert "no NVIDIA card" in done.stderr
+
+
+def test_free_memory_without_a_card_is_told_and_nothing_is_waited_for():
+    words = [flexai_native.program("flexai-nvprobe"), "memory"]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=20)
+    if done.returncode:
+        assert "no card" in done.stderr or "free memory" in done.stderr
+    else:
+        assert [json.loads(line)["free_bytes"] > 0 for line in done.stdout.splitlines()] == [True, True]

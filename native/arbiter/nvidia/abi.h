@@ -77,6 +77,7 @@ enum {
     NV_CLASS_GROUP = 0xA06C,         /* cla06c.h KEPLER_CHANNEL_GROUP_A */
     NV_CLASS_EVENT_BUFFER = 0x90CD,  /* cl90cd.h NV_EVENT_BUFFER */
     NV_CLASS_EVENT_MEMORY = 0x90CE,  /* cl90ce.h NV01_MEMORY_DEVICELESS */
+    NV_CLASS_SHARED_DATA = 0x00DE,   /* cl00de.h RM_USER_SHARED_DATA; 545 and later */
 };
 /* Channels are 0x..6F from Kepler (A16F) on, compute objects 0x..C0 (A0C0): one pair per generation of hardware. */
 static inline int nv_is_channel(uint32_t class) { return (class & 0xFF) == 0x6F && class >= 0xA06F; }
@@ -186,4 +187,15 @@ struct nv_log_record {
 _Static_assert(sizeof(struct nv_log_record) == 32, "cl90cd.h, cl90cdFecs.h");
 enum { NV_TAG_RUNS = 6, NV_TAG_LEFT = 7 };
 #define NV_PID_UNKNOWN 0xFFFFFFFFu
+
+/* ---- the page that the driver writes what it knows of a card to: cl00de.h NV00DE_SHARED_DATA, its beginning ---- */
+struct nv_shared_alloc { uint64_t polled; }; /* 0: only what the driver writes as it happens, as this is */
+struct nv_shared_data {
+    uint64_t bar1_sequence;
+    uint32_t bar1_size, bar1_free;
+    uint64_t memory_sequence; /* odd while it is written, from NV_SEQUENCE_FIRST on; 0: never written */
+    uint64_t memory_total_bytes, memory_free_bytes;
+};
+#define NV_SEQUENCE_FIRST 0xFF00000000000000ull
+_Static_assert(offsetof(struct nv_shared_data, memory_free_bytes) == 32, "cl00de.h");
 #endif

@@ -19,31 +19,6 @@ static uint64_t now(const struct nv_rm *rm)
     return rm->sys->now_ns(rm->sys->context);
 }
 
-static const void *map(struct nv_rm *rm, uint32_t memory, size_t length)
-{
-    const struct nv_sys *sys = rm->sys;
-    /* The driver attaches the mapping to a descriptor of its own; it may be closed once mapped. */
-    int fd = sys->open(sys->context, "/dev/nvidiactl");
-    if (fd < 0)
-        return NULL;
-    struct nv_os_map call = {
-        .client = rm->client,
-        .device = rm->client, /* this memory has no device: the client stands for it */
-        .memory = memory,
-        .length = length,
-        .flags = NV_MAP_READ_ONLY,
-        .fd = fd,
-    };
-    const void *at = NULL;
-    if (!sys->ioctl(sys->context, rm->fd, NV_ESC_RM_MAP_MEMORY, &call)) {
-        rm->status = call.status;
-        if (!call.status)
-            at = sys->map(sys->context, length, fd);
-    }
-    sys->close(sys->context, fd);
-    return at;
-}
-
 static int memory(struct nv_rm *rm, size_t length, uint32_t *handle)
 {
     struct nv_memory_alloc wanted = {
@@ -107,9 +82,9 @@ int nv_log_open(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, char *
         error = nv_alloc(rm, rm->client, NV_CLASS_EVENT_BUFFER, &wanted, sizeof wanted, &log->buffer);
     }
     if (!error) {
-        step = "mapping of the log";
-        log->header = map(rm, log->header_memory, 4096);
-        log->records = log->header ? map(rm, log->records_memory, length) : NULL;
+        step = "mapping of the log"; /* its memory has no device: the client stands for it */
+        log->header = nv_map(rm, rm->client, log->header_memory, 4096);
+        log->records = log->header ? nv_map(rm, rm->client, log->records_memory, length) : NULL;
         error = log->records ? 0 : -EIO;
     }
     struct nv_bind_log bind = {

@@ -92,7 +92,7 @@ static int attach(struct nv_card *card, const char *uuid, char *why, size_t n_wh
     return 0;
 }
 
-int nv_open(const struct nv_sys *sys, struct nv_card **card, const char *uuid, char *why, size_t n_why)
+int nv_attach(const struct nv_sys *sys, struct nv_card **card, const char *uuid, char *why, size_t n_why)
 {
     struct nv_card *c = calloc(1, sizeof *c);
     if (!c)
@@ -104,6 +104,16 @@ int nv_open(const struct nv_sys *sys, struct nv_card **card, const char *uuid, c
         nv_close(c);
         return error;
     }
+    *card = c;
+    return 0;
+}
+
+int nv_open(const struct nv_sys *sys, struct nv_card **card, const char *uuid, char *why, size_t n_why)
+{
+    struct nv_card *c;
+    int error = nv_attach(sys, &c, uuid, why, n_why);
+    if (error)
+        return error;
     char missing[128];
     nv_log_open(&c->log, &c->rm, c->subdevice, missing, sizeof missing); /* without: the self-test says so */
     c->opened_ticks = sys->now_ticks(sys->context);

@@ -3,6 +3,7 @@
  * The parts of cc_nvidia, which see the machine only through `struct nv_sys`, so that tests can be the driver.
  *   rm.c        one client of NVIDIA's resource manager: alloc, control, free; statuses to errno
  *   log.c       the context-switch log
+ *   memory.c    how much of the card's memory is free, without the driver's locks
  *   processes.c which processes are known, their descriptors borrowed for one call at a time
  *   discover.c  the compute groups of a process, found from outside
  *   control.c   time slices, stop and resume, preemption
@@ -61,6 +62,8 @@ int nv_control_as(struct nv_rm *rm, int fd, uint32_t client, uint32_t object, ui
 int nv_control(struct nv_rm *rm, uint32_t object, uint32_t command, void *parameters, size_t n);
 int nv_alloc(struct nv_rm *rm, uint32_t parent, uint32_t class, void *parameters, size_t n, uint32_t *handle);
 int nv_free(struct nv_rm *rm, uint32_t parent, uint32_t handle);
+/* Read-only; NULL on failure. */
+const void *nv_map(struct nv_rm *rm, uint32_t device, uint32_t memory, size_t length);
 int nv_rm_open(struct nv_rm *rm, const struct nv_sys *sys);
 void nv_rm_close(struct nv_rm *rm);
 /* A number no client had before: a fresh client, freed at once. 0 if none could be had. */
@@ -83,6 +86,17 @@ int nv_log_open(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, char *
 void nv_log_close(struct nv_log *log, struct nv_rm *rm);
 int nv_log_read(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, struct cc_log_record *records, int max,
                 uint64_t *dropped, uint64_t *now_ns);
+
+/* ---- memory.c ---- */
+struct nv_card;
+struct nv_memory {
+    uint32_t object;
+    const volatile struct nv_shared_data *data;
+};
+int nv_memory_open(struct nv_memory *memory, struct nv_card *card);
+void nv_memory_close(struct nv_memory *memory, struct nv_card *card);
+/* Bytes of the card that nobody has, kept by the driver as it gives and takes; no call, no lock. -EAGAIN: being written. */
+int nv_memory_read(const struct nv_memory *memory, uint64_t *free_bytes);
 
 /* ---- processes.c ---- */
 struct nv_client {                   /* of a process, and what is known of its objects */
@@ -152,7 +166,8 @@ void nv_show(struct nv_card *card);
 int nv_stop(struct nv_card *card, const uint32_t *handles, int n, int stopped);
 
 /* ---- nvidia.c ---- */
-/* The card of that UUID; "" is the first. */
+/* The card of that UUID; "" is the first. Attached: without its log. */
+int nv_attach(const struct nv_sys *sys, struct nv_card **card, const char *uuid, char *why, size_t n_why);
 int nv_open(const struct nv_sys *sys, struct nv_card **card, const char *uuid, char *why, size_t n_why);
 void nv_close(struct nv_card *card);
 struct nv_check { char name[24]; int error; uint32_t status; uint64_t cost_ns; char note[160]; };

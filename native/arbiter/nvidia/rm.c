@@ -83,6 +83,31 @@ int nv_free(struct nv_rm *rm, uint32_t parent, uint32_t handle)
     return error ? error : nv_errno(call.status);
 }
 
+const void *nv_map(struct nv_rm *rm, uint32_t device, uint32_t memory, size_t length)
+{
+    const struct nv_sys *sys = rm->sys;
+    /* The driver attaches the mapping to a descriptor of its own; it may be closed once mapped. */
+    int fd = sys->open(sys->context, "/dev/nvidiactl");
+    if (fd < 0)
+        return NULL;
+    struct nv_os_map call = {
+        .client = rm->client,
+        .device = device,
+        .memory = memory,
+        .length = length,
+        .flags = NV_MAP_READ_ONLY,
+        .fd = fd,
+    };
+    const void *at = NULL;
+    if (!sys->ioctl(sys->context, rm->fd, NV_ESC_RM_MAP_MEMORY, &call)) {
+        rm->status = call.status;
+        if (!call.status)
+            at = sys->map(sys->context, length, fd);
+    }
+    sys->close(sys->context, fd);
+    return at;
+}
+
 int nv_rm_open(struct nv_rm *rm, const struct nv_sys *sys)
 {
     memset(rm, 0, sizeof *rm);

@@ -279,7 +279,7 @@ static void *f_map(void *context, size_t length, int fd)
     struct fake_driver *f = context;
     (void)fd;
     f->n_maps++;
-    return length == 4096 ? (void *)&f->header : (void *)f->records;
+    return length == sizeof f->shared ? (void *)&f->shared : length == 4096 ? (void *)&f->header : (void *)f->records;
 }
 
 static void f_unmap(void *context, void *at, size_t length)

@@ -44,6 +44,7 @@ struct fake_driver {
     struct nv_log_record records[NV_LOG_RECORDS];
     uint16_t sequence;
     int n_maps;
+    struct nv_shared_data shared;
     struct nv_sys sys;
 };
 struct fake_driver *fake_new(void);

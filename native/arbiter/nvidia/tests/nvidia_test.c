@@ -741,6 +741,34 @@ static int n_fds(void)
     return n;
 }
 
+static void free_memory_is_read_without_a_call(void)
+{
+    start();
+    struct nv_memory memory;
+    uint64_t bytes = 0;
+    f->shared = (struct nv_shared_data){.memory_sequence = NV_SEQUENCE_FIRST + 2, .memory_free_bytes = 5};
+    CHECK(!nv_memory_open(&memory, card) && !nv_memory_read(&memory, &bytes) && bytes == 5);
+    int before = f->n_controls;
+    f->shared.memory_free_bytes = 7;
+    f->shared.memory_sequence += 2;
+    CHECK(!nv_memory_read(&memory, &bytes) && bytes == 7 && f->n_controls == before);
+    f->shared.memory_sequence++; /* the driver is at it */
+    CHECK(nv_memory_read(&memory, &bytes) == -EAGAIN);
+    nv_memory_close(&memory, card);
+    finish();
+}
+
+static void a_driver_that_tells_no_free_memory_leaves_nothing_open(void)
+{
+    start();
+    struct nv_memory memory;
+    int maps = f->n_maps;
+    CHECK(nv_memory_open(&memory, card) == -EOPNOTSUPP && f->n_maps == maps); /* never written */
+    f->fail_class = NV_CLASS_SHARED_DATA;
+    CHECK(nv_memory_open(&memory, card) == -EPERM && !memory.object && !memory.data);
+    finish();
+}
+
 static void the_machine_borrows_control_devices_only(void)
 {
     int before = n_fds(), null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -807,6 +835,7 @@ static const struct { const char *name; void (*run)(void); } cases[] = {
     CASE(more_than_a_lap_of_the_sequence_is_still_counted), CASE(a_put_outside_the_ring_is_refused),
     CASE(a_freed_contexts_end_finds_its_process_again), CASE(a_driver_without_a_clock_is_read_by_its_records),
     CASE(a_clock_that_is_not_the_logs_is_given_up), CASE(the_context_of_a_lone_group_is_learnt_from_the_log),
+    CASE(free_memory_is_read_without_a_call), CASE(a_driver_that_tells_no_free_memory_leaves_nothing_open),
     CASE(the_machine_borrows_control_devices_only), CASE(the_machine_sees_a_process_begin_and_end),
     CASE(the_table_of_a_machine_without_a_card_says_so)};
 

@@ -22,6 +22,7 @@ from flexai.apps.bench.slicing import (
     parking,
     shares,
     spinning,
+    steps,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 CASES: tuple[Case, ...] = (
     *shares.CASES, *limits.CASES, *mixed.CASES, *lending.CASES, *latency.CASES, *memory.CASES, *faults.CASES,
-    *cost.CASES, *parking.CASES, *spinning.CASES, *contexts.CASES,
+    *cost.CASES, *parking.CASES, *spinning.CASES, *contexts.CASES, *steps.CASES,
 )  # fmt: skip
 
 

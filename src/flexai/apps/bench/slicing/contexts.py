@@ -108,7 +108,11 @@ def _at_once(on: Stand) -> Row:
             took_ms = [child.took_ms() for child in children]
             time.sleep(0.1)
     steps = [f"{above / _MIB:.1f} at {(at - began_ns) / 1e6:.0f}" for at, above in watch.told["changes"] if above]
-    note = f"made in {', '.join(f'{ms:.0f}' for ms in took_ms)} ms; MiB more at ms: {', '.join(steps[:40])}"
+    page = watch.told.get("page")
+    beside = (
+        f"the page that the driver shares was read every {page['longest_ns'] / 1e6:.2f} ms at least; " if page else ""
+    )
+    note = f"{beside}made in {', '.join(f'{ms:.0f}' for ms in took_ms)} ms; MiB more at ms: {', '.join(steps[:40])}"
     longest_ms = watch.told["longest_ns"] / 1e6
     return Row("NVML answers after, longest", f"{_N_CONTEXTS} contexts made at once", None, longest_ms, "ms", note)
 
