@@ -27,6 +27,8 @@ READY_S = 55.0
 _LOOK_S = 0.5
 _OVER = {"succeeded", "failed", "cancelled"}
 _LAST_BYTES, _LAST_LINES = 4096, 4
+_LOOK_AT_RATE_S, _STEADY, WARM_S = 0.25, 0.03, 6.0
+"""A rate is steady when three spans in a row differ by less than that; what is not after ``WARM_S`` never will be."""
 _KEPT = ("PATH", "PYTHONPATH", "HOME")
 _GIB = 1 << 30
 
@@ -224,6 +226,41 @@ def last_lines(wrote: bytes) -> str:
     return " | ".join(lines[-_LAST_LINES:]) or "nothing"
 
 
+def rate_between(before: tuple[int, int], after: tuple[int, int], took_s: float) -> float:
+    """Iterations per second between two counts, ``took_s`` apart.
+
+    By when the last iterations ended; by the time that passed, where none had ended before or none ended since.
+    """
+    (n_before, at_before), (n_after, at_after) = before, after
+    if at_after > at_before > 0:
+        return (n_after - n_before) / ((at_after - at_before) / 1e9)
+    return (n_after - n_before) / max(took_s, 1e-9)
+
+
+def steady(tenant: Tenant, least_s: float, most_s: float | None = None) -> bool:
+    """Let it run for ``least_s`` and until its rate is steady, for ``most_s`` at most; whether it is.
+
+    PyTorch loads and chooses its kernels as it comes to them, so its programs are given ``WARM_S``, others no more than
+    ``least_s``. What has not ended its first iterations yet has no rate.
+    """
+    if most_s is None:
+        most_s = WARM_S if tenant.load.is_torch else least_s
+    tenant.order(RUN)
+    began_s = time.monotonic()
+    time.sleep(max(0.0, least_s - 3 * _LOOK_AT_RATE_S))
+    last, rates = tenant.counted(), list[float]()
+    while True:
+        time.sleep(_LOOK_AT_RATE_S)
+        count = tenant.counted()
+        passed_s = time.monotonic() - began_s
+        if count[1] > last[1]:
+            rates = [*rates[-2:], rate_between(last, count, _LOOK_AT_RATE_S)]
+            last = count
+        is_steady = len(rates) == 3 and max(rates) - min(rates) < _STEADY * max(rates)
+        if (is_steady and passed_s > least_s - 0.01) or passed_s > most_s - 0.01:
+            return is_steady
+
+
 def rates_per_s(running: Sequence[Tenant], seconds: float, settle_s: float = 1.0) -> list[float]:
     """Let all run together; iterations per second of each over ``seconds``, after ``settle_s``."""
     for tenant in running:
@@ -234,7 +271,4 @@ def rates_per_s(running: Sequence[Tenant], seconds: float, settle_s: float = 1.0
     after = [tenant.counted() for tenant in running]
     for tenant in running:
         tenant.order(IDLE)
-    return [
-        (n_after - n_before) / ((at_after - at_before) / 1e9) if at_after > at_before else 0.0
-        for (n_before, at_before), (n_after, at_after) in zip(before, after, strict=True)
-    ]
+    return [rate_between(was, now, seconds) for was, now in zip(before, after, strict=True)]

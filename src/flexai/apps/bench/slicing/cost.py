@@ -89,6 +89,6 @@ def _cpu_part(pid: int, seconds: float) -> float:
 
 
 CASES = (
-    Case("budget", "driver lock time, neighbours' allocations, the arbiter's CPU", budget, 42, 20),
+    Case("budget", "driver lock time, neighbours' allocations, the arbiter's CPU", budget, 40, 20),
     SHIM,
 )

@@ -205,6 +205,6 @@ def _has_agent(on: Stand, _running: Sequence[Tenant], _held_ns: Sequence[int]) -
 CASES = (
     Case("found", "a new process of a tenant is found and held", found, 22, 9),
     Case("holder-killed", "kill -9 of the tenant that has the card", holder_killed, 25, 10),
-    Case("arbiter-killed", "kill -9 of the arbiter", arbiter_killed, 20, 11),
-    Case("agent-killed", "kill -9 of the agent", agent_killed, 20, 8),
+    Case("arbiter-killed", "kill -9 of the arbiter", arbiter_killed, 16, 11),
+    Case("agent-killed", "kill -9 of the agent", agent_killed, 13, 8),
 )

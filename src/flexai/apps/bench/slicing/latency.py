@@ -106,4 +106,4 @@ def _beside(run: Run, on: Stand, size_ms: int, n_batch: int) -> Iterator[Row]:
         yield Row("split of the batch, worst", conditions, at_most(2.0), error, "points", f"by card time {told}")
 
 
-CASES = (Case("latency", "a latency tenant beside one and beside three deep queues", latency, 170, 15),)
+CASES = (Case("latency", "a latency tenant beside one and beside three deep queues", latency, 142, 15),)

@@ -91,6 +91,6 @@ def _text(samples_ms: Sequence[float]) -> str:
 
 
 CASES = (
-    Case("lend", "how soon an idle share is lent", lend, 18, 8),
-    Case("take-back", "how soon its owner has it back, from one borrower and from five", take_back, 34, 12),
+    Case("lend", "how soon an idle share is lent", lend, 17, 8),
+    Case("take-back", "how soon its owner has it back, from one borrower and from five", take_back, 33, 12),
 )

@@ -22,7 +22,7 @@ from flexai.apps.bench.slicing.stand import (
     step,
     torch,
 )
-from flexai.apps.bench.tenants import IDLE, RUN, tenants
+from flexai.apps.bench.tenants import IDLE, rate_between, steady, tenants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from flexai.apps.bench.tenants import Load, Tenant
 
 
+_LIMITS = (100, 300, 500, 900)
+
+
 def _programs(run: Run, *, bare: bool) -> list[tuple[str, Load, tuple[int, ...]]]:
     """Name, program, and the limits it is tried at."""
-    found: list[tuple[str, Load, tuple[int, ...]]] = [("flood", flood(1000, 1000), (100, 300, 500, 900))]
-    if not has_torch():
-        found += [("graph", graph(1000, 100), (300,)), ("step-synchronous", step(1000, 2000, 0), (300,))]
+    if has_torch():
+        found = [("gemm", torch(1000, "gemm")), ("decode", torch(1000, "decode")), ("gpt", torch(1000, "gpt"))]
+        found += [("gemm-sync", torch(1000, "gemm-sync"))]
     else:
-        found += [("gemm", torch(1000, "gemm"), (300, 900))]
-        found += [(kind, torch(1000, kind), (300,)) for kind in ("decode", "gpt", "gemm-sync")]
-    if bare:
-        found = [
-            (name, replace(load, bare=True), (300,)) for name, load, _ in found if name in {"flood", "gemm", "gpt"}
-        ]
-    return [(name, load, (300,)) for name, load, _ in found[:1]] if run.quick else found
+        found = [("graph", graph(1000, 100)), ("step-synchronous", step(1000, 2000, 0))]
+    found = [("flood", flood(1000, 1000)), *(found if not run.quick else [])]
+    tried = (300,) if bare or run.quick else _LIMITS
+    return [(name, replace(load, bare=bare), tried) for name, load in found]
 
 
 def limits(run: Run, *, bare: bool) -> Iterator[Row]:
@@ -57,7 +57,7 @@ def limits(run: Run, *, bare: bool) -> Iterator[Row]:
                 got = {}
                 for milli in tried:
                     on.pool.post(f"/v1/jobs/{job}/resize", {"compute_milli": milli, "limit_milli": milli})
-                    got[milli] = over(measure(on, running, seconds))
+                    got[milli] = over(measure(on, running, seconds, settle_s=0.5))
                 on.pool.post(f"/v1/jobs/{job}/resize", {"compute_milli": 1000, "limit_milli": 1000})
                 solos.again()
             for milli, window in got.items():
@@ -73,15 +73,14 @@ def limits(run: Run, *, bare: bool) -> Iterator[Row]:
 
 def _alone_rate(tenant: Tenant, seconds: float) -> tuple[float, float]:
     """(iterations per second, SM clock) of a program that nobody holds."""
-    tenant.order(RUN)
-    time.sleep(0.5)
-    n, at_ns = tenant.counted()
+    steady(tenant, 0.5)
+    before = tenant.counted()
     time.sleep(seconds)
-    n_after, at_after = tenant.counted()
+    after = tenant.counted()
     mhz = clock_mhz()
     tenant.order(IDLE)
     time.sleep(0.2)
-    return (n_after - n) / max(1e-9, (at_after - at_ns) / 1e9), mhz
+    return rate_between(before, after, seconds), mhz
 
 
 def whole(run: Run) -> Iterator[Row]:
@@ -96,7 +95,8 @@ def whole(run: Run) -> Iterator[Row]:
                 # Outside, inside, outside, ...: what drifts slowly cancels out.
                 frees.append(_alone_rate(free, seconds)[0])
                 for _ in range(n_turns):
-                    window = over(measure(on, [inside], seconds, settle_s=0.5))
+                    steady(inside, 0.5)
+                    window = over(measure(on, [inside], seconds, settle_s=0.0))
                     rate, mhz = _alone_rate(free, seconds)
                     frees.append(rate)
                     ratios.append(window.rates[0] / ((frees[-1] + frees[-2]) / 2))
@@ -114,7 +114,7 @@ def whole(run: Run) -> Iterator[Row]:
 
 
 CASES = (
-    Case("limits", "hard limit of a lone tenant, by card time", partial(limits, bare=False), 125, 10),
-    Case("limits-bare", "the same with nothing of ours in the tenant", partial(limits, bare=True), 60, 10),
-    Case("whole", "what one tenant at 100 % loses, plain and launch-bound", whole, 65, 28),
+    Case("limits", "hard limit of a lone tenant, by card time", partial(limits, bare=False), 158, 10),
+    Case("limits-bare", "the same with nothing of ours in the tenant", partial(limits, bare=True), 80, 10),
+    Case("whole", "what one tenant at 100 % loses, plain and launch-bound", whole, 72, 46),
 )

@@ -192,6 +192,6 @@ def split(spans: Sequence[Sequence[int]], tenant: Mapping[str, Any]) -> dict[str
 
 
 CASES = (
-    Case("memory", "random memory calls from 4 processes of a tenant, by the card's own books", memory, 35, 9),
+    Case("memory", "random memory calls from 4 processes of a tenant, by the card's own books", memory, 31, 9),
     Case("memory-paths", "the same by one kind of call at a time", by_path, 22, 18),
 )

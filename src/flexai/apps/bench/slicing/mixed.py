@@ -127,7 +127,7 @@ def two_processes(run: Run) -> Iterator[Row]:
     """Two processes of one tenant share its grant: they do not earn it twice."""
     loads = [flood(300, 500, n_processes=2), flood(700, 500)]
     with stand() as on, tenants(on.pool, run.folder, loads) as running:
-        windows = measure(on, running, 2.0 if run.quick else 8.0)
+        windows = measure(on, running, 2.0 if run.quick else 10.0)
         n_each = [control.counted()[0] for control in running[0].controls]
     together = over(windows)
     held = [100 * part / (sum(together.parts) or 1e-9) for part in together.parts]
@@ -137,7 +137,7 @@ def two_processes(run: Run) -> Iterator[Row]:
 
 
 CASES = (
-    Case("gaps", "tenants with gaps: their sum beside the same programs without control", gaps, 120, 18),
-    Case("max-min", "a tenant that does not use its share, now and then or ever", max_min_rows, 30, 15),
-    Case("two-processes", "two processes in one tenant", two_processes, 14, 7),
+    Case("gaps", "tenants with gaps: their sum beside the same programs without control", gaps, 102, 18),
+    Case("max-min", "a tenant that does not use its share, now and then or ever", max_min_rows, 24, 15),
+    Case("two-processes", "two processes in one tenant", two_processes, 15, 7),
 )

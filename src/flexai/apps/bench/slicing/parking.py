@@ -71,4 +71,4 @@ class _Moves:
         return bool(self._on.pool.get(f"/v1/jobs/{self._job}")["state"] == state)
 
 
-CASES = (Case("park", "8 GiB of a tenant moved to host memory and back", park, 35, 6),)
+CASES = (Case("park", "8 GiB of a tenant moved to host memory and back", park, 24, 6),)

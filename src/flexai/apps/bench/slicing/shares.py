@@ -162,11 +162,11 @@ def _torch(run: Run, *, bare: bool) -> Iterator[Row]:
 
 
 CASES = (
-    Case("shares", "busy tenants: card time, work, and their sums", partial(shares, _GROUPS, 1), 150, 14),
+    Case("shares", "busy tenants: card time, work, and their sums", partial(shares, _GROUPS, 1), 148, 14),
     Case(
         "shares-bare", "the same with nothing of ours in any tenant",
         partial(shares, [_bare(_GROUPS[0]), _bare(_GROUPS[4])], 1), 45, 14,
     ),
-    Case("shares-torch", "the same with PyTorch programs", partial(_torch, bare=False), 165, 1),
-    Case("shares-torch-bare", "the same with nothing of ours in them", partial(_torch, bare=True), 70, 1),
+    Case("shares-torch", "the same with PyTorch programs", partial(_torch, bare=False), 122, 1),
+    Case("shares-torch-bare", "the same with nothing of ours in them", partial(_torch, bare=True), 58, 1),
 )  # fmt: skip

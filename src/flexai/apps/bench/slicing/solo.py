@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flexai.apps.bench.slicing.stand import clock_text, measure, over
+from flexai.apps.bench.tenants import steady
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ MOST_DRIFT = 0.01
 class Solos:
     """Solo rates of tenants that will run together; measured when made, and once more by ``again``.
 
-    Tenants that run the same program have the same rate: it is measured once.
+    Tenants that run the same program have the same rate: it is measured once, when it is steady.
     """
 
     def __init__(self, on: Stand, running: Sequence[Tenant], seconds: float) -> None:
@@ -36,7 +37,8 @@ class Solos:
         found: dict[tuple[object, ...], Window] = {}
         for tenant in self._running:
             if tenant.load.program not in found:
-                windows = measure(self._on, [tenant], self._seconds, settle_s)
+                steady(tenant, settle_s)
+                windows = measure(self._on, [tenant], self._seconds, 0.0)
                 found[tenant.load.program] = over(windows)
         return found
 

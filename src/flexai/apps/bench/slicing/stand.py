@@ -20,7 +20,17 @@ from flexai.adapters.own_pool import own_pool
 from flexai.adapters.pool_client import PoolClient
 from flexai.adapters.shm import TimelineFile, UsageFile
 from flexai.apps.bench.hardware import is_real
-from flexai.apps.bench.tenants import END, IDLE, READY_S, RUN, Load, Tenant, controls_in, last_lines
+from flexai.apps.bench.tenants import (
+    END,
+    IDLE,
+    READY_S,
+    RUN,
+    Load,
+    Tenant,
+    controls_in,
+    last_lines,
+    rate_between,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -208,12 +218,7 @@ def _state(on: Stand, running: Sequence[Tenant]) -> _State:
 
 def _window(before: _State, after: _State) -> Window:
     took_s = max(after[0] - before[0], 1) / 1e9
-    rates = tuple(
-        (n_after - n_before) / ((at_after - at_before) / 1e9)
-        if at_after > at_before > 0
-        else (n_after - n_before) / took_s
-        for (n_before, at_before), (n_after, at_after) in zip(before[1], after[1], strict=True)
-    )
+    rates = tuple(rate_between(was, now, took_s) for was, now in zip(before[1], after[1], strict=True))
     parts = tuple((held - was) / 1e9 / took_s for was, held in zip(before[2], after[2], strict=True))
     return Window(took_s, rates, parts, after[3])
 
