@@ -76,10 +76,11 @@ struct fx_usage_entry {
     uint32_t n_processes;
     uint32_t n_groups;
     uint64_t hostile;      /* count of detected acts against control */
-    uint32_t frozen;       /* its processes are stopped, since it undid its stops */
+    uint32_t frozen;       /* enum fx_frozen: its processes do not run now, since it undid its stops */
     uint32_t rescued;      /* times that somebody else had stopped it, and it was resumed */
     uint8_t reserved[24];
 };
+enum fx_frozen { FX_FROZEN_NOT = 0, FX_FROZEN_SIGNAL = 1, FX_FROZEN_GROUP = 2 }; /* by SIGSTOP; by the cgroup freezer */
 enum fx_tenant_state { FX_TENANT_IDLE = 0, FX_TENANT_RUNNING = 1, FX_TENANT_WAITING = 2, FX_TENANT_SUSPENDED = 3 };
 
 struct fx_usage_device {

@@ -140,9 +140,11 @@ int card_carry_out(struct arbiter *a, int at, const struct ac_action *action)
     case AC_FREEZE:
         if (card->tenant[action->tenant] < 0)
             return 0;
-        say("card %s: %s %s", card->uuid, a->tenant[card->tenant[action->tenant]].id,
-            action->value ? "undoes its stops: frozen while it is stopped" : "goes on");
         processes_freeze(a, card->tenant[action->tenant], action->value != 0);
+        say("card %s: %s %s", card->uuid, a->tenant[card->tenant[action->tenant]].id,
+            !action->value                                   ? "goes on"
+            : a->tenant[card->tenant[action->tenant]].freezer[0] ? "undoes its stops: its group is frozen while it is stopped"
+                                                              : "undoes its stops: frozen by SIGSTOP while it is stopped");
         return 0;
     case AC_DISCOVER:
         discover(a, at, action->value, action->n != 0);

@@ -30,6 +30,7 @@ struct io_tenant {
     char dir[256], cgroup[256];
     uint32_t root_pid;
     bool suspended, synced, frozen;
+    char freezer[JOURNAL_FILE_BYTES]; /* of its control group, while that is what freezes it; "" = signals do */
     int n_grants;
     struct io_grant grant[FX_MAX_DEVICES];
     struct fx_policy *policy;    /* mapped; NULL when there is no region */

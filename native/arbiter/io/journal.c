@@ -76,6 +76,8 @@ bool journal_holds(const struct journal *j)
         held = __atomic_load_n(&j->entry[i].used, __ATOMIC_SEQ_CST) != 0;
     for (int i = 0; i < JOURNAL_FROZEN && !held; i++)
         held = __atomic_load_n(&j->frozen[i].used, __ATOMIC_SEQ_CST) != 0;
+    for (int i = 0; i < JOURNAL_FREEZERS && !held; i++)
+        held = __atomic_load_n(&j->freezer[i].used, __ATOMIC_SEQ_CST) != 0;
     return held;
 }
 
@@ -107,8 +109,8 @@ void journal_remove(struct journal *j, const char *uuid, uint32_t handle)
         __atomic_store_n(&e->used, 0u, __ATOMIC_SEQ_CST);
 }
 
-/* A signal, not the freezer of its control group: every process has it, whoever made its group, on every kernel, and the
- * tenant cannot hold it off. Through a pidfd: the number may be another's by now. */
+/* For who is in no group with a freezer: the tenant cannot hold it off, but a SIGCONT of any process of its user ends it.
+ * Through a pidfd: the number may be another's by now. */
 static void signal_it(const struct journal_frozen *f, int signal)
 {
     int fd = (int)syscall(SYS_pidfd_open, f->pid, 0);
@@ -145,6 +147,51 @@ void journal_thaw(struct journal *j, uint32_t pid)
     }
 }
 
+/* Whether it need not be tried again: it was done, or the group is gone. */
+static bool write_freezer(const char *file, const char *text)
+{
+    int fd = open(file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    bool done = fd >= 0 ? write(fd, text, 1) == 1 || errno == ENODEV : errno == ENOENT;
+    if (fd >= 0)
+        close(fd);
+    return done;
+}
+
+bool journal_freeze_group(struct journal *j, const char *file)
+{
+    struct journal_freezer *f = NULL;
+    if (strlen(file) >= JOURNAL_FILE_BYTES || access(file, W_OK))
+        return false;
+    for (int i = 0; i < JOURNAL_FREEZERS; i++) {
+        if (j->freezer[i].used && !strcmp(j->freezer[i].file, file))
+            return write_freezer(file, "1");
+        if (!f && !j->freezer[i].used)
+            f = &j->freezer[i];
+    }
+    if (!f)
+        return false;
+    strcpy(f->file, file);
+    __atomic_store_n(&f->used, 1u, __ATOMIC_SEQ_CST);
+    if (write_freezer(file, "1"))
+        return true;
+    __atomic_store_n(&f->used, 0u, __ATOMIC_SEQ_CST);
+    return false;
+}
+
+/* NULL: all of them. What could not be done stays named. */
+void journal_thaw_group(struct journal *j, const char *file)
+{
+    for (int i = 0; i < JOURNAL_FREEZERS; i++) {
+        struct journal_freezer *f = &j->freezer[i];
+        char named[JOURNAL_FILE_BYTES];
+        if (!__atomic_load_n(&f->used, __ATOMIC_SEQ_CST) || (file && strncmp(file, f->file, sizeof named)))
+            continue;
+        snprintf(named, sizeof named, "%.*s", (int)sizeof named - 1, f->file);
+        if (write_freezer(named, "0"))
+            __atomic_store_n(&f->used, 0u, __ATOMIC_SEQ_CST);
+    }
+}
+
 /* All groups of one process on one card; true when there is nothing more to do for it. */
 static bool resume_process(const struct cc_ops *ops, void *card, uint32_t pid, uint64_t start_ticks, uint32_t *rescues,
                            int *n_resumed)
@@ -173,6 +220,7 @@ int journal_resume(struct journal *j, const struct cc_ops *ops, const char *only
     if (!only) {
         __atomic_add_fetch(&j->rescues, 1u, __ATOMIC_SEQ_CST);
         journal_thaw(j, 0);
+        journal_thaw_group(j, NULL);
     }
     for (int i = 0; i < JOURNAL_ENTRIES; i++) {
         const struct journal_entry *first = &j->entry[i];

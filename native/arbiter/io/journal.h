@@ -10,9 +10,11 @@
 #include "flexai_region.h"
 
 #define JOURNAL_MAGIC 0x4c4e524a58414c46ull
-#define JOURNAL_VERSION 3u
+#define JOURNAL_VERSION 4u
 #define JOURNAL_ENTRIES 1024
 #define JOURNAL_FROZEN 256
+#define JOURNAL_FREEZERS 64
+#define JOURNAL_FILE_BYTES 376
 
 struct journal_entry {
     uint32_t used; /* written last, cleared first */
@@ -21,7 +23,13 @@ struct journal_entry {
     uint32_t context, handle;
     char uuid[FX_UUID_BYTES];
 };
-/* A process that is frozen while it is stopped: it undid its stops. */
+/* A tenant that undoes its stops is frozen while it is stopped: its control group, where there is one with a freezer, which
+ * holds whatever is forked in it and which no signal undoes; else process by process, by SIGSTOP. */
+struct journal_freezer {
+    uint32_t used; /* written last, cleared first */
+    uint32_t reserved;
+    char file[JOURNAL_FILE_BYTES];
+};
 struct journal_frozen {
     uint32_t used; /* written last, cleared first */
     uint32_t pid;
@@ -36,6 +44,7 @@ struct journal {
     uint32_t reserved[8];
     struct journal_entry entry[JOURNAL_ENTRIES];
     struct journal_frozen frozen[JOURNAL_FROZEN];
+    struct journal_freezer freezer[JOURNAL_FREEZERS];
 };
 
 uint64_t process_start_ticks(uint32_t pid); /* 0 = there is no such process */
@@ -47,6 +56,9 @@ void journal_remove(struct journal *j, const char *uuid, uint32_t handle);
 /* Freeze a process, and let it go on. False: there is no place to name it, or it is gone. */
 bool journal_freeze(struct journal *j, uint32_t pid, uint64_t start_ticks);
 void journal_thaw(struct journal *j, uint32_t pid);
+/* The same of a whole group, by its cgroup.freeze. False: no place to name it, or the kernel refused. */
+bool journal_freeze_group(struct journal *j, const char *file);
+void journal_thaw_group(struct journal *j, const char *file);
 /* Resume everything that is named, through fresh attachments, and thaw; with `only`, what is stopped on that card. What
  * could not be resumed stays named. Returns how many groups were resumed. Without `only`, `rescues` grows before each process
  * is resumed, so that an arbiter which is alive after all never takes it for the tenant's doing. */

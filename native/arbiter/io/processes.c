@@ -18,6 +18,9 @@
 #define FIRST_ASKED_NS (20 * MS)
 #define OFTEN_ASKED 10
 #define LAST_LOOK_NS (2000 * MS)
+#define WORK_GROUP "work" /* of a member's group, that which its processes are in (adapters/local/cgroups.py) */
+
+static bool cgroup_path(const char *cgroup, char path[PATH_MAX]);
 
 int process_tenant(const struct arbiter *a, uint32_t pid)
 {
@@ -37,18 +40,29 @@ static void forget(struct arbiter *a, struct io_process *p)
     p->pid = 0;
 }
 
-/* A tenant that undoes its stops does not run while it is stopped. */
+/* A tenant that undoes its stops does not run while it is stopped. The agent has a freezer of its own one group above,
+ * for jobs that are paused: neither undoes what the other did. */
 void processes_freeze(struct arbiter *a, int tenant, bool frozen)
 {
-    a->tenant[tenant].frozen = frozen;
+    struct io_tenant *t = &a->tenant[tenant];
+    char path[PATH_MAX], file[JOURNAL_FILE_BYTES];
+    t->frozen = frozen;
+    if (frozen && t->cgroup[0] && cgroup_path(t->cgroup, path) &&
+        snprintf(file, sizeof file, "%s/%s/cgroup.freeze", path, WORK_GROUP) < (int)sizeof file &&
+        journal_freeze_group(a->journal, file))
+        strcpy(t->freezer, file);
+    if (!frozen && t->freezer[0]) {
+        journal_thaw_group(a->journal, t->freezer);
+        t->freezer[0] = 0;
+    }
     for (int i = 0; i < a->n_processes; i++) {
         const struct io_process *p = &a->process[i];
         if (!p->pid || p->tenant != tenant)
             continue;
         if (!frozen)
             journal_thaw(a->journal, p->pid);
-        else if (!journal_freeze(a->journal, p->pid, p->start_ticks))
-            say("%s: process %u cannot be frozen: the journal is full", a->tenant[tenant].id, p->pid);
+        else if (!t->freezer[0] && !journal_freeze(a->journal, p->pid, p->start_ticks))
+            say("%s: process %u cannot be frozen: the journal is full", t->id, p->pid);
     }
 }
 
@@ -114,7 +128,7 @@ static void found(struct arbiter *a, int tenant, uint32_t pid, uint64_t now)
         struct epoll_event event = {.events = EPOLLIN, .data.u64 = EVENT_PROCESS};
         epoll_ctl(a->epoll, EPOLL_CTL_ADD, free->pidfd, &event);
     }
-    if (a->tenant[tenant].frozen)
+    if (a->tenant[tenant].frozen && !a->tenant[tenant].freezer[0])
         journal_freeze(a->journal, pid, free->start_ticks);
     look_for_groups(a, free, now);
 }
@@ -231,6 +245,7 @@ void processes_gone(struct arbiter *a)
 
 void processes_of_tenant_gone(struct arbiter *a, int tenant)
 {
+    processes_freeze(a, tenant, false);
     for (int i = 0; i < a->n_processes; i++)
         if (a->process[i].pid && a->process[i].tenant == tenant)
             forget(a, &a->process[i]);

@@ -117,7 +117,7 @@ static void entry(const struct arbiter *a, int tenant, const struct io_grant *g,
     e->n_stops = u.n_stops;
     e->hostile = u.hostile;
     e->rescued = (uint32_t)u.rescued;
-    e->frozen = now.frozen;
+    e->frozen = !now.frozen ? FX_FROZEN_NOT : t->freezer[0] ? FX_FROZEN_GROUP : FX_FROZEN_SIGNAL;
     e->compute_milli = g->asked.compute_milli;
     e->limit_milli = g->asked.limit_milli;
     e->tenant_class = g->asked.tenant_class;

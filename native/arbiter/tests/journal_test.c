@@ -18,7 +18,7 @@
 static atomic_uint *card; /* one word for each group: is it stopped? Shared, as a card is. */
 static pid_t tenant;
 static uint64_t tenant_ticks;
-static char dir[] = "/tmp/fxjXXXXXX";
+static char dir[] = "/tmp/fxjXXXXXX", freezer[64]; /* a file in the place of a group's cgroup.freeze */
 
 static int fake_open(void **self, const char *uuid, char *why, size_t n_why)
 {
@@ -87,8 +87,11 @@ static void live(struct journal *j)
     CHECK(journal_freeze(j, (uint32_t)tenant, tenant_ticks));
     stop(j, 2);
     stop(j, 0);
+    CHECK(journal_freeze_group(j, freezer) && journal_freeze_group(j, freezer));
+    CHECK(!journal_freeze_group(j, "/nowhere/cgroup.freeze"));
     journal_thaw(j, (uint32_t)tenant);
     resume(j, 1);
+    journal_thaw_group(j, freezer);
     CHECK(journal_freeze(j, (uint32_t)tenant, tenant_ticks));
     resume(j, 0);
     resume(j, 2);
@@ -130,6 +133,16 @@ static char state_of_tenant(void)
     return strrchr(line, ')')[2];
 }
 
+/* '1' while the group is frozen. */
+static char state_of_group(void)
+{
+    char state = 0;
+    int fd = open(freezer, O_RDONLY);
+    CHECK(fd >= 0 && read(fd, &state, 1) == 1);
+    close(fd);
+    return state;
+}
+
 static void wait_for_tenant(bool frozen)
 {
     for (int i = 0; i < 5000 && (state_of_tenant() == 'T') != frozen; i++)
@@ -141,8 +154,16 @@ static void nobody_is_stopped(unsigned long point, unsigned long then)
     for (uint32_t i = 0; i < N_GROUPS; i++)
         CHECK(!card[i], "group %u; killed before write %lu, its rescuer before write %lu", i, point, then);
     wait_for_tenant(false);
+    CHECK(state_of_group() == '0', "its group is frozen; killed before write %lu, its rescuer before write %lu", point, then);
     CHECK(state_of_tenant() != 'T', "frozen; killed before write %lu, its rescuer before write %lu", point, then);
     CHECK(!journal_holds(mapped()), "killed before write %lu, its rescuer before write %lu", point, then);
+}
+
+static void set_group(char state)
+{
+    int fd = open(freezer, O_WRONLY | O_CREAT, 0600);
+    CHECK(fd >= 0 && write(fd, &state, 1) == 1);
+    close(fd);
 }
 
 /* What a kill left behind, so that it can be rescued from more than once. */
@@ -150,6 +171,7 @@ static struct left {
     struct journal journal;
     unsigned card[N_GROUPS];
     bool frozen;
+    char group;
 } left;
 
 static void keep(const struct journal *j)
@@ -159,6 +181,7 @@ static void keep(const struct journal *j)
         left.card[i] = card[i];
     usleep(500); /* a signal may be on its way */
     left.frozen = state_of_tenant() == 'T';
+    left.group = state_of_group();
 }
 
 static void bring_back(struct journal *j)
@@ -166,6 +189,7 @@ static void bring_back(struct journal *j)
     *j = left.journal;
     for (int i = 0; i < N_GROUPS; i++)
         card[i] = left.card[i];
+    set_group(left.group);
     kill(tenant, left.frozen ? SIGSTOP : SIGCONT);
     wait_for_tenant(left.frozen);
 }
@@ -179,6 +203,8 @@ int main(void)
         for (;;)
             pause();
     tenant_ticks = process_start_ticks((uint32_t)tenant);
+    snprintf(freezer, sizeof freezer, "%s/cgroup.freeze", dir);
+    set_group('0');
     struct journal *j = mapped();
     while (!killed_before(live, ++point)) {
         keep(j);
@@ -197,6 +223,7 @@ int main(void)
     char path[64];
     snprintf(path, sizeof path, "%s/journal", dir);
     unlink(path);
+    unlink(freezer);
     rmdir(dir);
     return point > 40 && n_rescues > point ? 0 : 1;
 }

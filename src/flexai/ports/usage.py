@@ -6,7 +6,11 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class TenantUsage:
-    """One tenant on one card; the counters only grow (``fx_usage_entry``)."""
+    """One tenant on one card; the counters only grow (``fx_usage_entry``).
+
+    Attributes:
+        frozen: what keeps its processes from running, since it undid its stops: ``signal``, ``group``, or nothing.
+    """
 
     tenant: str
     uuid: str
@@ -19,7 +23,7 @@ class TenantUsage:
     state: int
     n_processes: int
     hostile: int
-    frozen: bool = False
+    frozen: str = ""
     rescued: int = 0
 
 

@@ -30,6 +30,8 @@ OUTSIDE = "outside"
 
 BACKEND_NAME = {0: "none", 1: "lease", 2: "hwslice"}
 _SOURCE_NAME = {0: "none", 1: "gate", 2: "log"}
+FROZEN_BY = {0: "", 1: "signal", 2: "group"}
+"""``enum fx_frozen``."""
 assert _HEAD.size == 672, _HEAD.size
 assert _GRANT.size == 88
 assert REPLY_BYTES == 256

@@ -184,7 +184,16 @@ class Node:
         return self.agent.send(self.put_message(name, process, request, limit, tenant_class, card, **more))
 
     def put_message(
-        self, name, process, request, limit=1000, tenant_class=TenantClass.GUARANTEED, card=0, cards=(), job=""
+        self,
+        name,
+        process,
+        request,
+        limit=1000,
+        tenant_class=TenantClass.GUARANTEED,
+        card=0,
+        cards=(),
+        job="",
+        cgroup="",
     ):
         grants = tuple(
             Grant(
@@ -196,7 +205,7 @@ class Node:
         directory = self.regions.put(name, os.getuid(), os.getgid(), grants)
         return arbiter.message(
             arbiter.Op.TENANT_PUT, next(self.agent.seq), tenant=name, directory=directory,
-            root_pid=process.pid if process else 0, grants=grants,
+            root_pid=process.pid if process else 0, grants=grants, cgroup=cgroup,
         )  # fmt: skip
 
     def prefer(self, backend, card=0):

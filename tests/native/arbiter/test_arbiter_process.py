@@ -14,6 +14,8 @@ import pytest
 from flexai.model import TenantClass
 from flexai.wire import arbiter
 
+from .conftest import eventually
+
 LEASE, HWSLICE = 1, 2
 
 
@@ -227,6 +229,63 @@ def test_what_was_frozen_goes_on_when_the_arbiter_is_killed(make_node, pause_s):
     node.eventually(lambda: state(one.pid) == "T")
     node.arbiter.kill()
     node.eventually(lambda: state(one.pid) != "T")
+
+
+def cgroup2():
+    rows = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
+    return next((Path(row[1]) for row in rows if row[2] == "cgroup2"), Path("/nowhere"))
+
+
+@pytest.fixture
+def member():
+    """A member's group as the agent makes it: its processes are in ``work``."""
+    group = cgroup2() / f"flexai-test-{os.getpid()}"
+    try:
+        (group / "work").mkdir(parents=True)
+        assert (group / "work" / "cgroup.freeze").exists()
+    except OSError:
+        pytest.skip("needs cgroup v2, and the right to make groups")
+    yield group
+    (group / "cgroup.kill").write_text("1")
+    for path in (group / "work", group):
+        eventually(lambda path=path: removed(path))
+
+
+def removed(path):
+    with contextlib.suppress(OSError):
+        path.rmdir()
+    return not path.exists()
+
+
+def test_a_program_that_undoes_its_stops_is_frozen_by_its_group_and_nothing_it_forks_or_signals_helps(
+    make_node, member
+):
+    node = make_node()
+    node.start_guardian()
+    freeze, work = member / "work" / "cgroup.freeze", member / "work" / "cgroup.procs"
+    undo = f"{flexai_native.program('flexai-simcard')} --socket {node.socket} undo 0"
+    flood = f"{flexai_native.program('flexai-workload')} flood"
+    helps = f"while :; do {undo} $!; kill -CONT $!; sleep 0.02; done"
+    one = node.run_shell(f"echo $$ > {work}; {flood} & {helps}")
+    assert node.agent.send(node.put_message("one", one, 500, cgroup=f"/{member.name}")).code == ""
+    node.eventually(lambda: node.usage().tenants and node.usage().tenants[0].held_ns > 0)
+    node.agent.ask(arbiter.Op.SUSPEND, tenant="one")
+    node.eventually(lambda: node.usage().tenants[0].frozen == "group")
+    node.eventually(lambda: "frozen 1" in (member / "work" / "cgroup.events").read_text())
+    for pid in work.read_text().split():
+        os.kill(int(pid), signal.SIGCONT)
+    node.eventually(lambda: node.shares(0.3)["one"] < 1)  # what it undid last is undone once more
+    assert freeze.read_text().strip() == "1"
+    (member / "cgroup.freeze").write_text("1")  # a pause by its user is another matter, one group above
+    node.agent.ask(arbiter.Op.RESUME, tenant="one")
+    node.eventually(lambda: freeze.read_text().strip() == "0")
+    assert (member / "cgroup.freeze").read_text().strip() == "1"
+    (member / "cgroup.freeze").write_text("0")
+    assert node.eventually(lambda: node.shares(0.3)["one"] > 80)
+    node.agent.ask(arbiter.Op.SUSPEND, tenant="one")
+    node.eventually(lambda: freeze.read_text().strip() == "1")
+    node.arbiter.kill()
+    node.eventually(lambda: freeze.read_text().strip() == "0")
 
 
 def test_a_debugger_on_a_tenant_that_is_stopped_holds_up_nobody(make_node):

@@ -1,7 +1,9 @@
 """Containment by cgroups: version 2, or the version 1 hierarchies where those are what is mounted.
 
 Groups lie at ``/flexai/<instance>/<member>`` in each hierarchy, supervisors in ``/flexai/<instance>/supervisors``.
-The instance names the state directory, so that two pools on one machine never take each other's jobs.
+With version 2 the processes of a member are one group below, in ``work``, whose freezer is the arbiter's: it freezes
+there who undoes its stops, we freeze above whose user or queue wants it, and neither undoes what the other did. The
+instance names the state directory, so that two pools on one machine never take each other's jobs.
 """
 
 import errno
@@ -17,6 +19,7 @@ from flexai.ports import Place
 _ROOT = Path("/sys/fs/cgroup")
 _TOP = "flexai"
 _SUPERVISORS = "supervisors"
+_WORK = "work"  # as native/arbiter/io/processes.c names it
 _V1_WANTED = ("freezer", "cpu", "memory", "devices", "pids")
 _V2_WANTED = ("cpu", "memory", "pids")
 _PERIOD_US = 100_000
@@ -95,7 +98,16 @@ class Cgroups:
                 self._set(paths["memory"] / "memory.limit_in_bytes", str(ram_bytes or -1))
             if "devices" in paths:
                 self._set_devices(paths["devices"], allowed, denied)
-        return Place(f"/{self._base}/{name}", tuple(str(path / "cgroup.procs") for path in paths.values()))
+        return Place(f"/{self._base}/{name}", tuple(map(str, self._join_files(name))))
+
+    def _join_files(self, name: str) -> list[Path]:
+        """What a process writes its pid into; the groups are there already."""
+        groups = list(self._paths(name).values())
+        if self._is_v2:
+            groups = [group / _WORK for group in groups]
+            for group in groups:
+                group.mkdir(exist_ok=True)
+        return [group / "cgroup.procs" for group in groups]
 
     def _filter_devices(self, group: Path, denied: Sequence[str]) -> None:
         try:
@@ -127,8 +139,8 @@ class Cgroups:
 
     def admit(self, name: str, pid: int) -> None:
         """See ``ports.Containment``."""
-        for path in self._paths(name).values():
-            (path / "cgroup.procs").write_text(f"{pid}\n")
+        for file in self._join_files(name):
+            file.write_text(f"{pid}\n")
 
     def pids(self, name: str) -> list[int]:
         """See ``ports.Containment``."""

@@ -50,7 +50,7 @@ class UsageFile:
             tuple(
                 TenantUsage(
                     e.tenant, e.uuid, e.held_ns, e.stopped_ns, e.borrowed_ns, e.wanted_ns, e.n_turns, e.n_stops,
-                    e.state, e.n_processes, e.hostile, bool(e.frozen), e.rescued,
+                    e.state, e.n_processes, e.hostile, arbiter.FROZEN_BY.get(e.frozen, "signal"), e.rescued,
                 )
                 for e in table.entries
             ),

@@ -219,10 +219,12 @@ class Audit:
             why = f"undid {row.hostile} acts of the arbiter: it resumed itself or changed its time slice"
             ends = 0 < self._hostile_acts <= row.hostile and not tenant.stopping
             action = "kill" if ends else "stopped again"
-            log.warning("%s on %s %s; %s", tenant.name, row.uuid, why, "frozen" if row.frozen else action)
+            log.warning(
+                "%s on %s %s; %s", tenant.name, row.uuid, why, f"frozen by {row.frozen}" if row.frozen else action
+            )
             self._node.parts.news.say(
                 "hostile", job_id=tenant.job_id, member=tenant.member, uuid=row.uuid, acts=row.hostile,
-                frozen=row.frozen, action=action,
+                frozen=bool(row.frozen), frozen_by=row.frozen, action=action,
             )  # fmt: skip
             if action == "kill":
                 await self._end(tenant, why)

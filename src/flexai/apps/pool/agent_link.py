@@ -82,7 +82,7 @@ class AgentLink:
                 body = {name: message.get(name) for name in ("member", "pid", "says")}
                 self._core.note(str(message["job_id"]), "NoShim", body)
             case "hostile":
-                body = {name: message.get(name) for name in ("member", "uuid", "acts", "frozen", "action")}
+                body = {name: message.get(name) for name in ("member", "uuid", "acts", "frozen", "frozen_by", "action")}
                 self._core.note(str(message["job_id"]), "Hostile", body)
             case "rescued":
                 body = {name: message.get(name) for name in ("member", "uuid", "times")}

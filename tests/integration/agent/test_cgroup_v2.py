@@ -1,0 +1,78 @@
+"""Where members' processes are in cgroup v2, and who freezes what: on files alone, and on the kernel where we may."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flexai.adapters.local.cgroups import Cgroups
+
+from .conftest import wait_for
+from .test_device_filter import mounted_cgroup2
+
+TICK = "import os, sys, time\nopen(sys.argv[1], 'w').write('0')\nwhile 1: print(1, flush=True); time.sleep(0.01)"
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A directory that looks like the root of a cgroup v2 mount; nothing in it is a kernel's."""
+    (tmp_path / "cgroup.controllers").write_text("cpu memory pids")
+    return tmp_path
+
+
+def test_processes_go_one_group_below_the_one_that_is_limited_and_frozen_for_users(files):
+    groups = Cgroups("pool", files)
+    place = groups.make("7.0", 500, 1 << 30, [], [])
+    member = files / "flexai/pool/7.0"
+    assert place.cgroup == "/flexai/pool/7.0"
+    assert place.join_files == (str(member / "work/cgroup.procs"),)
+    assert (member / "cpu.max").read_text() == "50000 100000"
+    assert (member / "memory.max").read_text() == str(1 << 30)
+    groups.freeze("7.0", frozen=True)
+    assert (member / "cgroup.freeze").read_text() == "1"
+    assert not (member / "work/cgroup.freeze").exists(), "that one is the arbiter's"
+    groups.admit("7.0", 123)
+    assert (member / "work/cgroup.procs").read_text() == "123\n"
+    assert groups.pids("7.0") == [123]
+
+
+@pytest.fixture
+def groups():
+    root = mounted_cgroup2()
+    if os.geteuid() != 0 or root is None:
+        pytest.skip("needs cgroup v2 and root")
+    made = Cgroups(f"test-v2-{os.getpid()}", root)
+    yield made
+    made.remove("1.0")
+    made.close()
+    assert not Path(root, f"flexai/test-v2-{os.getpid()}").exists()
+
+
+def test_a_member_goes_on_only_when_neither_its_user_nor_the_arbiter_freezes_it(groups):
+    place = groups.make("1.0", 0, 0, [], [])
+    member = subprocess.Popen([sys.executable, "-c", TICK, place.join_files[0]], stdout=subprocess.PIPE)
+    os.set_blocking(member.stdout.fileno(), False)
+    work = Path(place.join_files[0]).parent
+
+    def is_frozen():
+        wait_for(lambda: "frozen 1" in (work / "cgroup.events").read_text())
+        member.stdout.read()
+        time.sleep(0.2)
+        return not member.stdout.read()
+
+    assert wait_for(member.stdout.read)
+    assert groups.holder(member.pid) == "1.0"
+    groups.freeze("1.0", frozen=True)
+    assert is_frozen()
+    (work / "cgroup.freeze").write_text("1")
+    groups.freeze("1.0", frozen=False)
+    assert is_frozen()
+    (work / "cgroup.freeze").write_text("0")
+    assert wait_for(member.stdout.read)
+    (work / "cgroup.freeze").write_text("1")
+    assert groups.signal("1.0", 9) == 1, "what is frozen can still be killed"
+    assert member.wait(timeout=10) == -9
+    member.stdout.close()
