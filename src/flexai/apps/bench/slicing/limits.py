@@ -114,7 +114,7 @@ def whole(run: Run) -> Iterator[Row]:
 
 
 CASES = (
-    Case("limits", "hard limit of a lone tenant, by card time", partial(limits, bare=False), 158, 10),
     Case("limits-bare", "the same with nothing of ours in the tenant", partial(limits, bare=True), 80, 10),
+    Case("limits", "hard limit of a lone tenant, by card time", partial(limits, bare=False), 158, 10),
     Case("whole", "what one tenant at 100 % loses, plain and launch-bound", whole, 72, 46),
 )
