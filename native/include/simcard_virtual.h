@@ -40,6 +40,8 @@ void sv_meet(struct sv_program *one, struct sv_program *two);
 void sv_pause(struct sv_program *program, int paused);
 /* kill -9 */
 void sv_kill(struct sv_program *program);
+/* Its context has a sticky error, as after a fault that nobody serves: what was queued is lost, the process stays. */
+void sv_fault(struct sv_program *program);
 /* A second context of the same process. */
 struct sv_program *sv_flood_beside(struct sv_program *program, uint64_t kernel_ns, uint32_t depth);
 

@@ -15,8 +15,10 @@
 
 #define MOST_FILL_16 48 /* the one whose gaps they are waits for them */
 #define BEYOND_US 72     /* that a time slice lasts longer, until its end is acted on (H200) */
-#define FIRST_RETRY_NS (5 * MS)
+#define FIRST_RETRY_NS (1 * MS)
 #define LAST_RETRY_NS (1000 * MS)
+#define FIRST_UNREAD_NS (1 * MS)
+#define LAST_UNREAD_NS (20 * MS)
 
 /* Somebody who was idle for long is owed its turn now; whoever paused for a moment waits for it. */
 static bool somebody_woke(const struct ac_card *c)
@@ -269,9 +271,10 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
             c->judged_from = now;
             c->turn_held = c->turn_ends = 0;
         }
+        c->unread_ns = result >= 0 ? 0 : !c->unread_ns ? FIRST_UNREAD_NS : 2 * c->unread_ns < LAST_UNREAD_NS ? 2 * c->unread_ns : LAST_UNREAD_NS;
         if (result < 0) {
             c->usage.n_failed++;
-            c->next_look = now + 20 * MS;
+            c->next_look = now + c->unread_ns;
         }
         return;
     }

@@ -106,6 +106,7 @@ struct ac_card {
     uint64_t log_at, log_began; /* our time of the last reading */
     uint64_t card_at;       /* the card's at its end */
     bool log_fresh;         /* a reading ended since the last decision */
+    uint64_t unread_ns;     /* it could not be read: how long it was waited for before it was tried again */
     uint64_t forced_at;     /* our time at which we last took somebody off the card */
     /* Driver locks */
     uint64_t budget_ppm;    /* of the time, for control calls */

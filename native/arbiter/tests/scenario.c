@@ -9,6 +9,7 @@
  *   put:I:REQUEST:LIMIT:CLASS  gone:I  suspend:I  resume:I  pause:I  go:I  kill:I  freeze:I (lease: drains never)
  *   late:MS (what is read from the log reaches the core later)
  *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)  grow:I (makes another channel)  xid:N  recover:0 (the card)
+ *   refuse:KIND:N (the next N calls of that kind: set, stop, resume, preempt or flush)  fault:I (a sticky error of its context)
  *   bar:I (somebody else stops its context)
  *   leap:MS (our clock does)  cardleap:MS  cardback:MS (the card's)  lock:I unlock:I (a checkpoint's hold on its process)
  *   widen:I:US (sets its own time slice)  watch:I (the card is asked for it)
@@ -140,8 +141,27 @@ static void kill_program(int i)
     ac_process_gone(rig.card, RIG_PID(&rig, i));
 }
 
+/* The driver refuses the next calls of a kind. */
+static bool refuse(const char *word)
+{
+    static const char *const controls[] = {[SM_SET_TIMESLICE] = "set", [SM_STOP] = "stop", [SM_RESUME] = "resume",
+                                           [SM_PREEMPT] = "preempt", [SM_FLUSH] = "flush"};
+    char kind[16];
+    unsigned n = 0;
+    if (sscanf(word, "refuse:%15[a-z]:%u", kind, &n) != 2)
+        return false;
+    for (size_t k = 0; k < sizeof controls / sizeof *controls; k++)
+        if (!strcmp(kind, controls[k])) {
+            sm_inject_control_error(sv_model(rig.world), (enum sm_control_kind)k, n, -EIO);
+            return true;
+        }
+    return false;
+}
+
 static bool carry_out(const char *word)
 {
+    if (!strncmp(word, "refuse:", 7))
+        return refuse(word);
     unsigned i = 0, a = 0, b = 0, c = 0;
     char name[16];
     if (sscanf(word, "%15[a-z]:%u:%u:%u:%u", name, &i, &a, &b, &c) < 1)
@@ -188,6 +208,8 @@ static bool carry_out(const char *word)
         rig_obey(&rig, t);
     } else if (!strcmp(name, "kill"))
         kill_program(t);
+    else if (!strcmp(name, "fault") && rig.program[t])
+        sv_fault(rig.program[t]);
     else if (!strcmp(name, "ending")) {
         sv_kill(rig.program[t]);
         rig.dead[t] = rig.ending[t] = true;

@@ -273,6 +273,12 @@ void sv_kill(struct sv_program *program)
     sm_process_gone(process);
 }
 
+void sv_fault(struct sv_program *program)
+{
+    if (!program->dead)
+        sm_group_fault(program->group, 700); /* CUDA_ERROR_ILLEGAL_ADDRESS */
+}
+
 static int by_size(const void *a, const void *b)
 {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;

@@ -124,11 +124,22 @@ def test_who_comes_back_is_aligned_again(play):
         assert abs(figures.held(0) - 50) <= 0.3
 
 
-@pytest.mark.parametrize("fault", ["card:0 fail:13 run:1000", "lose:4 run:1000 lose:5"])
+@pytest.mark.parametrize(
+    "fault",
+    ["card:0 fail:13 run:1000", "lose:4 run:1000 lose:5", "card:0 shuffle", "card:0 shuffle card:1 shuffle lose:4"],
+)
 def test_faults_leave_nobody_behind(play, fault):
     cards, meet = WORKS["beside a flood on each card"]
     one = played(play, *cards, meet=meet, tail=f"run:3000 {fault} run:2000 mark run:6000")[0]
     assert abs(one.held(0) - 50) <= 1
+    assert one.sum >= 98
+
+
+def test_when_the_card_of_one_rank_falls_off_those_beside_the_other_keep_their_share(play):
+    """The rank that is left waits for its peer on its card, for its share and no more."""
+    cards, meet = WORKS["beside a flood on each card"]
+    one, _ = played(play, *cards, meet=meet, tail="run:4000 mark card:1 xid:79 run:1000")
+    assert one.held(1) >= 50 - 2
     assert one.sum >= 98
 
 

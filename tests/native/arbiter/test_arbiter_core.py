@@ -253,10 +253,9 @@ def test_lost_and_disordered_records_do_not_carry_the_shares_away(play):
     )  # fmt: skip
     assert abs(figures.held(0) - 30) <= 4
     assert figures.sum >= 96
-    figures = play(
-        "hwslice", "flood:0:1000 put:0:300:1000:1 flood:1:1000 put:1:700:1000:1 shuffle run:500 mark run:5000 report"
-    )
-    assert figures.sum >= 90
+    figures = play("hwslice", f"{THIRTY_SEVENTY} shuffle run:500 mark run:5000 report")
+    assert abs(figures.held(0) - 30) <= 0.5, "they are put in order"
+    assert figures.sum >= 99
 
 
 def test_a_stop_that_is_undone_from_inside_is_seen_and_repeated(play):
@@ -384,9 +383,18 @@ FAULTS = {
     "a holder is killed": "kill:2",
     "one takes a while to end": "ending:2 run:300 kill:2",
     "one that is stopped is killed": "suspend:2 run:20 kill:2",
+    "one that is stopped exits": "suspend:2 run:20 ending:2 run:300 kill:2",
+    "one's context has a fault": "fault:2",
+    "one that is stopped has a fault": "suspend:2 run:20 fault:2",
+    "one has a fault while it takes its turns, and is killed": "fault:2 run:200 kill:2",
     "one falls idle": "pause:2",
     "one is taken away": "gone:2 kill:2",
     "half of the calls are refused for 50 ms": "fail:2 run:50 fail:0",
+    **{
+        f"the driver refuses {kind} 3 times": f"refuse:{kind}:3"
+        for kind in ("set", "stop", "resume", "preempt", "flush")
+    },
+    "records come out of order from now on": "shuffle",
     "one undoes its stop": "suspend:2 run:20 undo:2",
     "a checkpoint takes hold of one and lets go": "lock:2 run:300 unlock:2",
     "a checkpoint takes hold of one that is stopped": "suspend:2 run:20 lock:2 run:300 unlock:2",
@@ -394,6 +402,8 @@ FAULTS = {
     "the card's clock leaps ahead": "cardleap:3600000",
     "the card's clock is set back": "cardback:2500",
 }
+TURN_LOST = {("step", "the driver refuses resume 3 times"): 3}
+"""Points: who cannot be resumed misses its turn, and turns of three that hop are up to 83 ms of the second."""
 
 
 @pytest.mark.parametrize("load", ["flood", "step"])
@@ -410,8 +420,20 @@ def test_the_others_keep_their_shares_in_the_second_of_a_fault(play, load, fault
             FAULTS[fault].format(come=f"{load}:2:{kernel}"),
             "run:1000 report",
         )
+        points = TURN_LOST.get((load, fault), 2)
+        assert figures.held(0) >= 30 - points
+        assert figures.held(1) >= 50 - points
+
+
+@pytest.mark.parametrize("load", ["flood:{}:1000", "step:{}:1000:50"])
+def test_a_card_that_falls_off_costs_those_of_another_card_nothing(play, load):
+    tenants = " ".join(f"{load.format(i)} put:{i}:{milli}:1000:1" for i, milli in enumerate((300, 500, 200)))
+    for after_ms in (0, 17):
+        steps = f"cards:2 card:0 {tenants} card:1 {tenants} run:{3000 + after_ms} mark card:1 xid:79 run:1000"
+        figures = play("hwslice", steps, "card:0 report")
         assert figures.held(0) >= 30 - 2
         assert figures.held(1) >= 50 - 2
+        assert figures.held(2) >= 20 - 2
 
 
 @pytest.mark.parametrize("load", ["flood:{}:1000", "step:{}:1000:50"])
