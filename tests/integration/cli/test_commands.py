@@ -196,7 +196,7 @@ def test_the_weight_of_a_queue_is_told_as_a_multiple_of_the_usual_one(pool, comm
         (("submit", "--share", "150%", "true"), 2, ["150%", "0.1% to 100%"]),
         (("submit", "--share", "30%", "--limit", "20%", "-m", "1Gi", "true"), 2, ["--limit", "20%", "below the share"]),
         (("submit", "no-such-program"), 2, ["no-such-program", "does not exist", "PATH"]),
-        (("submit", "docker", "run"), 2, ["docker", "another daemon"]),
+        (("submit", "docker", "run"), 2, ["docker", "a daemon of containers"]),
         (("submit",), 2, ["command", "missing"]),
         (("submit", "-f", "missing.yaml"), 2, ["missing.yaml", "No such file"]),
         (("submit", "--devices", "two", "true"), 2, ["--devices", "two"]),

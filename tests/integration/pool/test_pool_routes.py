@@ -111,10 +111,10 @@ async def test_every_job_is_on_exactly_one_page(new_rig):
         assert len((await rig.get("/v1/jobs", state="succeeded", limit=1000))["items"]) == 7
 
 
-async def test_container_tools_are_refused(new_rig):
+async def test_commands_that_have_a_daemon_start_the_work_are_refused(new_rig):
     async with new_rig() as rig:
         refused = await rig.client.post("/v1/jobs", json={"command": ["docker", "run", "x"], "compute_milli": 1000})
-        assert (refused.status_code, refused.json()["code"]) == (422, "ContainerTool")
+        assert (refused.status_code, refused.json()["code"]) == (422, "HandedOver")
 
 
 BAD = [

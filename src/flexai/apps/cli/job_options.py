@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from flexai.adapters.settings import Settings
-from flexai.wire.container_command import container_client
 from flexai.wire.errors import BadInput
+from flexai.wire.handed_over import handed_over
 from flexai.wire.quantity import parse_duration_ms, parse_share, parse_size
 
 
@@ -163,16 +163,13 @@ def check_command(command: Sequence[str], who: str) -> None:
     """See that the command exists and is one whose processes FlexAI can hold.
 
     Raises:
-        BadInput: there is none, it does not exist, or it hands its work to another daemon.
+        BadInput: there is none, it does not exist, or it hands its work to somebody else.
     """
     if not command:
         raise BadInput("command", "", "is missing", f"Write it after --, as: {who} --share 100% -- python train.py")
-    client = container_client(command)
-    if client:
-        raise BadInput(
-            "command", client, "hands its work to another daemon, whose processes the slice would not hold",
-            "Run the program itself, without a container",
-        )  # fmt: skip
+    handed = handed_over(command)
+    if handed is not None:
+        raise BadInput("command", handed.client, handed.problem, handed.remedy)
 
 
 def find_program(program: str, environment: Mapping[str, str]) -> str | None:

@@ -13,7 +13,7 @@ from flexai.apps.pool.service import Pool
 from flexai.model import Job, JobState
 from flexai.wire.agent_rpc import MAX_LINE_BYTES
 from flexai.wire.api import Submission, encode_submission
-from flexai.wire.container_command import container_client
+from flexai.wire.handed_over import handed_over
 from flexai.wire.quantity import format_size
 from flexai.wire.store import Member, dumps
 
@@ -107,12 +107,10 @@ def _check_members(pool: Pool, submission: Submission, role: int) -> None:
             request.memory_bytes,
             f"Ask for at most {format_size(largest.memory_bytes)} ({largest.model}), or spread over --devices",
         )  # fmt: skip
-    client = container_client(submission.what_runs(role).command)
-    if client:
-        raise Refusal(
-            422, "ContainerTool", f"{client} starts containers outside of this job, where its slice does not hold.",
-            "command", client, "Run the program itself, without a container",
-        )  # fmt: skip
+    handed = handed_over(submission.what_runs(role).command)
+    if handed is not None:
+        says = f"{handed.client} {handed.problem}."
+        raise Refusal(422, "HandedOver", says, "command", handed.client, handed.remedy)
 
 
 async def _dependencies(pool: Pool, peer: Peer, after: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
-"""Work that is handed to a daemon is seen, through wrappers and shells; words that only look like it are not."""
+"""Work that is handed to somebody else is seen, through wrappers and shells; words that only look like it are not."""
 
 import shlex
 
 import pytest
 
-from flexai.wire.container_command import container_client
+from flexai.wire.handed_over import handed_over
 
 HANDED = [
     (["docker", "run", "image"], "docker"),
@@ -32,6 +32,18 @@ HANDED = [
     (["sh", "-c", "id=$(docker run -d image)"], "docker"),
     (["sudo", "sh", "-c", "sh -c 'docker run image'"], "docker"),
     (["nohup", "bash", "-c", "nerdctl run image", "name"], "nerdctl"),
+    (["incus", "exec", "box", "--", "python"], "incus"),
+    (["srun", "--gres=gpu:1", "python", "train.py"], "srun"),
+    (["sh", "-c", "cd /data && sbatch train.sh"], "sbatch"),
+    (["qsub", "train.sh"], "qsub"),
+    (["kubectl", "-n", "lab", "exec", "pod", "--", "python"], "kubectl"),
+    (["kubectl", "apply", "-f", "job.yaml"], "kubectl"),
+    (["systemd-run", "--user", "--scope", "python", "train.py"], "systemd-run"),
+    (["sh", "-c", "echo python train.py | at now"], "at"),
+    (["/usr/bin/batch"], "batch"),
+    (["tmux", "new-session", "-d", "python train.py"], "tmux"),
+    (["tmux", "send-keys", "python train.py", "Enter"], "tmux"),
+    (["screen", "-S", "old", "-X", "stuff", "python train.py"], "screen"),
 ]
 NOT_HANDED = [
     ["python", "docker_stats.py"],
@@ -52,6 +64,15 @@ NOT_HANDED = [
     ["sh", "docker", "run"],
     ["bash", "-c", "grep -r docker run"],
     ["timeout", "60", "python", "docker", "run"],
+    ["./batch", "run"],
+    ["scripts/at"],
+    ["srun", "--help"],
+    ["kubectl", "get", "pods"],
+    ["at", "-l"],
+    ["tmux", "-L", "mine", "new-session", "python"],
+    ["tmux", "-Lmine"],
+    ["screen", "-dmS", "new", "python", "train.py"],
+    ["apptainer", "exec", "image.sif", "python"],
 ]
 
 
@@ -59,19 +80,22 @@ NOT_HANDED = [
     ("command", "client"), HANDED, ids=lambda value: value if isinstance(value, str) else " ".join(value)
 )
 def test_work_handed_to_a_daemon_is_seen(command, client):
-    assert container_client(command) == client
+    handed = handed_over(command)
+    assert handed is not None
+    assert handed.client == client
+    assert "outside of this job" in handed.problem
 
 
 @pytest.mark.parametrize("command", NOT_HANDED, ids=" ".join)
 def test_words_that_only_look_like_it_are_not(command):
-    assert container_client(command) == ""
+    assert handed_over(command) is None
 
 
 def test_shells_within_shells_come_to_an_end():
     script = "docker run x"
     for _ in range(5):
         script = shlex.join(["sh", "-c", script])
-    assert container_client(["sh", "-c", script]) == "docker"
+    assert handed_over(["sh", "-c", script]).client == "docker"
     for _ in range(4):
         script = shlex.join(["sh", "-c", script])
-    assert container_client(["sh", "-c", script]) == ""
+    assert handed_over(["sh", "-c", script]) is None

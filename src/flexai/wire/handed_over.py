@@ -1,18 +1,73 @@
-"""Commands that have a daemon start what they name: it would run outside of the job that holds its slice.
+"""Commands that have somebody else start what they name: it would run outside of the job that holds its slice.
 
-Read from the words alone, through what commonly stands before a command (``env``, ``sudo``, ``nohup``) and through
-scripts given to a shell (``sh -c '...'``). What a program decides by itself cannot be read there.
+That is a daemon of containers, a batch system, a cluster, systemd, or the server of a terminal multiplexer. It is read
+from the words alone, through what commonly stands before a command (``env``, ``sudo``, ``nohup``) and through scripts
+given to a shell (``sh -c '...'``). What a program decides by itself cannot be read there.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-CLIENTS = frozenset({"docker", "podman", "nerdctl", "ctr", "crictl", "docker-compose", "podman-compose"})
-_STARTING = frozenset({"run", "exec", "start", "restart", "create", "up", "play", "runp", "deploy"})
+_PROGRAM = "Run the program itself"
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """Who would start the work.
+
+    Attributes:
+        client: the command that asks for it.
+        to: who is asked.
+        remedy: what to do instead.
+    """
+
+    client: str
+    to: str
+    remedy: str = _PROGRAM
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, as the end of a sentence that begins with the client."""
+        return f"has {self.to} start what it names, outside of this job, where its slice does not hold"
+
+
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """Words one of which says that something is to be started (none: it always does), or that it is not."""
+
+    to: str
+    starts: frozenset[str] = frozenset()
+    remedy: str = _PROGRAM
+    unless: tuple[str, ...] = ()
+
+
+_CONTAINERS = frozenset({"run", "exec", "start", "restart", "create", "up", "play", "runp", "deploy"})
+_WITHOUT = "Run the program itself, without a container"
+_CLIENTS = {
+    **dict.fromkeys(
+        ("docker", "podman", "nerdctl", "ctr", "crictl", "docker-compose", "podman-compose", "lxc", "incus"),
+        _Client("a daemon of containers", _CONTAINERS, _WITHOUT),
+    ),
+    **dict.fromkeys(("srun", "sbatch", "salloc"), _Client("Slurm")),
+    **dict.fromkeys(("qsub", "bsub", "condor_submit"), _Client("a batch system")),
+    **dict.fromkeys(
+        ("kubectl", "oc"), _Client("a cluster", frozenset({"run", "exec", "debug", "create", "apply", "replace"}))
+    ),
+    "systemd-run": _Client("systemd"),
+    **dict.fromkeys(("at", "batch"), _Client("the at daemon", unless=("-l", "-r", "-d", "-c"))),
+    # Its first session is forked by the client, and so held; any other by the server, which may be of another job.
+    "tmux": _Client(
+        "a server that may run already",
+        remedy='Run the program itself, or give tmux a server of its own: tmux -L "job-$FLEXAI_JOB_ID"',
+        unless=("-L", "-S"),
+    ),
+    "screen": _Client("a session that runs already", frozenset({"-X", "-x", "-r", "-R", "-rd", "-dr", "-RR", "-dRR"})),
+}
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
 _KEYWORDS = frozenset({"!", "{", "if", "then", "elif", "else", "while", "until", "do", "time"})
 _BREAKS = frozenset(";&|()\n")
@@ -37,17 +92,17 @@ _BEFORE: dict[str, tuple[frozenset[str], int]] = {
 _DEEPEST = 8
 
 
-def container_client(command: Sequence[str], depth: int = 0) -> str:
-    """Name of the client by which this command would have a daemon start something; empty when none is seen."""
+def handed_over(command: Sequence[str], depth: int = 0) -> HandedOver | None:
+    """Who would start what this command names, where it is not the command; None when that is not seen."""
     words = list(command)
     while words:
-        program = words.pop(0).rsplit("/", 1)[-1]
-        if program in CLIENTS:
-            return program if _STARTING & set(words) else ""
+        path, _, program = words.pop(0).rpartition("/")
+        if program in _CLIENTS and (path.startswith("/") or not path):  # ./batch is somebody's own
+            return _asked(program, _CLIENTS[program], words)
         if program in _SHELLS and depth < _DEEPEST:
-            return next((found for one in _scripts(words) if (found := container_client(one, depth + 1))), "")
+            return next((found for one in _scripts(words) if (found := handed_over(one, depth + 1))), None)
         if program not in _BEFORE:
-            return ""
+            return None
         valued, n_own = _BEFORE[program]
         if program == "env" and (split := _split_string(words)):
             words = split
@@ -59,7 +114,15 @@ def container_client(command: Sequence[str], depth: int = 0) -> str:
             if word in valued and words:
                 words.pop(0)
         del words[:n_own]
-    return ""
+    return None
+
+
+def _asked(program: str, client: _Client, words: Sequence[str]) -> HandedOver | None:
+    if any(word.startswith(client.unless) for word in words):
+        return None
+    if {"--help", "--version"} & set(words) or (client.starts and not client.starts & set(words)):
+        return None
+    return HandedOver(program, client.to, client.remedy)
 
 
 def _is_assignment(word: str) -> bool:
