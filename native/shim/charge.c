@@ -265,8 +265,9 @@ uint64_t fx_extra(int card)
 void fx_measured(int card, uint64_t used_bytes)
 {
     pthread_mutex_lock(&extra_lock);
-    /* Managed pages are in no process's account, and neither is what others hold of ours after we have let go. */
-    uint64_t unseen = extra[card] + managed[card] + fx_shared_bytes(card);
+    /* Managed pages are in no process's account, neither is what others hold of ours after we have let go, nor what is
+     * charged for pools that may grow. */
+    uint64_t unseen = extra[card] + managed[card] + fx_shared_bytes(card) + fx_pools_spare(card);
     uint64_t charged = fx_own(card), others = charged > unseen ? charged - unseen : 0;
     uint64_t wish = used_bytes > others ? used_bytes - others : 0;
     if (wish > extra[card]) {

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Stream-ordered pools. A pool takes memory from the card in steps of its own and keeps it after a free:
- * what counts is what it has reserved. Before a call that may make it grow, the growth is charged; after it, the charge
- * is brought to what the driver says is reserved.
+ * what counts is what it has reserved. Whether a call makes it grow, and by how much, only the driver knows: what the pool
+ * holds may lie in pieces that are too small. So a process that uses pools has a step more charged than they hold, its
+ * spare, and what is larger than that is charged before it is asked for. After a call the charge is brought to what the
+ * driver says is reserved, and the spare made whole again; where that does not fit the cap the call is taken back.
  */
 #include "glibc.h"
 #include "pools.h"
@@ -20,6 +22,7 @@ FX_EXPORT CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t keep);
 
 #define BLOCK (2ull << 20)
 #define STEP (32ull << 20) /* by which a pool usually grows (H200, CUDA 13.0) */
+#define MOST_STEP (256ull << 20)
 
 typedef CUresult (*get_attribute)(CUmemoryPool, int, void *);
 
@@ -33,6 +36,40 @@ static bool pool_ask(CUmemoryPool pool, int attribute, uint64_t *bytes)
     return FX_REAL(cuMemPoolGetAttribute, get_attribute)(pool, attribute, bytes) == CUDA_SUCCESS;
 }
 
+/* By card, under the table's lock: what is charged of the spare, and the most that a call was seen to make a pool grow by
+ * beyond what was charged for it. */
+static uint64_t spare[FX_MAX_DEVICES], step[FX_MAX_DEVICES];
+
+/* Charge `more`, and what the spare lacks: both or nothing. */
+static bool spare_whole(int card, uint64_t more)
+{
+    uint64_t wanted = step[card] < STEP ? STEP : step[card], lacking = wanted > spare[card] ? wanted - spare[card] : 0;
+    if (more > UINT64_MAX - lacking || (more + lacking && !fx_take(card, more + lacking)))
+        return false;
+    spare[card] += lacking;
+    return true;
+}
+
+static void spare_idle(int card)
+{
+    uint64_t position = 0;
+    struct fx_entry *entry;
+    while ((entry = fx_table_next(FX_KIND_POOL, &position)))
+        if (entry->card == card && entry->bytes)
+            return;
+    fx_give(card, spare[card]);
+    spare[card] = 0;
+}
+
+/* What a pool has more comes out of the spare, as far as that goes: it was charged before it was taken. */
+static void grown(int card, uint64_t bytes)
+{
+    uint64_t spared = bytes < spare[card] ? bytes : spare[card];
+    spare[card] -= spared;
+    if (bytes > spared)
+        fx_take_fact(card, bytes - spared);
+}
+
 /* Under the table's lock. */
 static bool settle(struct fx_entry *entry)
 {
@@ -42,10 +79,23 @@ static bool settle(struct fx_entry *entry)
     uint64_t was = entry->bytes;
     entry->bytes = reserved;
     if (reserved > was)
-        fx_take_fact(entry->card, reserved - was);
+        grown(entry->card, reserved - was);
     else
         fx_give(entry->card, was - reserved);
+    if (reserved == 0 && spare[entry->card])
+        spare_idle(entry->card);
     return reserved < was;
+}
+
+uint64_t fx_pools_spare(int card)
+{
+    return __atomic_load_n(&spare[card], __ATOMIC_SEQ_CST);
+}
+
+void fx_pools_forget(void)
+{
+    for (int card = 0; card < FX_MAX_DEVICES; card++)
+        spare[card] = step[card] = 0;
 }
 
 bool fx_pools_settle(int card)
@@ -99,31 +149,36 @@ void fx_pools_squeeze(int card)
         fx_measure_twice(1);
 }
 
-/* Charge the growth of a pool before an allocation, as if nothing of it fitted into what the pool holds: that may lie in
- * pieces that are too small, and a pool that grows takes a whole step where the card has it. The lock is held. */
+/* Charge what a pool may grow by before an allocation: the spare, and for a large one all of it, as if nothing of it
+ * fitted into what the pool holds. The lock is held. */
 static bool charge_growth(struct fx_entry *entry, uint64_t bytes)
 {
     settle(entry);
-    uint64_t need = up(bytes, BLOCK), roomy = need < STEP ? STEP : need;
-    if (!fx_take(entry->card, roomy))
+    uint64_t need = up(bytes, BLOCK), large = need > STEP ? need : 0;
+    if (!spare_whole(entry->card, large))
         return false;
-    entry->bytes += roomy;
+    entry->bytes += large;
     return true;
 }
 
-/* The cap is nearer than a step, and the pool was trimmed: a small one may still fit into what is left in its last steps.
- * Where it does not after all, it is given back at once. The lock is held. */
-static bool may_fit(const struct fx_entry *entry, uint64_t bytes)
+/* After the call: false when the cap leaves no room for a whole spare beside what the pool has now. The lock is held. */
+static bool settle_growth(struct fx_entry *entry)
 {
-    uint64_t reserved, used;
-    CUmemoryPool pool = (CUmemoryPool)entry->key;
-    return bytes < STEP && pool_ask(pool, CU_MEMPOOL_ATTR_RESERVED_CURRENT, &reserved) &&
-           pool_ask(pool, CU_MEMPOOL_ATTR_USED_CURRENT, &used) && reserved >= used && reserved - used >= bytes;
+    uint64_t charged = entry->bytes;
+    settle(entry);
+    uint64_t uncharged = entry->bytes > charged ? entry->bytes - charged : 0;
+    if (uncharged > step[entry->card])
+        step[entry->card] = uncharged < MOST_STEP ? uncharged : MOST_STEP;
+    return entry->bytes == 0 || spare_whole(entry->card, 0);
 }
 
-static bool over_cap(int card)
+static bool spare_regained(int card)
 {
-    return __atomic_load_n(&fx.region.ledger->charged_bytes[card], __ATOMIC_SEQ_CST) > fx_cap(card);
+    fx_pools_squeeze(card);
+    fx_table_lock();
+    bool whole = spare_whole(card, 0);
+    fx_table_unlock();
+    return whole;
 }
 
 static struct fx_entry *pool_entry(CUmemoryPool pool, int card)
@@ -146,20 +201,18 @@ static CUresult allocate(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstr
     if (counted && !named)
         counted = FX_REAL(cuDeviceGetMemPool, CUresult (*)(CUmemoryPool *, CUdevice))(&pool, fx.ordinal_of[card]) ==
                   CUDA_SUCCESS;
-    bool squeezed = false;
     if (counted) {
         fx_enter();
         fx_table_lock();
         struct fx_entry *entry = pool_entry(pool, card);
         bool granted = !entry || entry->card < 0 || charge_growth(entry, bytes);
+        card = entry && entry->card >= 0 ? entry->card : card; /* a pool of another card may be named */
         if (!granted) {
             fx_table_unlock();
             fx_pools_squeeze(card);
             fx_table_lock();
             entry = pool_entry(pool, card);
             granted = !entry || charge_growth(entry, bytes);
-            squeezed = !granted && may_fit(entry, bytes);
-            granted |= squeezed;
         }
         if (!granted) {
             fx_table_unlock();
@@ -176,10 +229,9 @@ static CUresult allocate(CUdeviceptr *at, size_t bytes, CUmemoryPool pool, CUstr
                          : FX_REAL(cuMemAllocAsync, alloc_async))(at, bytes, stream);
     if (counted) {
         struct fx_entry *entry = pool_entry(pool, card);
-        if (entry && entry->card >= 0)
-            settle(entry);
+        bool whole = !entry || entry->card < 0 || settle_growth(entry);
         fx_table_unlock();
-        if (squeezed && rc == CUDA_SUCCESS && over_cap(card)) {
+        if (!whole && !spare_regained(card) && rc == CUDA_SUCCESS) {
             FX_REAL(cuMemFreeAsync, CUresult (*)(CUdeviceptr, CUstream))(*at, stream);
             fx_pools_squeeze(card);
             rc = CUDA_ERROR_OUT_OF_MEMORY;
@@ -238,6 +290,8 @@ CUresult cuMemPoolDestroy(CUmemoryPool pool)
         uint64_t kept = up(used, BLOCK) < gone.bytes ? up(used, BLOCK) : gone.bytes;
         fx_give(gone.card, gone.bytes - kept);
         fx_extra_add(gone.card, kept);
+        if (gone.card >= 0 && spare[gone.card])
+            spare_idle(gone.card);
     }
     fx_table_unlock();
     return rc;

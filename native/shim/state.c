@@ -44,6 +44,7 @@ static void after_fork(void)
     fx_measure_forget();
     fx_contexts_forget();
     fx_graphs_forget();
+    fx_pools_forget();
     fx_shared_forget();
     fx_gate_forget();
     fx_threads_forget();

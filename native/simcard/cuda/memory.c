@@ -63,7 +63,7 @@ static CUresult obtain(struct sim_block *b)
     case SIM_MANAGED: /* as much as there is room for; the rest waits in the host's memory */
         return sim_error(ask(SC_MEM_PLACE, b->card, b->bytes, &b->placed));
     case SIM_POOLED:
-        return sim_pool_use(b->pool, b->bytes);
+        return sim_pool_use(b->pool, b->bytes, &b->range);
     case SIM_DEVICE:
         return sim_take(b->card, b->bytes);
     case SIM_IMPORTED:
@@ -86,7 +86,7 @@ static void give_up(const struct sim_block *b)
         ask(SC_MEM_UNPLACE, b->card, b->placed, NULL);
         break;
     case SIM_POOLED:
-        sim_pool_unuse(b->pool, b->bytes);
+        sim_pool_unuse(b->pool, b->range);
         break;
     case SIM_DEVICE:
         sim_give(b->card, b->bytes);

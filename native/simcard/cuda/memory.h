@@ -4,6 +4,7 @@
 #include "sim.h"
 
 struct sim_pool;
+struct sim_range;
 
 enum sim_block_kind { SIM_DEVICE, SIM_MANAGED, SIM_POOLED, SIM_HOST_MEMORY, SIM_IMPORTED };
 
@@ -16,6 +17,7 @@ struct sim_block {
     int card;
     enum sim_block_kind kind;
     struct sim_pool *pool;  /* POOLED */
+    struct sim_range *range; /* POOLED: where in the pool */
     uint64_t placed;        /* MANAGED: on the card now, as far as is known */
     uint64_t token;         /* the card's name for it, once others may hold it; 0 = only this process */
     int file;               /* where its contents are, once others may hold it; -1 = pages of this process */
@@ -36,8 +38,8 @@ CUresult sim_join(uint64_t token);
 void sim_leave(uint64_t token);
 
 /* Pools: take bytes from one, and give them back. */
-CUresult sim_pool_use(struct sim_pool *pool, uint64_t bytes);
-void sim_pool_unuse(struct sim_pool *pool, uint64_t bytes);
+CUresult sim_pool_use(struct sim_pool *pool, uint64_t bytes, struct sim_range **range);
+void sim_pool_unuse(struct sim_pool *pool, struct sim_range *range);
 /* Give back what the pools of a card keep for later; true when that was something. */
 bool sim_pools_trim(int card);
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Memory pools. A pool takes memory from the card in steps of 32 MiB (H200, CUDA 13.0) and keeps what was freed, up to its
- * threshold, until the next synchronisation; where it lies inside the pool is not modelled, so nothing is lost to gaps.
+ * Memory pools. A pool takes memory from the card in chunks of 32 MiB, or of a larger allocation's size (H200, CUDA 13.0).
+ * What is allocated lies in one of them, so a gap that is too small serves nobody. A chunk in which nothing lives is kept,
+ * up to the pool's threshold, until the next synchronisation.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +12,20 @@
 #define LOCATION_DEVICE 1
 
 typedef struct sim_pool *CUmemoryPool;
+struct chunk;
+struct sim_range { /* what is allocated */
+    struct sim_range *next; /* in the chunk, ascending */
+    struct chunk *chunk;
+    uint64_t at, bytes;
+};
+struct chunk {
+    struct chunk *next;
+    struct sim_range *ranges;
+    uint64_t bytes;
+};
 struct sim_pool {
     struct sim_pool *next;
+    struct chunk *chunks;
     int ordinal, card;
     bool dead;                /* destroyed; goes when its last allocation does */
     int reuse[4];             /* attributes 1 to 3: follow events, opportunistic, internal dependencies */
@@ -33,21 +46,30 @@ static struct sim_pool *make(int ordinal, uint64_t most)
 {
     struct sim_pool *p = calloc(1, sizeof *p);
     if (p) {
-        *p = (struct sim_pool){all, ordinal, sim_session()->visible[ordinal], false, {0, 1, 1, 1}, 0, most, 0, 0, 0, 0};
+        *p = (struct sim_pool){.next = all, .ordinal = ordinal, .card = sim_session()->visible[ordinal], .reuse = {0, 1, 1, 1},
+                               .most = most};
         all = p;
     }
     return p;
 }
 
-/* Under the lock. */
+/* Under the lock: give back chunks in which nothing lives, down to `keep`. */
 static bool reduce(struct sim_pool *p, uint64_t keep)
 {
-    uint64_t least = up(p->used > keep ? p->used : keep, BLOCK);
-    if (p->reserved <= least)
-        return false;
-    sim_give(p->card, p->reserved - least);
-    p->reserved = least;
-    return true;
+    bool gave = false;
+    for (struct chunk **at = &p->chunks; *at;) {
+        struct chunk *c = *at;
+        if (c->ranges || p->reserved - c->bytes < keep) {
+            at = &c->next;
+            continue;
+        }
+        *at = c->next;
+        p->reserved -= c->bytes;
+        sim_give(p->card, c->bytes);
+        free(c);
+        gave = true;
+    }
+    return gave;
 }
 
 bool sim_pools_trim(int card)
@@ -70,20 +92,52 @@ void sim_pools_settle(void)
 
 static bool grow(struct sim_pool *p, uint64_t by)
 {
+    struct chunk *c = calloc(1, sizeof *c);
+    if (!c)
+        return false;
     pthread_mutex_unlock(&lock); /* the card may ask this very pool to give back */
     CUresult error = sim_take(p->card, by);
     pthread_mutex_lock(&lock);
-    if (!error)
-        p->reserved += by;
-    return !error;
+    if (error) {
+        free(c);
+        return false;
+    }
+    *c = (struct chunk){.next = p->chunks, .bytes = by};
+    p->chunks = c;
+    p->reserved += by;
+    return true;
 }
 
-CUresult sim_pool_use(struct sim_pool *p, uint64_t bytes)
+/* The first gap that is large enough; false when there is none. */
+static bool put(struct sim_pool *p, struct sim_range *range)
 {
-    CUresult error = CUDA_SUCCESS;
+    for (struct chunk *c = p->chunks; c; c = c->next) {
+        uint64_t from = 0;
+        for (struct sim_range **at = &c->ranges;; at = &(*at)->next) {
+            uint64_t to = *at ? (*at)->at : c->bytes;
+            if (to - from >= range->bytes) {
+                *range = (struct sim_range){.next = *at, .chunk = c, .at = from, .bytes = range->bytes};
+                *at = range;
+                return true;
+            }
+            if (!*at)
+                break;
+            from = (*at)->at + (*at)->bytes;
+        }
+    }
+    return false;
+}
+
+CUresult sim_pool_use(struct sim_pool *p, uint64_t bytes, struct sim_range **range)
+{
+    struct sim_range *r = calloc(1, sizeof *r);
+    CUresult error = r ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+    if (!r)
+        return error;
+    r->bytes = bytes;
     pthread_mutex_lock(&lock);
-    while (!error && p->reserved - p->used < bytes) {
-        uint64_t need = up(bytes - (p->reserved - p->used), BLOCK), step = need < STEP ? STEP : need;
+    while (!error && !put(p, r)) {
+        uint64_t need = up(bytes, BLOCK), step = need < STEP ? STEP : need;
         bool within = !p->most || p->reserved + need <= p->most;
         bool stepping = within && (!p->most || p->reserved + step <= p->most);
         if (!within || (!(stepping && grow(p, step)) && !grow(p, need)))
@@ -93,6 +147,9 @@ CUresult sim_pool_use(struct sim_pool *p, uint64_t bytes)
         p->used += bytes;
         p->used_high = p->used > p->used_high ? p->used : p->used_high;
         p->reserved_high = p->reserved > p->reserved_high ? p->reserved : p->reserved_high;
+        *range = r;
+    } else {
+        free(r);
     }
     pthread_mutex_unlock(&lock);
     return error;
@@ -111,10 +168,15 @@ static void drop_if_dead(struct sim_pool *p)
     free(p);
 }
 
-void sim_pool_unuse(struct sim_pool *p, uint64_t bytes)
+void sim_pool_unuse(struct sim_pool *p, struct sim_range *range)
 {
     pthread_mutex_lock(&lock);
-    p->used -= bytes;
+    struct sim_range **at = &range->chunk->ranges;
+    while (*at != range)
+        at = &(*at)->next;
+    *at = range->next;
+    p->used -= range->bytes;
+    free(range);
     drop_if_dead(p);
     pthread_mutex_unlock(&lock);
 }

@@ -47,7 +47,19 @@ def test_what_pools_keep_is_given_back_before_anything_is_refused(card):
         "a = alloc_async(1500 * MIB); check(cuda.cuMemFreeAsync(c_uint64(a), None)); check(cuda.cuCtxSynchronize())\n"
         f"{SHOW}print(alloc(1800 * MIB) is not None)"
     )
-    assert out.split() == ["484", "True"]
+    assert out.split() == ["452", "True"]  # 2048 less the context, the pool and a step that it may grow by
+
+
+def test_a_pool_that_grows_where_it_seemed_to_have_room_does_not_pass_the_cap(card):
+    # Gaps of 2 MiB, 32 of them in as many chunks, and then nothing left of the cap: 4 MiB fit into none of them.
+    out = card.run(
+        ASYNC + "held = [alloc_async((30 if i % 2 else 2) * MIB) for i in range(64)]\n"
+        "for at in held[::2]: check(cuda.cuMemFreeAsync(c_uint64(at), None))\n"
+        "check(cuda.cuCtxSynchronize())\nwhile alloc(2 * MIB): pass\n"
+        "print(*(alloc_async(n * MIB) is not None for n in (4, 2, 5, 2)))"
+    )
+    assert out == "False True False True\n"  # what fits is had
+    assert card.look(1)["most_used_bytes"] <= CAP
 
 
 def test_a_refusal_while_a_stream_is_captured_does_not_spoil_the_capture(card):
