@@ -111,3 +111,13 @@ def test_who_holds_no_more_than_its_cap_is_never_accused(rows, data):
     charged = {name: data.draw(st.integers(0, totals[name])) for name in "ab"}
     caps = [Cap(name, CARD, max(1, totals[name]), charged[name]) for name in "ab"]
     assert look(audit, GIB // 2 + sum(h.used_bytes for h in holdings), holdings, caps) == []
+
+
+def test_bytes_that_were_there_at_the_first_looks_are_seen_if_the_card_was_seen_empty_before():
+    args = (GIB // 2 + 5 * GIB, [held("a", GIB)], [Cap("a", CARD, GIB, GIB)])
+    seen, unseen = MemoryLook(), MemoryLook()
+    seen.stands({CARD: GIB // 2}, [])
+    unseen.stands({CARD: GIB // 2 + 4 * GIB}, [CARD])  # somebody has it: that tells nothing of the driver's own part
+    (over,) = look(seen, *args)
+    assert over.leaks == ((Leak.MANAGED_OR_HOST, 4 * GIB),)
+    assert look(unseen, *args) == []

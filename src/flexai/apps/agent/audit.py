@@ -36,12 +36,20 @@ class Audit:
     Args:
         over_cap: of members that stay over their memory cap and bring no policy of their own: ``warn``, ``stop`` or
             ``kill``.
+        memory: what was seen of the cards before any job was on them.
         hostile_acts: acts against the arbiter after which a member is ended, since stopping it again and freezing it
             were no help; 0 for never.
     """
 
     def __init__(
-        self, node: Node, hello: HelloServer, usage: UsageReader, *, over_cap: str, hostile_acts: int = 20
+        self,
+        node: Node,
+        hello: HelloServer,
+        usage: UsageReader,
+        *,
+        over_cap: str,
+        hostile_acts: int = 20,
+        memory: MemoryLook | None = None,
     ) -> None:
         self._node, self._hello, self._usage, self._over_cap = node, hello, usage, over_cap
         self._hostile_acts = hostile_acts
@@ -50,7 +58,7 @@ class Audit:
         self._health: dict[str, tuple[DeviceHealth, str]] = {}
         self._foreign: dict[str, tuple[int, int]] = {}
         self._used: dict[tuple[str, str], int] = {}
-        self._memory = MemoryLook()
+        self._memory = memory or MemoryLook()
         self._over: dict[tuple[str, str], Over] = {}
         self._adrift: dict[str, Adrift] = {}
         self._adrift_told: set[str] = set()

@@ -31,6 +31,7 @@ from flexai.apps.agent.cards import real_cards
 from flexai.apps.agent.checkpoint_file import CheckpointFile
 from flexai.apps.agent.doctor import checks
 from flexai.apps.agent.hello import HelloServer
+from flexai.apps.agent.memory_look import MemoryLook
 from flexai.apps.agent.news import News
 from flexai.apps.agent.node import Node, Parts
 from flexai.apps.agent.recovery import recover
@@ -127,7 +128,8 @@ async def serve(settings: Settings) -> int:
     node = Node(parts, machine, checkpoint)
     for device in backend.devices():
         arbiter.manage(device.uuid, _BACKENDS[settings.backend])
-    node.know_cards(settings.state_dir / "contexts.json")
+    memory = MemoryLook()
+    node.know_cards(settings.state_dir / "contexts.json", memory)
     notes = await recover(node)
 
     hello = HelloServer(node)
@@ -138,6 +140,7 @@ async def serve(settings: Settings) -> int:
         UsageFile(settings.run_dir / "usage"),
         over_cap=settings.over_cap,
         hostile_acts=settings.hostile_acts,
+        memory=memory,
     )
     shape = _shape(backend)
 

@@ -102,6 +102,9 @@ class _Card:
     floor_bytes: int | None = None
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=LOOKS))
 
+    def stands(self, n_bytes: int) -> None:
+        self.floor_bytes = n_bytes if self.floor_bytes is None else min(self.floor_bytes, n_bytes)
+
 
 class MemoryLook:
     """Remembers what stands still on each card, and how long somebody is over."""
@@ -110,6 +113,18 @@ class MemoryLook:
         self._cards: defaultdict[str, _Card] = defaultdict(_Card)
         self._over: dict[tuple[str, str], int] = {}
         self.adrift: dict[str, Adrift] = {}
+
+    def stands(self, in_use: Mapping[str, int], busy: Iterable[str]) -> None:
+        """A look before any job is on the cards: what is in use of those that nobody has is the driver's own part.
+
+        Without it, bytes that were there at the first looks of all would count as such.
+
+        Args:
+            in_use: bytes of each card in use.
+            busy: cards that some process has.
+        """
+        for uuid in in_use.keys() - set(busy):
+            self._cards[uuid].stands(in_use[uuid])
 
     def look(
         self, in_use: Mapping[str, int], holdings: Iterable[Holding], caps: Iterable[Cap]
@@ -150,12 +165,12 @@ class MemoryLook:
         rest = in_use_bytes - sum(holding.used_bytes for holding in holdings)
         card.recent.append(rest - expected)
         if not holdings:  # nobody is on it: this is the driver's own part, at once
-            card.floor_bytes = rest if card.floor_bytes is None else min(card.floor_bytes, rest)
+            card.stands(rest)
         if len(card.recent) < LOOKS:
             return {}
         # One look may fall between a process's end and its memory's: only what several agree on counts, up or down.
-        highest = max(*card.recent, 0)
-        card.floor_bytes = highest if card.floor_bytes is None else min(card.floor_bytes, highest)
+        card.stands(max(*card.recent, 0))
+        assert card.floor_bytes is not None
         grown = min(card.recent) - card.floor_bytes
         if grown <= SLACK_BYTES + _PAGE_TABLES_BYTES * len(holdings):
             return {}

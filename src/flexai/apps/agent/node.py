@@ -14,6 +14,7 @@ from flexai.adapters.local import processes
 from flexai.adapters.local.host import free_ram_bytes
 from flexai.adapters.local.starts import Starts
 from flexai.apps.agent.checkpoint_file import CheckpointFile
+from flexai.apps.agent.memory_look import MemoryLook
 from flexai.apps.agent.news import News
 from flexai.apps.agent.tenant_env import TenantEnv
 from flexai.apps.agent.watch import Watch
@@ -66,11 +67,16 @@ class Node:
     def __post_init__(self) -> None:
         self.watch = Watch(self.parts.containment, self.parts.starts, self.feed)
 
-    def know_cards(self, kept: Path) -> None:
-        """Begin to measure what a context takes on each card, unless the file tells; nobody gets a region before."""
+    def know_cards(self, kept: Path, memory: MemoryLook) -> None:
+        """Begin to measure what a context takes on each card, unless the file tells, and look at it while it is empty.
+
+        Nobody gets a region before.
+        """
+        backend = self.parts.backend
 
         async def measure() -> None:
-            self.parts.regions.context_bytes = await asyncio.to_thread(self.parts.backend.context_bytes, str(kept))
+            self.parts.regions.context_bytes = await asyncio.to_thread(backend.context_bytes, str(kept))
+            memory.stands({r.uuid: r.used_bytes for r in backend.readings()}, {p.uuid for p in backend.processes()})
 
         self._knowing = asyncio.create_task(measure())
 
