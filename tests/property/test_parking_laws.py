@@ -8,7 +8,7 @@ from hypothesis import Phase, event, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from flexai.model import Device, DeviceHealth, Job, JobState, Node, Queue, Residence, SliceRequest, TenantClass
-from flexai.scheduling import Scheduler, SchedulerSettings
+from flexai.scheduling import Scheduler, SchedulerSettings, booking
 from flexai.scheduling.commands import Evict, Park, Resize, Start, Wake
 from flexai.scheduling.events import (
     DeviceChanged,
@@ -199,7 +199,7 @@ class Parking(RuleBasedStateMachine):
         assert all(milli <= 1000 for milli in compute.values())
         assert all(n_bytes <= 100 * GIB for n_bytes in memory.values())
         assert host_bytes <= 150 * GIB
-        books = self.scheduler.state.books
+        books = booking.unbooked(self.scheduler.state).books  # what is kept for claimants is nobody's yet
         assert int(books.granted_milli.sum()) == sum(compute.values())
         assert int(books.granted_memory.sum()) == sum(memory.values())
         assert int(books.ram_bytes[0]) == 150 * GIB - host_bytes

@@ -263,7 +263,8 @@ class Pool(RuleBasedStateMachine):
     def the_books_hold_what_was_granted(self):
         state = self.scheduler.state
         total = sum(record.held_milli for record in state.jobs.values())
-        assert int(state.books.granted_milli.sum()) == total
+        kept = sum(h.compute_milli * len(h.columns) for one in state.booked.values() for h in one.kept)
+        assert int(state.books.granted_milli.sum()) == total + kept
         assert sum(sum(state.queues[name].by_user.values()) for name in state.queues.names()) <= total
 
     @invariant()

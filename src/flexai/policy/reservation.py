@@ -28,7 +28,6 @@ class Reservation:
     Attributes:
         over: holds that are over by then: ``future`` does not count them any more. By identity.
         made_at_ms: when the ends were predicted.
-        is_claim: it holds what is being vacated for the job, whatever else may likely end.
         has_news: something ended since the job was last tried.
     """
 
@@ -37,7 +36,6 @@ class Reservation:
     shadow_ms: int
     future: Room
     made_at_ms: int = 0
-    is_claim: bool = False
     has_news: bool = False
     over: dict[int, Hold] = field(default_factory=dict)
 
@@ -54,13 +52,6 @@ class Reservation:
         for hold in taken:
             self.future.give(hold)
         return False
-
-    def would_pass(self, hold: Hold) -> bool:
-        """Whether a member with this hold could start beside the job, however long it runs. Nothing is booked."""
-        self.future.take(hold)
-        passes = self.future.suffices()
-        self.future.give(hold)
-        return passes
 
     def ended(self, hold: Hold) -> None:
         """Say that a hold ended now: it is free at the shadow time too."""

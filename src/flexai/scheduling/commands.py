@@ -23,7 +23,8 @@ class Start:
 class Evict:
     """Stop a running member: ask it to checkpoint and end, and after ``grace_ms`` make it.
 
-    ``requeue`` keeps the job's place in its queue; otherwise it ends as cancelled.
+    ``requeue`` keeps the job's place in its queue; otherwise it ends as cancelled. ``claimant`` is the job that its
+    place is booked for, if it is stopped for one.
     """
 
     job_id: str
@@ -31,6 +32,7 @@ class Evict:
     grace_ms: int
     requeue: bool
     cause: str
+    claimant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,15 @@ class Resize:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Move the device memory of a running member to the host; ``MemberParked`` answers, and its place is free."""
+    """Move the device memory of a running member to the host; ``MemberParked`` answers, and its place is free.
+
+    ``claimant`` is the job that the place is booked for.
+    """
 
     job_id: str
     member: int
     cause: str
+    claimant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,9 +156,10 @@ class GrantsFound:
     """After a restart: these grants exist on the nodes and are held; they are truth, not wishes.
 
     ``evicted`` names the members that were being stopped to be queued again, ``waiting`` those that had not started or
-    were to start again: an elastic job grows by them. ``away`` says where the memory of members is that were parked. A
-    job that its user gave up before the restart is given up again (``JobCancelled``) after this. ``hosts`` are the
-    members that run without a card, each with its node.
+    were to start again: an elastic job grows by them. ``away`` says where the memory of members is that were parked.
+    ``claimed`` says for which job members are being stopped or parked: it is told later, and has their place. A job
+    that its user gave up before the restart is given up again (``JobCancelled``) after this. ``hosts`` are the members
+    that run without a card, each with its node.
     """
 
     at_ms: int
@@ -168,6 +169,7 @@ class GrantsFound:
     waiting: tuple[int, ...] = ()
     away: tuple[tuple[int, Residence], ...] = ()
     hosts: tuple[tuple[int, str], ...] = ()
+    claimed: tuple[tuple[int, str], ...] = ()
 
     @property
     def members(self) -> set[int]:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flexai.cluster import Plan, group_sums
+from flexai.cluster import ALL_CARDS, Plan, group_sums
 from flexai.model import JobState, Residence, TenantClass
 from flexai.policy.gang import Need, fits_together, most_together
 from flexai.policy.roles import fits, orders, pack
 from flexai.policy.victims import Victim, cheapest_set
-from flexai.scheduling import entitlement, parking
+from flexai.scheduling import booking, entitlement, parking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,21 +56,34 @@ def run(state: State, lines: list[Line], steps: int) -> int:
     if not lines:
         return steps
     standing = entitlement.standing_of(state)
-    lines = [line for line in lines if _may_claim(state, line, standing)]
+    lines = [line for line in lines if _may_claim(state, line.head, standing)]
     lines.sort(key=lambda line: (entitlement.need_rank(state, {}, line.key)[0], -line.key.priority, line.head.job.seq))
     for line in lines:
-        record = line.head
-        if entitlement.is_claiming(state, record):
-            continue
-        chosen, looked_at = choose(state, record, standing, steps)
-        steps -= looked_at
-        if chosen:
-            parks = parking.to_park(state, record, chosen)
-            evict_for(state, record, chosen, _verb(state, record, chosen), parks)
+        for record in list(line.jobs):
+            if record.job.id in state.booked:
+                continue
+            if entitlement.is_claiming(state, record) or not _may_claim(state, record, standing):
+                break
+            if not _fits_later(state, record, standing):
+                chosen, looked_at = choose(state, record, standing, steps)
+                steps -= looked_at
+                if not chosen:
+                    break
+                parks = parking.to_park(state, record, chosen)
+                evict_for(state, record, chosen, _verb(state, record, chosen), parks)
             standing = entitlement.standing_of(state)
+            if steps <= 0:
+                return 0
         if steps <= 0:
-            break
-    return max(0, steps)
+            return 0
+    return steps
+
+
+def _fits_later(state: State, record: JobRecord, standing: Standing) -> bool:
+    """Whether what is being stopped anyway leaves room for a job that is owed it: that is booked, and nobody goes."""
+    if not state.stopping or fits(state.books, record.need) or not _is_owed(state, record, standing):
+        return False
+    return fits(booking.later(state), record.need) and booking.book(state, record)
 
 
 def evict_for(
@@ -83,21 +96,23 @@ def evict_for(
     for victim in chosen:
         other = state.jobs[victim.job_id]
         members = victim.members or range(len(other.members))
-        claimed += [(victim.job_id, index) for index in members if other.members[index].hold is not None]
+        held = [(victim.job_id, index) for index in members if other.members[index].hold is not None]
+        claimed += [key for key in held if key not in state.stopping]
         if victim.job_id in parks:
-            parking.park_job(state, other, f"{cause}; {parks[victim.job_id]}")
+            parking.park_job(state, other, f"{cause}; {parks[victim.job_id]}", record.job.id)
         elif not victim.members:
-            evict_job(state, other, cause)
+            evict_job(state, other, cause, record.job.id)
         elif victim.job_id not in jobs:
-            shrink_job(state, other, victim.members, cause)
+            shrink_job(state, other, victim.members, cause, record.job.id)
     state.claims[record.job.id] = tuple(claimed)
-    state.big = {record.job.id: None, **state.big}
+    state.big[record.job.id] = None
     state.reservation = None
+    booking.book(state, record, claimed)
 
 
-def evict_job(state: State, record: JobRecord, cause: str) -> None:
+def evict_job(state: State, record: JobRecord, cause: str, claimant: str = "") -> None:
     """Stop all members; the job keeps its place in the queue."""
-    _stop(state, record, cause, requeue=True)
+    _stop(state, record, cause, requeue=True, claimant=claimant)
 
 
 def stop_rest(state: State, record: JobRecord, cause: str) -> None:
@@ -105,25 +120,27 @@ def stop_rest(state: State, record: JobRecord, cause: str) -> None:
     _stop(state, record, cause, requeue=False)
 
 
-def shrink_job(state: State, record: JobRecord, members: Iterable[int], cause: str) -> None:
+def shrink_job(state: State, record: JobRecord, members: Iterable[int], cause: str, claimant: str) -> None:
     """Stop some members of an elastic job; it goes on with the others, and they wait to join it again."""
     for index in members:
-        _stop_member(state, record, index, f"shrunk: {cause}", requeue=True)
+        _stop_member(state, record, index, f"shrunk: {cause}", requeue=True, claimant=claimant)
 
 
-def _stop(state: State, record: JobRecord, cause: str, *, requeue: bool) -> None:
+def _stop(state: State, record: JobRecord, cause: str, *, requeue: bool, claimant: str = "") -> None:
     state.leave(record)
     state.note_parked(record, parked=False)
     for index in range(len(record.members)):
-        _stop_member(state, record, index, cause, requeue=requeue)
+        _stop_member(state, record, index, cause, requeue=requeue, claimant=claimant)
     record.stops_at_ms = state.now_ms + state.grace_ms(record.job)
     state.set_state(record, JobState.STOPPING, cause)
 
 
-def _stop_member(state: State, record: JobRecord, index: int, cause: str, *, requeue: bool) -> None:
+def _stop_member(
+    state: State, record: JobRecord, index: int, cause: str, *, requeue: bool, claimant: str = ""
+) -> None:  # fmt: skip
     member = record.members[index]
     if member.hold is not None and not member.evicting:
-        state.stop(record, index, cause, requeue=requeue)
+        state.stop(record, index, cause, requeue=requeue, claimant=claimant)
 
 
 def _verb(state: State, record: JobRecord, chosen: Sequence[Victim]) -> str:
@@ -136,15 +153,31 @@ def _is_own(state: State, record: JobRecord, victim: Victim) -> bool:
     return state.jobs[victim.job_id].job.queue == record.job.queue
 
 
-def _may_claim(state: State, line: Line, standing: Standing) -> bool:
-    record = line.head
-    if state.now_ms - record.job.submitted_at_ms < state.settings.preempt_delay_ms:
+def _may_claim(state: State, record: JobRecord, standing: Standing) -> bool:
+    """Whether a job may have others stopped: it has waited long enough, no limit is in its way, and something is owed.
+
+    Claimants count against limits as if they ran. A claimant itself may, for the sake of those like it behind it.
+    """
+    job = record.job
+    if state.now_ms - job.submitted_at_ms < state.settings.preempt_delay_ms or job.queue not in state.queues:
         return False
-    if record.job.queue not in state.queues or state.queues.over_limit(record.job.queue, record.needed_milli):
-        return False
-    least = min(state.evictable.get(line.key.queue, ()), default=2**31)
-    may_take_back = bool(state.lent) and record.job.request.tenant_class is not TenantClass.BEST_EFFORT
-    return may_take_back or line.key.priority > least or bool(entitlement.entitled_up_to(state, record, standing))
+    if job.id not in state.booked:
+        path = state.queues.path(job.queue)
+        coming = max(standing.coming.get((each.queue.name, ALL_CARDS), 0) for each in path)
+        mine = [state.jobs[name] for name in state.booked if name in state.jobs]
+        own = sum(one.needed_milli for one in mine if (one.job.queue, one.job.user) == (job.queue, job.user))
+        if state.queues.over_limit(job.queue, record.needed_milli + coming) is not None:
+            return False
+        if state.queues.over_user_limit(job.queue, job.user, record.needed_milli + own):
+            return False
+    may_take_back = bool(state.lent) and job.request.tenant_class is not TenantClass.BEST_EFFORT
+    return may_take_back or _is_owed(state, record, standing)
+
+
+def _is_owed(state: State, record: JobRecord, standing: Standing) -> bool:
+    """Whether its priority or what its queue is entitled to may let it have a place that others hold."""
+    least = min(state.evictable.get(record.job.queue, ()), default=2**31)
+    return record.job.priority > least or bool(entitlement.entitled_up_to(state, record, standing))
 
 
 def is_lent(record: JobRecord) -> bool:

@@ -146,8 +146,8 @@ def leaves(member: MemberRecord) -> Hold | None:
     return replace(hold, cpu_milli=0, ram_bytes=0)
 
 
-def park_job(state: State, record: JobRecord, cause: str) -> None:
-    """Command the park of all that a job holds."""
+def park_job(state: State, record: JobRecord, cause: str, claimant: str) -> None:
+    """Command the park of all that a job holds, for a claimant."""
     if state.now_ms - record.woken_at_ms < least_stay_ms(state, record):
         record.n_short_stays = min(record.n_short_stays + 1, LONGEST_STAYS)
     else:
@@ -159,7 +159,7 @@ def park_job(state: State, record: JobRecord, cause: str) -> None:
         member.home, member.residence, member.moved_at_ms = member.hold, Residence.LEAVING, state.now_ms
         state.swap(record, member, beside_host(member.hold))
         state.stopping[record.job.id, index] = None
-        state.out.append(Park(record.job.id, index, cause))
+        state.out.append(Park(record.job.id, index, cause, claimant))
     record.away_at_ms = state.now_ms
     state.run_times.stopped(record.burst, record.job.id)
     state.reservation = None

@@ -15,16 +15,18 @@ import numpy as np
 from flexai.cluster import Hold, Plan, group_sums
 from flexai.model import JobState
 from flexai.policy.reservation import NEVER_MS, reserve
-from flexai.scheduling import entitlement, parking
+from flexai.policy.roles import fits
+from flexai.scheduling import booking, entitlement, parking
 from flexai.scheduling.gangs import place_members
 from flexai.scheduling.predicting import ends_at, ends_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from numpy.typing import NDArray
+
     from flexai.cluster import Shape
     from flexai.policy.gang import Need
-    from flexai.policy.reservation import Reservation
     from flexai.scheduling.records import JobRecord, Line, LineKey
     from flexai.scheduling.state import State
 
@@ -38,6 +40,8 @@ PREDICTED_FOR_MS = 10_000
 
 def run_round(state: State) -> None:
     """Start what can start."""
+    if state.booked:
+        _serve_booked(state)
     _unblock(state)
     state.refused.clear()
     if not _start_big(state):
@@ -54,15 +58,9 @@ def run_round(state: State) -> None:
             pass
         return
     heaps: dict[str, list[tuple[tuple[float, ...], LineKey]]] = {}
-    hopeless: dict[Need, bool] = {}
     for key in state.ready:
-        if key.need in hopeless or _has_place(state, key):
-            if key.need not in hopeless:
-                hopeless[key.need] = _is_claimed(state, key)
-            if hopeless[key.need]:
-                state.deferred[key] = None
-            else:
-                heaps.setdefault(key.queue, []).append((_rank(state, state.lines[key]), key))
+        if _has_place(state, key):
+            heaps.setdefault(key.queue, []).append((_rank(state, state.lines[key]), key))
     state.ready.clear()
     for key, some in returning.items():  # before others of their priority: they were there already
         heaps.setdefault(key.queue, []).extend(((-key.priority, -1.0, record.job.seq), key) for record in some)
@@ -86,6 +84,45 @@ def run_round(state: State) -> None:
             del heaps[queue]
 
 
+def _serve_booked(state: State) -> None:
+    """Claimants start whose place is free, or who fit elsewhere by now; what became free of the others' is kept."""
+    for job_id in [name for name in state.booked if booking.is_void(state, name)]:
+        booking.drop(state, job_id)
+    rows = np.array(sorted(state.books.gained), dtype=np.int64)
+    if not len(rows):
+        return
+    for one in state.booked.values():
+        if one.keep(state.books):
+            state.reservation = None
+    for job_id in list(state.booked):
+        if job_id in state.booked:
+            _serve(state, state.jobs[job_id], rows)
+
+
+def _serve(state: State, record: JobRecord, rows: NDArray[np.int64]) -> None:
+    """Start one claimant, if it can; the first of its line in its stead, which is like it and was there before."""
+    line = state.lines[record.line] if record.line is not None else None
+    one = state.booked[record.job.id]
+    if line is None or not (one.is_complete or any(state.books.fits(shape, rows).any() for shape in one.need.shapes)):
+        return
+    if one.is_complete:
+        if booking.may_begin(state, record):
+            first = booking.first_like(state, record)
+            begin(state, first, booking.take(state, first), "what was vacated for it is free")
+        else:
+            booking.drop(state, record.job.id)
+        return
+    parking.let_go(state, one.kept)
+    held, one.kept = one.kept, []
+    if fits(state.books, record.need) and line.head is record and _try_line(state, line):
+        return
+    for hold in held:
+        state.books.take(hold)
+    one.kept = held
+    if not entitlement.is_claiming(state, record):
+        booking.drop(state, record.job.id)
+
+
 def _has_place(state: State, key: LineKey) -> bool:
     """Whether one member of such a job fits anywhere; if not, the need is blocked before its lines cost anything."""
     if key.need not in state.blocked and not _may_fit(key.need, state.placement.has_place):
@@ -96,18 +133,6 @@ def _has_place(state: State, key: LineKey) -> bool:
 def _may_fit(need: Need, has_place: Callable[[Shape], bool]) -> bool:
     """Whether one member of every part has a place; of any, if the job grows."""
     return (any if need.grows else all)(map(has_place, need.shapes))
-
-
-def _is_claimed(state: State, key: LineKey) -> bool:
-    """Whether all that a job of one member could take is being vacated for another: then its line need not be ranked.
-
-    Which of the free places is asked does not matter much: who finds another is tried at the next event again.
-    """
-    held = state.reservation
-    if held is None or not held.is_claim or key.n_members != 1 or key.need == held.need:
-        return False
-    place = state.placement.best(key.shape)
-    return place is not None and not held.would_pass(state.books.hold_for(key.shape, *place))
 
 
 def _unblock(state: State) -> None:
@@ -131,8 +156,7 @@ def _unblock(state: State) -> None:
     held_for = state.reservation
     if held_for is not None:
         held_for.has_news = True
-        is_due = state.now_ms >= held_for.shadow_ms and not held_for.is_claim
-        if is_due or state.now_ms - held_for.made_at_ms >= PREDICTED_FOR_MS:
+        if state.now_ms >= held_for.shadow_ms or state.now_ms - held_for.made_at_ms >= PREDICTED_FOR_MS:
             state.reservation = None
 
 
@@ -176,6 +200,7 @@ def _try_line(state: State, line: Line) -> bool:
 def begin(state: State, record: JobRecord, placed: Mapping[int, Hold], cause: str, *, lent: bool = False) -> None:
     """Start every member for which there is a hold (already in the books)."""
     state.leave(record)
+    booking.drop(state, record.job.id)
     grows = record.is_placed
     n_waiting = record.n_to_start
     for number, hold in placed.items():
@@ -211,22 +236,22 @@ def _start_big(state: State) -> bool:
             return True
         if state.settling and len(state.running) > MANY_RUNNING:
             return False
-        state.reservation = _claimed(state, record) or reserve(
-            record.job.id, record.need, state.books, state.now_ms, _ends_for(state, record)
-        )
+        state.reservation = reserve(record.job.id, record.need, state.books, state.now_ms, _ends_for(state, record))
         return True
     return True
 
 
 def _due(state: State) -> Line | None:
-    """The line whose head, a large job that may start, is next: one for which others were stopped before all.
+    """The line whose head, a large job that may start and has no place booked, is next.
 
-    Then by priority, and by the largest ratio of time waited to expected card time: short ones soon, long ones surely
-    (highest response ratio next: Brinch Hansen 1971).
+    One for which others were stopped before all; then by priority, and by the largest ratio of time waited to
+    expected card time: short ones soon, long ones surely (highest response ratio next: Brinch Hansen 1971).
     """
     due: tuple[tuple[float, ...], Line] | None = None
     for job_id in state.big:
         record = state.jobs[job_id]
+        if job_id in state.booked:
+            continue
         assert record.line is not None
         line = state.lines[record.line]
         if line.head is record and state.queues.over_limit(record.job.queue, record.needed_milli) is None:
@@ -236,25 +261,6 @@ def _due(state: State) -> Line | None:
             if due is None or rank < due[0]:
                 due = (rank, line)
     return due[1] if due else None
-
-
-def _claimed(state: State, record: JobRecord) -> Reservation | None:
-    """What is being vacated for a claimant is held for it and for nobody else, whatever else may likely end by then.
-
-    Else what was evicted could come back on the strength of a prediction, and be evicted again.
-    """
-    vacated = [
-        (state.now_ms, hold)
-        for job_id, index in state.claims.get(record.job.id, ())
-        if (job_id, index) in state.stopping
-        for hold in [parking.leaves(state.jobs[job_id].members[index])]
-        if hold is not None
-    ]
-    if not vacated:
-        return None
-    held = reserve(record.job.id, record.need, state.books, state.now_ms, vacated)
-    held.is_claim = True
-    return held if held.shadow_ms <= state.now_ms else None
 
 
 def _ends_for(state: State, claimant: JobRecord) -> Iterator[tuple[int, Hold]]:
@@ -275,12 +281,20 @@ def _ends_for(state: State, claimant: JobRecord) -> Iterator[tuple[int, Hold]]:
         holders = state.evictable_holds.holders
         rows = np.flatnonzero(np.isin(groups, best)).tolist()
         running = dict.fromkeys(job_id for row in rows for job_id in holders.get(row, ()))
+    passes_on: dict[tuple[str, int], int] = {}  # what is vacated for a claimant is its own until it is over
+    for job_id, one in state.booked.items():
+        over_ms = ends_ms(state, state.jobs[job_id])
+        passes_on |= dict.fromkeys(state.claims[job_id], over_ms)
+        for kept in one.kept:
+            yield over_ms, kept
     for job_id in running:
         record = state.jobs[job_id]
         end_ms = ends_at(state, record)
-        for member in record.members:
+        for index, member in enumerate(record.members):
             hold = parking.leaves(member)
-            if hold is not member.hold and hold is not None:
+            if hold is not None and (job_id, index) in passes_on and (job_id, index) in state.stopping:
+                yield passes_on[job_id, index], hold
+            elif hold is not member.hold and hold is not None:
                 yield state.now_ms, hold
             elif hold is not None:
                 stops_ms = max(state.now_ms, member.stopped_at_ms + state.grace_ms(record.job))

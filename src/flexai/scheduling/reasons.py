@@ -16,7 +16,7 @@ from flexai.cluster import group_sums
 from flexai.model import JobState, PendingReason, Reason, Residence
 from flexai.policy.gang import fits_together, most_together, usable
 from flexai.policy.roles import fits, pack
-from flexai.scheduling import parking
+from flexai.scheduling import booking, parking
 from flexai.scheduling.queue_reasons import of_class_limit, of_queue
 from flexai.scheduling.wording import (
     asked_for,
@@ -49,16 +49,18 @@ def reason_for(state: State, job_id: str) -> PendingReason | None:
         return _parked(state, record)
     if record is None or record.state not in (JobState.QUEUED, JobState.HELD) or record.is_placed:
         return None
-    bare = _without_filters(state)
+    seen = booking.unbooked(state)
+    bare = _without_filters(seen)
     return (
         _waiting(state, record)
         or of_queue(state, record)
         or _of_any_role(record, lambda one: _impossible(bare, one))
         or _of_any_role(record, lambda one: _resources(bare, one))
         or _beside(bare, record)
-        or _of_any_role(record, lambda one: _filtered(state, one))
-        or _beside(state, record)
-        or _of_any_role(record, lambda one: of_class_limit(state, one))
+        or _of_any_role(record, lambda one: _filtered(seen, one))
+        or _beside(seen, record)
+        or _of_any_role(record, lambda one: of_class_limit(seen, one))
+        or _booked(state, record)
         or _order(state, record)
     )
 
@@ -308,6 +310,20 @@ def _cards_missing(state: State, record: JobRecord, n_ok: NDArray[np.int64]) -> 
         n_open=n_like, n_with_compute=n_compute, n_with_memory=n_memory, row=row, column=column,
         missing_milli=int(lack_milli[row, column]), missing_memory_bytes=int(lack_memory[row, column]),
         missing_cpu_milli=int(cpu[row]), missing_ram_bytes=int(ram[row]),
+    )  # fmt: skip
+
+
+def _booked(state: State, record: JobRecord) -> PendingReason | None:
+    """It would fit where others are being stopped for somebody else."""
+    claimant = booking.kept_from(state, record)
+    if claimant is None:
+        return None
+    wait_ms = booking.free_in_ms(state, claimant)
+    return say(
+        state, Reason.RESERVED,
+        f"What it needs is held for job {claimant.job.id}, for which others are being stopped; they will be gone in "
+        f"{wait_ms / 1000:.0f} s at the latest.",
+        wait_ms=wait_ms,
     )  # fmt: skip
 
 

@@ -28,6 +28,8 @@ def found(state: State, event: GrantsFound) -> None:
     for index, residence in event.away:
         if 0 <= index < len(record.members):
             record.members[index].residence = residence
+    for index, claimant in event.claimed:
+        state.claims[claimant] = (*state.claims.get(claimant, ()), (job.id, index))
     waiting = {*event.waiting}
     for index, member in enumerate(record.members):
         member.state = MemberState.WAITING if index in waiting else MemberState.FINISHED

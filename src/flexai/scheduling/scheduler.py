@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from flexai.scheduling import (
+    booking,
     cards,
     consolidating,
     evicting,
@@ -103,6 +104,8 @@ class Scheduler:
         state.settling = isinstance(event, NodePut | NodeGone | DeviceChanged | ForeignUsage)
         if state.settling:
             state.reservation = None
+        is_news_of_places = state.settling or isinstance(event, GrantsFound)
+        before = booking.drop_all(state) if is_news_of_places else {}
         match event:
             case NodePut():
                 cards.put_node(state, event)
@@ -142,3 +145,5 @@ class Scheduler:
                 jobs.age(state)
             case _:
                 assert_never(event)
+        if is_news_of_places and state.claims:
+            booking.renew(state, before)

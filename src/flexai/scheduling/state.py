@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flexai.policy.reservation import Reservation
     from flexai.scheduling.commands import Command
     from flexai.scheduling.events import GrantsFound
+    from flexai.scheduling.places import Booking
     from flexai.scheduling.settings import SchedulerSettings
 
 COMPACT_AFTER = 1_000_000
@@ -65,6 +66,7 @@ class State:
     lent: dict[tuple[str, int], None] = field(default_factory=dict)
     stopping: dict[tuple[str, int], None] = field(default_factory=dict)
     claims: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    booked: dict[str, Booking] = field(default_factory=dict)
     parked: dict[str, int] = field(default_factory=dict)
     now_ms: int = 0
     out: list[Command] = field(default_factory=list)
@@ -248,13 +250,14 @@ class State:
             ]
         )  # fmt: skip
 
-    def stop(self, record: JobRecord, index: int, cause: str, *, requeue: bool) -> None:
-        """Command the end of a member, to be queued again or for good."""
+    def stop(self, record: JobRecord, index: int, cause: str, *, requeue: bool, claimant: str = "") -> None:
+        """Command the end of a member, to be queued again or for good; its place is the claimant's, if there is one."""
         member = record.members[index]
         member.evicting, member.requeue, member.stopped_at_ms = True, requeue, self.now_ms
         if member.hold is not None:
             self.stopping[record.job.id, index] = None
-        self.out.append(Evict(record.job.id, index, self.grace_ms(record.job), requeue=requeue, cause=cause))
+        grace_ms = self.grace_ms(record.job)
+        self.out.append(Evict(record.job.id, index, grace_ms, requeue=requeue, cause=cause, claimant=claimant))
 
     def free(self, record: JobRecord, member: MemberRecord) -> None:
         """Take back what a member held."""

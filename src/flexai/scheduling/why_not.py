@@ -16,7 +16,7 @@ from flexai.model import JobState
 from flexai.policy.gang import fits_together
 from flexai.policy.roles import pack
 from flexai.policy.victims import Victim, cheapest_set
-from flexai.scheduling import entitlement
+from flexai.scheduling import booking, entitlement
 from flexai.scheduling.predicting import ends_at
 from flexai.scheduling.wording import n_cards
 
@@ -58,6 +58,7 @@ def what_must_end(state: State, job_id: str) -> tuple[Blocker, ...]:
         return ()
     if record.job.queue not in state.queues:
         return ()
+    state = booking.unbooked(state)
     books, one = _lacking(state, record)
     shape = state.shape_now(one)
     rows, missing = _region(books, one, shape)

@@ -20,11 +20,12 @@ from flexai.wire.errors import BadInput
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A member is being ended: asked, and after ``grace_ms`` made to."""
+    """A member is being ended: asked, and after ``grace_ms`` made to. Its place is booked for ``claimant``, if any."""
 
     grace_ms: int
     requeue: bool
     cause: str
+    claimant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Member:
         residence: where the scheduler has its device memory moved; in host memory it holds nothing of its cards.
         node: where one without a card was placed.
         started_at_ms: when its process was seen running.
+        claimant: the job that its place is booked for, while it moves to host memory.
     """
 
     state: MemberState = MemberState.WAITING
@@ -57,6 +59,7 @@ class Member:
     started_at_ms: int | None = None
     residence: Residence = Residence.ON_CARD
     node: str = ""
+    claimant: str = ""
 
     @property
     def is_placed(self) -> bool:

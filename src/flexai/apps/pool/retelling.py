@@ -53,7 +53,14 @@ def _found(now_ms: int, record: JobRecord) -> list[Event]:
     hosts = tuple(
         (number, member.node) for number, member in enumerate(record.members) if member.is_placed and not member.grants
     )
-    found = GrantsFound(now_ms, record.job, grants, evicted, waiting, away, hosts)
+    claimed = tuple(
+        (number, claimant)
+        for number, member in enumerate(record.members)
+        if member.is_placed
+        for claimant in [member.stop.claimant if member.stop else member.claimant]
+        if claimant and (member.stop or member.residence is Residence.LEAVING)
+    )
+    found = GrantsFound(now_ms, record.job, grants, evicted, waiting, away, hosts, claimed)
     given_up = any(not stop.requeue and stop.cause.startswith("cancelled") for stop in stops.values())
     return [found, JobCancelled(now_ms, record.id)] if given_up else [found]
 

@@ -109,7 +109,7 @@ class Transitions:
                 case c.Start():
                     self._start(at_ms, record, command)
                 case c.Evict():
-                    stop = Stop(command.grace_ms, command.requeue, command.cause)
+                    stop = Stop(command.grace_ms, command.requeue, command.cause, command.claimant)
                     self._change(record, command.member, stop=stop)
                     self._line(at_ms, record, "Evict", {"member": command.member, "cause": command.cause})
                 case c.Resize():
@@ -167,7 +167,8 @@ class Transitions:
     def _told_to_move(self, at_ms: int, record: JobRecord, command: c.Park | c.Wake) -> None:
         leaves = isinstance(command, c.Park)
         residence = Residence.LEAVING if leaves else Residence.RETURNING
-        self._change(record, command.member, residence=residence)
+        claimant = command.claimant if isinstance(command, c.Park) else ""
+        self._change(record, command.member, residence=residence, claimant=claimant)
         if not leaves:
             self._hold(at_ms, record, command.member, record.members[command.member].grants)
 
