@@ -35,6 +35,8 @@ struct sv_program *sv_latency(struct sv_world *w, int card, uint32_t pid, uint64
 /* A rank of a collective in small: each step's kernel waits on the card until the peer has done as many steps, then works
  * kernel_ns; host_ns on the host, again. Until two of them have met, their kernels wait. */
 struct sv_program *sv_rank(struct sv_world *w, int card, uint32_t pid, uint64_t kernel_ns, uint64_t host_ns);
+/* Its peer, in a second context of the same process. */
+struct sv_program *sv_rank_beside(struct sv_program *rank);
 void sv_meet(struct sv_program *one, struct sv_program *two);
 /* No new submissions (1) or on again (0): a program that falls idle. */
 void sv_pause(struct sv_program *program, int paused);

@@ -93,18 +93,18 @@ static struct slice_range slice_of(const struct ac_card *c, int tenant, bool bes
         uint32_t slack = us / 64 + 50;
         return (struct slice_range){us - slack, us, us + slack};
     }
-    if ((c->fill || c->guard) && tenant == c->primary)
-        return (struct slice_range){turn_us / n, turn_us > c->set.slice_fill_long_us ? turn_us : c->set.slice_fill_long_us, US_MAX};
-    if (c->fill) {
+    if ((c->fill || c->guard) && tenant == c->primary && n == 1)
+        return (struct slice_range){turn_us, turn_us > c->set.slice_fill_long_us ? turn_us : c->set.slice_fill_long_us, US_MAX};
+    if (c->fill && tenant != c->primary) {
         uint32_t us = fill_us(c, tenant);
         return (struct slice_range){us, us, us};
     }
     if (t->candidate && ac_has_mates(c, tenant))
         return (struct slice_range){0, DEFAULT_SLICE_US, DEFAULT_SLICE_US};
-    if (may_wake && t->wants) { /* changes between its own groups cost, too */
-        uint32_t us = n > 1 ? 4 * c->set.slice_us : c->set.slice_us;
-        return (struct slice_range){0, us, us};
-    }
+    if (n > 1) /* they may wait for each other, so one does not keep the card for long; but changes between them cost */
+        return (struct slice_range){0, 4 * c->set.slice_us, 4 * c->set.slice_us};
+    if (t->wants && (may_wake || t->in_slots))
+        return (struct slice_range){0, c->set.slice_us, c->set.slice_us};
     return (struct slice_range){0, 0, US_MAX};
 }
 
@@ -120,7 +120,7 @@ static void decide(struct ac_card *c, uint64_t now)
         if (!t->used || !t->n_groups)
             continue;
         bool free = !t->suspended && !t->throttled && !t->rank_at_limit && now >= t->retry_at;
-        bool as_is = c->guard && takes_turns(t) && t->yields && t->runnable_since != AC_NEVER; /* the one with the turn keeps the card */
+        bool as_is = c->guard && ac_stays(c, i, c->primary) && t->runnable_since != AC_NEVER; /* the one with the turn keeps the card */
         bool fills = t->candidate && ((c->fill && !t->in_slots) || c->rotate);
         bool runs = free && (t->prior || !t->wants || i == c->primary || are_mates(c, i, c->primary) || fills || as_is);
         t->stop_want = !runs;

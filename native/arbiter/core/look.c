@@ -12,8 +12,8 @@ static uint64_t look_in_turns(const struct ac_card *c, uint64_t now)
     bool latency = ac_latency_beside(c);
     if (ac_may_wake(c) || latency)
         next = now + ac_look_pause(c);
-    else if (c->fill || c->guard)
-        next = now + 2 * ac_look_pause(c);
+    else if (c->fill || c->guard) /* nothing is lost by a gap that others use */
+        next = now + (c->fill ? 2 : 4) * ac_look_pause(c);
     if (c->trial)
         next = soonest(next, now + TRIAL_NS / 4);
     if (c->settled_at != AC_NEVER && c->settled_at + SETTLE_NS > now)

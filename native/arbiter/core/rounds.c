@@ -104,17 +104,20 @@ uint64_t ac_round_cost(struct ac_card *c, uint64_t *least_ns)
     /* Less where not everybody need be stopped, more for reading. */
     uint64_t cost = c->round_spent_ns ? c->round_spent_ns : usual;
     cost = cost < 2 * usual ? cost : 2 * usual; /* not what a start or a trial cost */
+    cost = ac_latency_beside(c) ? cost * 3 / 2 : cost; /* turns end early, right after a request */
     c->round_spent_ns = 0;
     *least_ns = n * c->set.turn_ns;
-    return ac_latency_beside(c) ? cost * 3 / 2 : cost; /* turns end early, right after a request */
+    uint64_t last = c->last_spent_ns;
+    c->last_spent_ns = cost;
+    return cost > last ? cost : last; /* one cheap round is no reason for shorter ones */
 }
 
-/* A change of length shifts all turns, so it is not made for little. */
+/* Every change of length shifts all turns, so it is not made for little; but what a start cost must not stretch all that come. */
 uint64_t ac_round_length(uint64_t now_ns, uint64_t cost_ns, uint64_t budget_ppm, uint64_t least_ns)
 {
     uint64_t least = cost_ns * 1060 / budget_ppm * 1000;
     least = least > least_ns ? least : least_ns;
-    return least > now_ns * 16 / 15 || least * 2 < now_ns ? ac_second_part(least) : now_ns;
+    return least > now_ns * 16 / 15 || least * 4 < now_ns * 3 ? ac_second_part(least) : now_ns;
 }
 
 static void begin_round(struct ac_card *c)
@@ -194,12 +197,19 @@ static bool gaps_beside(const struct ac_card *c)
     return false;
 }
 
-/* Somebody need not be stopped for this turn: beside slots, only who has none. */
+/* Whoever does not keep the card against the one whose turn it is need not be stopped for it. Ranks of a gang have time
+ * slices that are short enough. */
+bool ac_stays(const struct ac_card *c, int tenant, int primary)
+{
+    const struct tenant *t = &c->tenant[tenant];
+    return takes_turns(t) ? t->yields : t->used && t->candidate && takes_turns(&c->tenant[primary]);
+}
+
 static bool somebody_stays(const struct ac_card *c, int tenant)
 {
     bool any = !c->n_slots;
     for (int i = 0; i < c->n_tenants; i++)
-        any |= i != tenant && takes_turns(&c->tenant[i]) && c->tenant[i].yields;
+        any |= i != tenant && ac_stays(c, i, tenant);
     return any;
 }
 

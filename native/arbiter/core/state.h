@@ -112,7 +112,7 @@ struct ac_card {
     uint64_t budget_ppm;    /* of the time, for control calls */
     int64_t lock_tokens_ns;
     uint64_t action_at, cost_ns[AC_N_KINDS]; /* a call of each kind, lately */
-    uint64_t round_spent_ns;
+    uint64_t round_spent_ns, last_spent_ns; /* in this round, and in the one before */
     /* Turns */
     bool rotate;            /* all candidates are runnable, by time slices; no turns */
     uint64_t round_ns, trim_at;
@@ -224,6 +224,7 @@ void ac_begin_turn(struct ac_card *c, int tenant, uint64_t now);
 uint64_t ac_second_part(uint64_t least_ns); /* the shortest part of a second that is not shorter */
 uint64_t ac_round_length(uint64_t now_ns, uint64_t cost_ns, uint64_t budget_ppm, uint64_t least_ns);
 uint64_t ac_round_cost(struct ac_card *c, uint64_t *least_ns); /* control calls of a round, and how long it is at least */
+bool ac_stays(const struct ac_card *c, int tenant, int primary); /* runnable in the turn of one that keeps the card */
 bool ac_has_mates(const struct ac_card *c, int tenant); /* that have work */
 /* slots.c: turns on a card whose rounds align.c decides */
 void ac_turn_in_slots(struct ac_card *c, bool sooner, uint64_t now);

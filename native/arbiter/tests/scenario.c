@@ -4,10 +4,12 @@
  *   backend:hwslice|lease|none  (first)   cards:N (second; 1 if it is not there)   card:K (what follows is of this card)
  *   flood:I:KERNEL_US:DEPTH  step:I:KERNEL_US:HOST_US  burst:I:KERNEL_US:N:HOST_US  latency:I:KERNEL_US:PERIOD_US
  *   rank:I:KERNEL_US:HOST_US  meet:I:CARD:J (whose kernels wait for those of tenant J of that card)
+ *   pair:I (a second context of rank I's process, that it waits for and that waits for it)
  *   gang:I:N (tenants of one job have the same)  apart (turns are not aligned)  overlap (is told for gangs from here on)
  *   beside:I:KERNEL_US (a second context of tenant I's process)  outside:KERNEL_US (a program that is nobody's)
  *   put:I:REQUEST:LIMIT:CLASS  gone:I  suspend:I  resume:I  pause:I  go:I  kill:I  freeze:I (lease: drains never)
  *   late:MS (what is read from the log reaches the core later)
+ *   slow:PERCENT (control calls take so much of their usual time)
  *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)  grow:I (makes another channel)  xid:N  recover:0 (the card)
  *   refuse:KIND:N (the next N calls of that kind: set, stop, resume, preempt or flush)  fault:I (a sticky error of its context)
  *   bar:I (somebody else stops its context)
@@ -168,7 +170,7 @@ static bool carry_out(const char *word)
         return false;
     bool numbered = strcmp(name, "run") && strcmp(name, "outside") && strcmp(name, "fail") && strcmp(name, "lose") &&
                     strcmp(name, "card") && strcmp(name, "xid") && strcmp(name, "late") && strcmp(name, "leap") &&
-                    strcmp(name, "cardleap") && strcmp(name, "cardback");
+                    strcmp(name, "cardleap") && strcmp(name, "cardback") && strcmp(name, "slow");
     if (numbered && i >= RIG_TENANTS)
         return false;
     int t = (int)i;
@@ -183,6 +185,8 @@ static bool carry_out(const char *word)
         begin(t, sv_rank(rig.world, here, pid, a * 1000ull, b * 1000ull));
     else if (!strcmp(name, "meet") && (int)a < n_rigs && b < RIG_TENANTS && rig.program[t] && rigs[a].program[b])
         sv_meet(rig.program[t], rigs[a].program[b]);
+    else if (!strcmp(name, "pair") && rig.program[t])
+        sv_rank_beside(rig.program[t]);
     else if (!strcmp(name, "gang") && a < RIG_GANGS)
         ac_tenant_gang(rig.card, t, rig.gang[t] = a);
     else if (!strcmp(name, "apart"))
@@ -217,6 +221,8 @@ static bool carry_out(const char *word)
         rig.frozen[t] = true;
     else if (!strcmp(name, "fail"))
         rig.fail_every = i;
+    else if (!strcmp(name, "slow"))
+        sm_inject_slow_control(sv_model(rig.world), i);
     else if (!strcmp(name, "lose"))
         sm_inject_log_loss(sv_model(rig.world), here, i);
     else if (!strcmp(name, "xid"))

@@ -33,7 +33,7 @@ int sm_control(struct sm_model *m, enum sm_control_kind kind, int card, const ui
     if (!call)
         return -ENOMEM;
     struct sm_card *c = &m->cards[card];
-    uint64_t took = c->spec->control_ns[kind];
+    uint64_t took = c->spec->control_ns[kind] * (m->inject_slow_percent ? m->inject_slow_percent : 100) / 100;
     uint64_t start = m->lock_free_at > m->now ? m->lock_free_at : m->now;
     start = c->lock_free_at > start ? c->lock_free_at : start;
     call->kind = kind;
@@ -164,6 +164,11 @@ void sm_inject_control_error(struct sm_model *m, enum sm_control_kind kind, uint
         m->inject_n[kind] = n_calls;
         m->inject_error[kind] = error;
     }
+}
+
+void sm_inject_slow_control(struct sm_model *m, uint32_t percent)
+{
+    m->inject_slow_percent = percent;
 }
 
 void sm_inject_log_loss(struct sm_model *m, int card, uint32_t n_records)

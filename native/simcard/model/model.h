@@ -140,6 +140,7 @@ struct sm_model {
     struct sm_callbacks callbacks;
     uint32_t inject_n[SM_N_CONTROL];
     int inject_error[SM_N_CONTROL];
+    uint32_t inject_slow_percent; /* 0: calls take their usual time */
 };
 
 /* engine.c */

@@ -254,6 +254,15 @@ void sv_meet(struct sv_program *one, struct sv_program *two)
     let_go(two);
 }
 
+struct sv_program *sv_rank_beside(struct sv_program *rank)
+{
+    struct sv_program settings = {.kind = RANK, .kernel_ns = rank->kernel_ns, .host_ns = rank->host_ns, .depth = 1};
+    struct sv_program *beside =
+        program_new(rank->world, sm_group_card(rank->group), sm_process_pid(rank->process), rank->process, settings);
+    sv_meet(rank, beside);
+    return beside;
+}
+
 void sv_pause(struct sv_program *program, int paused)
 {
     program->paused = paused != 0;
