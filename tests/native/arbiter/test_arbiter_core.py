@@ -425,6 +425,29 @@ def test_the_others_keep_their_shares_in_the_second_of_a_fault(play, load, fault
         assert figures.held(1) >= 50 - points
 
 
+def short_processes(load, n):
+    """One after the other, each with a context for 10 ms of 60: making one takes far longer on a real card."""
+    tenants = " ".join(f"{load.format(i)} put:{i}:{milli}:1000:1" for i, milli in enumerate((300, 500, 200)))
+    return f"{tenants} run:3000 mark " + f"kill:2 run:50 {load.format(2)} run:10 " * n
+
+
+@pytest.mark.parametrize(
+    ("load", "n"),
+    [
+        ("flood:{}:1000", 500),
+        ("step:{}:1000:50", 100),
+        pytest.param("flood:{}:1000", 10_000, marks=pytest.mark.slow),
+    ],
+)
+def test_many_short_processes_in_a_row_cost_the_others_nothing_and_leave_nothing(play, load, n):
+    steps = short_processes(load, n)
+    figures = play("hwslice", steps, "report")
+    assert figures.held(0) >= 30 - 2
+    assert figures.held(1) >= 50 - 2
+    figures = play("hwslice", steps, "run:1000 mark run:5000 report")
+    assert [round(figures.held(i)) for i in range(3)] == pytest.approx([30, 50, 20], abs=1)
+
+
 @pytest.mark.parametrize("load", ["flood:{}:1000", "step:{}:1000:50"])
 def test_a_card_that_falls_off_costs_those_of_another_card_nothing(play, load):
     tenants = " ".join(f"{load.format(i)} put:{i}:{milli}:1000:1" for i, milli in enumerate((300, 500, 200)))

@@ -156,6 +156,24 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])); free(a); print(alloc(10
     assert tenant.python(code).stdout.split() == ["0", "True"]
 
 
+def test_a_program_that_unloads_the_preload_is_held_all_the_same(tenant):
+    """What was preloaded stays however often its handle is closed; what is opened anew by its name is the same."""
+    code = """
+import _ctypes
+check(cuda.cuInit(0)); a = alloc(600 * MIB)
+handle = cuda._handle
+for _ in range(50):
+    try: _ctypes.dlclose(handle)
+    except OSError: break
+import ctypes
+again = ctypes.CDLL("libcuda.so.1")
+p = ctypes.c_uint64()
+print(again.cuMemAlloc_v2(ctypes.byref(p), ctypes.c_size_t(600 * MIB)))
+print(again.cuMemAlloc_v2(ctypes.byref(p), ctypes.c_size_t(400 * MIB)))
+"""
+    assert tenant.python(code).stdout.split() == ["2", "0"]
+
+
 def test_the_heartbeat_beats_and_launches_are_counted(tenant):
     one = tenant.start(
         "check(cuda.cuInit(0))\n"

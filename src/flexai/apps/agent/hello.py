@@ -5,8 +5,11 @@ Who it is, the kernel says (``SO_PEERCRED``, then its box); the message says onl
 
 import asyncio
 import logging
+import resource
 import socket
-from dataclasses import dataclass
+import time
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flexai.adapters.local import processes
@@ -20,6 +23,9 @@ from flexai.wire.errors import BadInput
 log = logging.getLogger("flexai.agent.hello")
 
 _MAX_LINES = 4096
+_MAX_WORDS = 256  # on one line: a shim speaks as it begins, and when it meets a function that it does not know
+_MOST_ACCEPTED = 256  # before the others are served again
+_DEAF_S = 1.0  # to a member one of whose processes said nonsense
 _REAP_AFTER_S = 0.05
 
 
@@ -33,6 +39,49 @@ class Shim:
     n_unknown: int
 
 
+@dataclass(slots=True)
+class _Line:
+    """An open line.
+
+    Attributes:
+        holder: name of the member whose its process is; None: of none when it connected.
+        n_words: messages that came by it.
+    """
+
+    pid: int
+    holder: str | None
+    n_words: int = 0
+
+
+@dataclass(slots=True)
+class _Lines:
+    """The open lines, never so many that the agent is short of descriptors, and half of them for one holder at most.
+
+    Attributes:
+        deaf_until: to whom nobody listens, until when (monotonic, s).
+    """
+
+    most: int
+    open: dict[socket.socket, _Line] = field(default_factory=dict)
+    of: Counter[str | None] = field(default_factory=Counter)
+    deaf_until: dict[str | None, float] = field(default_factory=dict)
+
+    def room_for(self, holder: str | None) -> bool:
+        """Whether one more may be opened."""
+        if time.monotonic() < self.deaf_until.get(holder, 0.0):
+            return False
+        return len(self.open) < self.most and self.of[holder] < self.most // 2
+
+    def add(self, line: socket.socket, of: _Line) -> None:
+        """It was opened."""
+        self.open[line] = of
+        self.of[of.holder] += 1
+
+    def remove(self, line: socket.socket) -> None:
+        """It is closed."""
+        self.of[self.open.pop(line).holder] -= 1
+
+
 class HelloServer:
     """Listens to shims.
 
@@ -43,7 +92,7 @@ class HelloServer:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._listener: socket.socket | None = None
-        self._lines: set[socket.socket] = set()
+        self._lines = _Lines(min(_MAX_LINES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
         self._own_ns = processes.pid_namespace()
         self._reaping: set[asyncio.Task[None]] = set()
         self.shims: dict[int, Shim] = {}
@@ -60,25 +109,31 @@ class HelloServer:
     def close(self) -> None:
         """Listen no more."""
         loop = asyncio.get_running_loop()
-        for line in [*self._lines, *([self._listener] if self._listener else [])]:
+        for line in [*self._lines.open, *([self._listener] if self._listener else [])]:
             loop.remove_reader(line)
             line.close()
-        self._lines.clear()
+        self._lines = _Lines(self._lines.most)
 
     def _accept(self) -> None:
         assert self._listener is not None
-        try:
-            line, _ = self._listener.accept()
-        except OSError:
-            return
-        if len(self._lines) >= _MAX_LINES:
-            line.close()
+        for _ in range(_MOST_ACCEPTED):
+            try:
+                line, _ = self._listener.accept()
+            except OSError:
+                return
+            self._admit(line)
+
+    def _admit(self, line: socket.socket) -> None:
+        pid = peer(line).pid
+        holder = self._node.parts.containment.holder(pid)
+        if not self._lines.room_for(holder):
+            line.close()  # the shim tries again later
             return
         line.setblocking(False)
-        self._lines.add(line)
-        asyncio.get_running_loop().add_reader(line, self._hear, line, peer(line).pid)
+        self._lines.add(line, _Line(pid, holder))
+        asyncio.get_running_loop().add_reader(line, self._hear, line, self._lines.open[line])
 
-    def _hear(self, line: socket.socket, pid: int) -> None:
+    def _hear(self, line: socket.socket, of: _Line) -> None:
         try:
             data = line.recv(handshake.HELLO_BYTES + 1)
         except BlockingIOError:
@@ -88,16 +143,24 @@ class HelloServer:
         try:
             if not data:
                 raise ConnectionResetError
-            hello = handshake.hello(data)
-            answer = self._greet(pid, hello)
-            line.send(answer)
+            line.send(self._answer(of, data))
         except (BadInput, OSError) as error:
-            if isinstance(error, BadInput):
-                log.warning("pid %d: %s", pid, error)
-            self._end(line, pid)
+            now_s = time.monotonic()
+            if isinstance(error, BadInput) and now_s >= self._lines.deaf_until.get(of.holder, 0.0):
+                log.warning("pid %d: %s", of.pid, error)
+                self._lines.deaf_until[of.holder] = now_s + _DEAF_S
+            self._end(line, of.pid)
 
-    def _greet(self, pid: int, hello: handshake.Hello) -> bytes:
-        tenant = self._node.by_name(self._node.parts.containment.holder(pid))
+    def _answer(self, of: _Line, data: bytes) -> bytes:
+        """Raises BadInput where it says nonsense, or talks without end."""
+        of.n_words += 1
+        if of.n_words > _MAX_WORDS:
+            raise BadInput("shim", of.pid, f"says more than {_MAX_WORDS} things", "Ask its owner why")
+        return self._greet(of, handshake.hello(data))
+
+    def _greet(self, of: _Line, hello: handshake.Hello) -> bytes:
+        pid = of.pid
+        tenant = self._node.by_name(of.holder or self._node.parts.containment.holder(pid))
         if tenant is None:
             return handshake.reply(False, pid, "this process is in no job of this agent")
         known = self.shims.get(pid)
@@ -109,7 +172,7 @@ class HelloServer:
 
     def _end(self, line: socket.socket, pid: int) -> None:
         asyncio.get_running_loop().remove_reader(line)
-        self._lines.discard(line)
+        self._lines.remove(line)
         line.close()
         shim = self.shims.pop(pid, None)
         if shim is not None:
