@@ -65,16 +65,22 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* The least virtual time of those who want the card, but for one; where nobody does, as it was when somebody last did. */
-static int64_t level(const struct ac_card *c, const struct tenant *but)
+/* Where those who want the card are, but for one: by turns they are at their mean, whoever of them is ahead of another; of
+ * the others the least is next. Where nobody wants it, as it was when somebody last did. */
+int64_t ac_level_of_others(const struct ac_card *c, const struct tenant *but)
 {
-    int64_t lowest = INT64_MAX;
+    int64_t lowest = INT64_MAX, weight = 0, sum = 0;
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *o = &c->tenant[i];
-        if (o != but && o->used && o->wants && !o->in_slots && !o->suspended && !o->throttled && o->vt < lowest)
-            lowest = o->vt;
+        if (o == but || !o->used || !o->wants || o->in_slots || o->suspended || o->throttled)
+            continue;
+        lowest = o->vt < lowest ? o->vt : lowest;
+        weight += weight_of(o);
+        sum += weight_of(o) * (o->vt / 1000);
     }
-    return lowest == INT64_MAX ? c->level_vt : lowest;
+    if (!weight)
+        return c->level_vt;
+    return c->backend == FX_BACKEND_HWSLICE ? sum / weight * 1000 : lowest;
 }
 
 void ac_accrue(struct ac_card *c, uint64_t now)
@@ -108,7 +114,7 @@ void ac_accrue(struct ac_card *c, uint64_t now)
             t->window_held = t->usage.held_ns;
         }
     }
-    c->level_vt = level(c, NULL);
+    c->level_vt = ac_level_of_others(c, NULL);
     if (window_over)
         c->window_at = now;
 }
@@ -128,9 +134,10 @@ void ac_wakes(struct ac_card *c, struct tenant *t)
     t->wants = true;
     c->reconsider = true;
     uint64_t slept = c->accrued_at > t->idle_since ? c->accrued_at - t->idle_since : 0;
-    /* Its turn is the next after a pause in which it might have lent much; after a shorter one if it is short of its
+    /* Its turn is the next after a pause in which it might have lent much; after a shorter one when it is short of its
      * share, as far as the budget for control goes. */
-    t->woken |= slept >= PAUSE_NS || (slept >= SHORT_NS && t->vt <= level(c, t) && c->lock_tokens_ns > 0);
+    t->woken |= slept >= PAUSE_NS;
+    t->paused |= slept >= SHORT_NS;
     if (slept < PAUSE_NS)
         return;
     /* Whatever it did before, while it was made perhaps: two hops tell it from one that fills the card, a trial takes
@@ -142,7 +149,8 @@ void ac_wakes(struct ac_card *c, struct tenant *t)
 /* It begins level with the others, a little ahead. What somebody had of an idle card is no debt to who comes after. */
 void ac_level(const struct ac_card *c, struct tenant *t)
 {
-    int64_t credit = (int64_t)c->set.turn_ns * 1000 / weight_of(t) / 2, least_vt = level(c, t) - credit;
+    int64_t credit = c->backend == FX_BACKEND_HWSLICE ? 0 : (int64_t)c->set.turn_ns * 1000 / weight_of(t) / 2;
+    int64_t least_vt = ac_level_of_others(c, t) - credit;
     if (t->vt < least_vt)
         t->vt = least_vt;
 }

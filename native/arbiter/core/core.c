@@ -34,6 +34,7 @@ struct ac_card *ac_new(const struct ac_settings *settings, enum fx_backend backe
     c->next_look = now;
     c->next_lone_test = now + 50 * MS;
     c->settled_at = now;
+    c->cut_at = AC_NEVER;
     return c;
 }
 

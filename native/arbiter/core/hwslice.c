@@ -24,7 +24,15 @@
 static bool somebody_woke(const struct ac_card *c)
 {
     for (int i = 0; i < c->n_tenants; i++)
-        if (i != c->primary && !are_mates(c, i, c->primary) && takes_turns(&c->tenant[i]) && c->tenant[i].woken)
+        if (i != c->primary && !are_mates(c, i, c->primary) && ac_goes_first(c, &c->tenant[i]))
+            return true;
+    return false;
+}
+
+static bool somebody_paused(const struct ac_card *c)
+{
+    for (int i = 0; i < c->n_tenants; i++)
+        if (i != c->primary && takes_turns(&c->tenant[i]) && c->tenant[i].paused)
             return true;
     return false;
 }
@@ -33,13 +41,14 @@ static void choose_turn(struct ac_card *c, int n, uint64_t now)
 {
     bool valid = c->primary >= 0 && c->tenant[c->primary].used && c->tenant[c->primary].candidate;
     bool over = !valid || (n > 1 && ac_between_requests(c, now));
-    bool sooner = n > 1 && c->reconsider && now >= c->turn_began + c->set.min_turn_ns && somebody_woke(c);
+    bool settled = n > 1 && c->reconsider && now >= c->turn_began + c->set.min_turn_ns;
+    bool sooner = settled && somebody_woke(c);
     if (n == 0) {
         c->primary = -1;
         c->fill = c->trial = c->guard = c->rotate = false;
     } else if (c->n_slots && n > 1) {
         ac_turn_in_slots(c, sooner, now);
-    } else if (ac_can_rotate(c, n) && (c->rotate || over || sooner)) {
+    } else if (ac_can_rotate(c, n) && (c->rotate || over || (settled && somebody_paused(c)))) {
         ac_rotate(c, now);
     } else if (over || sooner) {
         c->rotate = false;
@@ -55,7 +64,7 @@ static void choose_turn(struct ac_card *c, int n, uint64_t now)
         c->fill = c->trial = c->guard = c->rotate = false;
         c->leftover = c->n_slots > 0;
     }
-    if (c->primary < 0 || n < 2 || now >= c->turn_began + c->set.min_turn_ns)
+    if (c->primary < 0 || n < 2 || (now >= c->turn_began + c->set.min_turn_ns && !somebody_paused(c)))
         c->reconsider = false;
 }
 
@@ -90,7 +99,7 @@ static struct slice_range slice_of(const struct ac_card *c, int tenant, bool bes
     if (c->rotate && t->candidate) {
         uint32_t us = (uint32_t)(t->slice_ns / (int64_t)US) / n;
         us = us < 100 ? 100 : us;
-        uint32_t slack = us / 64 + 50;
+        uint32_t slack = us / (c->accrued_at < c->patient_until ? 12 : 64) + 50;
         return (struct slice_range){us - slack, us, us + slack};
     }
     if ((c->fill || c->guard) && tenant == c->primary && n == 1)
@@ -164,6 +173,31 @@ static bool cut_short(struct ac_card *c, struct ac_action *a)
     return true;
 }
 
+/* Whoever stays on the card while others leave it begins a time slice then. */
+static bool shorten(struct ac_card *c, uint64_t now, struct ac_action *a)
+{
+    bool stops = false;
+    for (int i = 0; i < c->n_groups; i++) {
+        const struct group *g = &c->group[i];
+        const struct tenant *t = &c->tenant[g->tenant];
+        if (!g->used || g->stopped || !t->stop_want)
+            continue;
+        if (t->throttled || t->suspended)
+            return false; /* that comes first */
+        stops = true;
+    }
+    for (int i = 0; stops && i < c->n_groups; i++) {
+        const struct group *g = &c->group[i];
+        const struct tenant *t = &c->tenant[g->tenant];
+        if (!g->used || g->stopped || t->stop_want || now < g->retry_at || !slice_differs(c, g) || g->slice_us <= t->slice.most_us)
+            continue;
+        *a = (struct ac_action){.kind = AC_TIMESLICE, .tenant = g->tenant, .value = t->slice.us, .n = 1};
+        a->handles[0] = g->id.handle;
+        return true;
+    }
+    return false;
+}
+
 static bool stop_or_resume(struct ac_card *c, uint64_t now, bool stop, struct ac_action *a)
 {
     *a = (struct ac_action){.kind = stop ? AC_STOP : AC_RESUME, .tenant = -1};
@@ -195,8 +229,9 @@ bool ac_hwslice_step(struct ac_card *c, uint64_t now, struct ac_action *a)
     }
     decide(c, now);
     /* Resume before stopping, so that the card never waits for us; but a limit that is reached comes first. */
-    if (ac_freeze(c, true, a) || set_slice(c, now, true, a) || stop_or_resume(c, now, false, a) || stop_or_resume(c, now, true, a) ||
-        ac_freeze(c, false, a) || set_slice(c, now, false, a) || cut_short(c, a))
+    if (ac_freeze(c, true, a) || set_slice(c, now, true, a) || stop_or_resume(c, now, false, a) || shorten(c, now, a) ||
+        stop_or_resume(c, now, true, a) ||
+        ac_freeze(c, false, a) || set_slice(c, now, false, a) || cut_short(c, a) || ac_halve(c, now, a))
         return true;
     if (c->settled_at == AC_NEVER && c->primary >= 0) {
         c->settled_at = now;
@@ -286,8 +321,8 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
         ending(c, a, now);
         return;
     }
-    if (a->kind == AC_PREEMPT || a->kind == AC_STOP)
-        c->forced_at = now;
+    if (a->kind == AC_PREEMPT || a->kind == AC_STOP || a->kind == AC_RESUME)
+        c->forced_at = now; /* the hardware begins its round anew (H200) */
     if (a->kind == AC_PREEMPT && a->value == AC_RESCUE)
         ac_room_made(c, now);
     if (a->kind == AC_PREEMPT) {

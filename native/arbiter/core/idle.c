@@ -4,7 +4,6 @@
  */
 #include "state.h"
 
-#define LEAST_TOKENS_NS (3 * MS) /* of the budget, that a test leaves for changes of turns */
 #define LATEST_TEST_NS (100 * MS) /* it is made then, whatever it costs: who waits must not wait for ever */
 #define AFTER_TEST_NS (10 * MS)
 #define FILLED_GAP_NS (30 * MS)
@@ -87,16 +86,18 @@ void ac_find_idle(struct ac_card *c, uint64_t now)
             since = c->settled_at > GRACE_NS ? c->settled_at - GRACE_NS / 3 : since;
         else if (i == c->primary && c->settled_at == AC_NEVER)
             continue;
-        if (now <= since || now - since < grace(c, i))
+        bool gone = c->rotate && t->yielded_at != AC_NEVER && now > t->yielded_at + GRACE_NS && c->lock_tokens_ns > 0;
+        if (!gone && (now <= since || now - since < grace(c, i)))
             continue;
         if (c->rotate && ac_overruns(c, now)) {
             c->next_look = soonest(c->next_look, now + MS);
             break;
         }
-        if (ac_rescue_first(c, t, now))
+        if (!gone && ac_rescue_first(c, t, now))
             continue;
         ac_sleeps(c, t);
-        t->yielded_at = AC_NEVER;
+        if (!gone)
+            t->yielded_at = AC_NEVER; /* else it may soon be back */
         if (i == c->primary && !c->fill && t->turns_to_trial > 4)
             t->turns_to_trial = 4;
     }
@@ -109,7 +110,7 @@ static bool due(const struct ac_card *c, int who, uint64_t now)
         return now >= c->next_lone_test && now > c->alone_since + 50 * MS && t->limit_milli >= 1000 && t->wants;
     if (c->primary != who || c->rotate || somebody_fills(c) || (c->lender >= 0 && !ac_waiting(c)))
         return false;
-    bool affordable = c->lock_tokens_ns >= (int64_t)LEAST_TOKENS_NS;
+    bool affordable = c->lock_tokens_ns >= LEAST_TOKENS_NS;
     if (ac_waiting(c)) /* else the end of the turn will tell */
         return c->test_at <= now && affordable && now + 6 * MS < c->turn_end;
     return c->test_at <= now && (affordable || now >= c->test_at + LATEST_TEST_NS);

@@ -14,6 +14,8 @@ static uint64_t look_in_turns(const struct ac_card *c, uint64_t now)
         next = now + ac_look_pause(c);
     else if (c->fill || c->guard) /* nothing is lost by a gap that others use */
         next = now + (c->fill ? 2 : 4) * ac_look_pause(c);
+    if (c->reconsider)
+        next = soonest(next, ac_first_look(c, now));
     if (c->trial)
         next = soonest(next, now + TRIAL_NS / 4);
     if (c->settled_at != AC_NEVER && c->settled_at + SETTLE_NS > now)
@@ -74,11 +76,12 @@ uint64_t ac_hwslice_wake(const struct ac_card *c, uint64_t now)
     uint64_t wake = soonest(ac_checks(c) ? soonest(c->next_look, c->check_at) : c->next_look, ac_rescue_wake(c, now));
     if (c->rotate) {
         wake = soonest(wake, c->trim_at > now ? c->trim_at : now + MS);
+        wake = soonest(wake, c->cut_at);
     } else if (c->primary >= 0 && ac_waiting(c)) {
         wake = soonest(wake, c->turn_end > now ? c->turn_end : now + DEFER_NS);
         if (!c->fill && c->test_at > now && c->test_at + 6 * MS < c->turn_end)
             wake = soonest(wake, c->test_at);
-        if (c->reconsider)
+        if (c->reconsider && c->turn_began + c->set.min_turn_ns > now)
             wake = soonest(wake, c->turn_began + c->set.min_turn_ns);
     } else if (c->primary >= 0 && ac_others_want(c, c->primary) && c->test_at > now) {
         wake = soonest(wake, c->test_at);

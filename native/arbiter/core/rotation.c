@@ -12,6 +12,8 @@
 #define LEAST_SLICE_NS (1 * MS)
 #define LONGEST_ROUND_NS (145 * MS)
 #define HOPS 2
+#define SOON_NS (15 * MS)
+#define PATIENT_PART 16
 
 bool ac_can_rotate(const struct ac_card *c, int n_candidates)
 {
@@ -19,7 +21,7 @@ bool ac_can_rotate(const struct ac_card *c, int n_candidates)
         return false;
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *t = &c->tenant[i];
-        if (t->used && t->candidate && (t->yields || t->woken || !t->n_groups || ac_has_mates(c, i)))
+        if (t->used && t->candidate && (t->yields || !t->n_groups || ac_has_mates(c, i)))
             return false;
     }
     return true;
@@ -54,8 +56,9 @@ static int64_t owed(const struct ac_card *c, const struct tenant *t)
     return weight ? sum / weight * weight_of(t) : 0;
 }
 
-/* What is owed is made good over the next rounds; what every time slice is exceeded by is known from the log. */
-static void correct(struct ac_card *c)
+/* What is owed is made good over the next rounds, or little by little where it comes from a round of turns that did not end
+ * and may go on; what every time slice is exceeded by is known from the log. */
+static void correct(struct ac_card *c, uint64_t now)
 {
     int64_t weight = 0, n = 0;
     for (int i = 0; i < c->n_tenants; i++)
@@ -69,10 +72,32 @@ static void correct(struct ac_card *c)
         if (!t->used || !t->candidate)
             continue;
         int64_t part = round * weight_of(t) / weight;
-        int64_t want = part + owed(c, t) * 3 / (4 * ROUNDS_A_TRIM * (int64_t)ac_rarer(c));
+        int64_t more = owed(c, t) * 3 / (4 * ROUNDS_A_TRIM * (int64_t)ac_rarer(c)), most = part / PATIENT_PART;
+        if (now < c->patient_until)
+            more = more > most ? most : more < -most ? -most : more;
+        int64_t want = part + more;
         want = want < part / 3 ? part / 3 : want > 2 * part ? 2 * part : want;
         t->slice_ns = want - t->over_ns * t->n_groups;
     }
+}
+
+/* Those who were idle. Whoever has the card has half a time slice at first: then what it had is neither ahead of its share
+ * for long nor behind. The others were in the middle of a round of longer turns, if several took them. */
+static void take_in(struct ac_card *c, uint64_t now)
+{
+    int n_others = 0;
+    bool any = false;
+    for (int i = 0; i < c->n_tenants; i++) {
+        struct tenant *t = &c->tenant[i];
+        const struct group *g = t->used && t->candidate && t->paused ? ac_on_card(c) : NULL;
+        if (g && g->tenant == i)
+            c->cut_at = now + g->slice_on_us * US / 2;
+        any |= t->paused;
+        n_others += t->used && t->candidate && !t->paused;
+        t->woken = t->paused = false;
+    }
+    if (any && n_others > 1)
+        c->patient_until = now + PATIENT_NS;
 }
 
 void ac_rotate(struct ac_card *c, uint64_t now)
@@ -81,14 +106,29 @@ void ac_rotate(struct ac_card *c, uint64_t now)
     bool anew = !c->rotate || length != c->round_ns;
     for (int i = 0; i < c->n_tenants; i++)
         anew |= c->tenant[i].used && c->tenant[i].candidate && !c->tenant[i].slice_ns;
+    take_in(c, now);
     c->rotate = true;
     c->primary = -1;
     c->fill = c->trial = c->guard = c->reconsider = false;
     if (!anew && now < c->trim_at)
         return;
     c->round_ns = length;
-    correct(c);
+    correct(c, now);
     c->trim_at = now + ROUNDS_A_TRIM * ac_rarer(c) * length;
+}
+
+/* Whoever wakes has half a time slice at first: then what it had is neither ahead of its share for long nor behind. */
+bool ac_halve(struct ac_card *c, uint64_t now, struct ac_action *a)
+{
+    const struct group *g = now >= c->cut_at && c->rotate && c->lock_tokens_ns > 0 ? ac_on_card(c) : NULL;
+    bool still = g && c->started_at + g->slice_on_us * US / 2 < now + MS && c->started_at < c->cut_at;
+    if (now >= c->cut_at)
+        c->cut_at = AC_NEVER;
+    if (!still)
+        return false;
+    *a = (struct ac_action){.kind = AC_PREEMPT, .tenant = g->tenant, .n = 1};
+    a->handles[0] = g->id.handle;
+    return true;
 }
 
 uint64_t ac_slices_of_others(const struct ac_card *c, int than)
@@ -126,7 +166,8 @@ void ac_came_back(struct ac_card *c, int tenant, uint64_t at)
     struct tenant *t = &c->tenant[tenant];
     if (t->yielded_at == AC_NEVER)
         return;
-    bool soon = at < t->yielded_at + ac_slices_of_others(c, tenant) * 5 / 4 + 5 * MS;
+    uint64_t slices = ac_slices_of_others(c, tenant) * 5 / 4 + 5 * MS;
+    bool soon = at < t->yielded_at + (slices > SOON_NS ? slices : SOON_NS);
     t->yielded_at = AC_NEVER;
     t->n_hops = soon ? t->n_hops + 1 : 0;
     if (t->n_hops < HOPS)

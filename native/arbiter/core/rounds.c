@@ -133,6 +133,27 @@ static void begin_round(struct ac_card *c)
     c->round_vt += (int64_t)(c->round_ns * 1000 / weight_of_candidates(c));
 }
 
+bool ac_goes_first(const struct ac_card *c, const struct tenant *t)
+{
+    bool short_of_share = t->paused && c->lock_tokens_ns > 0 && t->vt <= ac_level_of_others(c, t);
+    return takes_turns(t) && (t->woken || short_of_share);
+}
+
+/* When the first who paused is short of its share. */
+uint64_t ac_first_look(const struct ac_card *c, uint64_t now)
+{
+    uint64_t first = AC_NEVER, weight = weight_of_candidates(c);
+    for (int i = 0; i < c->n_tenants; i++) {
+        const struct tenant *t = &c->tenant[i];
+        if (i == c->primary || !takes_turns(t) || !t->paused)
+            continue;
+        int64_t ahead = (t->vt - ac_level_of_others(c, t)) / 1000 * (int64_t)(weight - (uint64_t)weight_of(t));
+        uint64_t least = ac_look_pause(c);
+        first = soonest(first, now + (ahead > (int64_t)least ? (uint64_t)ahead : least));
+    }
+    return first;
+}
+
 int ac_next_turn(struct ac_card *c)
 {
     int best = -1;
@@ -140,7 +161,7 @@ int ac_next_turn(struct ac_card *c)
     ac_hold_back(c);
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *t = &c->tenant[i];
-        if (takes_turns(t) && t->woken && (best < 0 || t->vt < c->tenant[best].vt))
+        if (ac_goes_first(c, t) && (best < 0 || t->vt < c->tenant[best].vt))
             best = i;
     }
     for (int rounds = 0; best < 0 && rounds < 64; rounds++) {
@@ -223,7 +244,7 @@ void ac_begin_turn(struct ac_card *c, int tenant, uint64_t now)
     c->primary = c->last_primary = tenant;
     for (int i = 0; i < c->n_tenants; i++)
         if (i == tenant || are_mates(c, i, tenant))
-            c->tenant[i].woken = false;
+            c->tenant[i].woken = c->tenant[i].paused = false;
     bool others = ac_waiting(c);
     c->turn_began = now;
     c->judging = false;

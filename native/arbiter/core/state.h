@@ -52,6 +52,7 @@ struct tenant {
     uint64_t rescued_from, rescued_at; /* it was, from when to when; AC_NEVER: its coming back would mean nothing */
     uint64_t room_for, rescued_for; /* its last moment on the card before others had to leave it for it, and before that */
     bool woken;             /* it was idle for long: its turn is the next */
+    bool paused;            /* it was for a moment: its turn is the next once it is short of its share */
     int64_t slice_ns, over_ns; /* rotation: its time slice, and what its groups have beyond theirs each time */
     /* lease */
     struct ac_lease_seen seen;
@@ -116,6 +117,8 @@ struct ac_card {
     /* Turns */
     bool rotate;            /* all candidates are runnable, by time slices; no turns */
     uint64_t round_ns, trim_at;
+    uint64_t patient_until; /* what is owed is made good little by little */
+    uint64_t cut_at;        /* then its first time slice ends; AC_NEVER: as it is */
     int64_t level_vt;       /* virtual time that who comes back begins with */
     int64_t round_vt;       /* the virtual time that everybody reaches in this round */
     int primary;            /* whose turn it is; -1 = nobody's */
@@ -159,6 +162,8 @@ struct ac_card {
 #define TRIAL_TURNS 80           /* between trials whether others should fill a tenant's turns */
 #define DEFAULT_SLICE_US 2000u   /* the driver's, until another is set */
 #define US_MAX UINT32_MAX
+#define LEAST_TOKENS_NS ((int64_t)(5 * MS)) /* of the budget, that what can wait leaves for changes of turns */
+#define PATIENT_NS (1000 * MS) /* after somebody woke */
 
 uint64_t ac_period(const struct ac_card *c); /* budget.c: of limits */
 static inline uint64_t soonest(uint64_t a, uint64_t b)
@@ -202,6 +207,8 @@ void ac_accrue(struct ac_card *c, uint64_t now);
 void ac_sleeps(struct ac_card *c, struct tenant *t);
 void ac_level(const struct ac_card *c, struct tenant *t);
 void ac_wakes(struct ac_card *c, struct tenant *t);
+/* By virtual time, where those who want the card are, but for one. */
+int64_t ac_level_of_others(const struct ac_card *c, const struct tenant *but);
 /* turns.c: order and length of turns, the same for both policies */
 int ac_pick(const struct ac_card *c);
 uint64_t ac_turn_length(const struct ac_card *c, int tenant, uint64_t mean, uint64_t least, uint64_t most);
@@ -218,6 +225,8 @@ bool ac_waiting(const struct ac_card *c); /* a candidate beside the one whose tu
 bool ac_latency_beside(const struct ac_card *c);
 bool ac_may_wake(const struct ac_card *c); /* somebody without work may come back at any moment */
 bool ac_between_requests(const struct ac_card *c, uint64_t now);
+bool ac_goes_first(const struct ac_card *c, const struct tenant *t); /* since it was idle */
+uint64_t ac_first_look(const struct ac_card *c, uint64_t now);
 int ac_next_turn(struct ac_card *c);
 void ac_judge_turn(struct ac_card *c, uint64_t now);
 void ac_begin_turn(struct ac_card *c, int tenant, uint64_t now);
@@ -232,6 +241,7 @@ void ac_charge_slot(struct ac_card *c, int tenant, int64_t ns);
 /* rotation.c: the hardware's own turns */
 bool ac_can_rotate(const struct ac_card *c, int n_candidates);
 void ac_rotate(struct ac_card *c, uint64_t now);
+bool ac_halve(struct ac_card *c, uint64_t now, struct ac_action *a);
 uint64_t ac_slices_of_others(const struct ac_card *c, int than);
 void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint64_t at);
 void ac_came_back(struct ac_card *c, int tenant, uint64_t at);

@@ -15,6 +15,8 @@
 #define RIG_TENANTS 16
 #define RIG_SAMPLES 4096
 #define RIG_SAMPLE_NS (20 * MS)
+#define RIG_WAITS 1024
+#define RIG_WAIT_NS (MS / 20)  /* how exactly they are told */
 #define RIG_PID(r, tenant) (100u * (uint32_t)((r)->index + 1) + (uint32_t)(tenant))
 
 struct rig {
@@ -40,6 +42,11 @@ struct rig {
     int64_t card_ahead_ns;        /* so has the card's, */
     uint64_t card_leapt_at;       /* then */
     uint64_t late_ns;             /* what is read from the log reaches the core so much later */
+    struct rig_wait {             /* from when a tenant had work again until it had the card, */
+        uint64_t asked_at, held;  /* 0: it has it; what it had had then */
+        int n;
+        uint64_t ns[RIG_WAITS];   /* each time */
+    } wait[RIG_TENANTS];
 };
 
 /* One card of a world and its core. */
@@ -93,6 +100,8 @@ static inline int rig_read_log(struct rig *r)
     uint64_t dropped = 0, card_now = 0;
     int n = cc_virtual.read_log(r->cc, records, 8192, &dropped, &card_now);
     r->records_lost += dropped;
+    for (int i = 0; i < n && getenv("RIG_TRACE"); i++)
+        printf("%10.3f %s pid %u\n", (double)records[i].ts_ns / 1e6, records[i].kind == CC_LOG_START ? "runs" : "left", records[i].pid);
     for (int i = 0; i < n; i++)
         if (records[i].ts_ns >= r->card_leapt_at)
             records[i].ts_ns += (uint64_t)r->card_ahead_ns;
@@ -193,6 +202,22 @@ static inline uint64_t rig_held(const struct rig *r, int i)
     if (r->program[i])
         sv_figures(r->program[i], &f);
     return f.held_ns;
+}
+
+static inline bool rig_waits(struct rig *r, uint64_t now)
+{
+    bool any = false;
+    for (int i = 0; i < RIG_TENANTS; i++) {
+        struct rig_wait *w = &r->wait[i];
+        if (!w->asked_at)
+            continue;
+        if (rig_held(r, i) > w->held && w->n < RIG_WAITS) {
+            w->ns[w->n++] = now - w->asked_at;
+            w->asked_at = 0;
+        }
+        any |= w->asked_at != 0;
+    }
+    return any;
 }
 
 static inline void rig_sample(struct rig *r, uint64_t now)
@@ -302,6 +327,11 @@ static inline void rig_run(struct rig *rigs, int n, uint64_t ns, bool aligned, s
                 continue;
             }
             uint64_t next = sample < wake ? sample : wake;
+            bool waits = false;
+            for (int k = 0; k < n; k++)
+                waits |= rig_waits(&rigs[k], now);
+            if (waits)
+                next = next < now + RIG_WAIT_NS ? next : now + RIG_WAIT_NS;
             if (overlap) {
                 next = next < now + MS ? next : now + MS;
                 rig_overlap(rigs, n, overlap);

@@ -8,6 +8,7 @@
  *   gang:I:N (tenants of one job have the same)  apart (turns are not aligned)  overlap (is told for gangs from here on)
  *   beside:I:KERNEL_US (a second context of tenant I's process)  outside:KERNEL_US (a program that is nobody's)
  *   put:I:REQUEST:LIMIT:CLASS  gone:I  suspend:I  resume:I  pause:I  go:I  kill:I  freeze:I (lease: drains never)
+ *   asks:I (goes on; if it has no work left, how long it then waits for the card is told)
  *   late:MS (what is read from the log reaches the core later)
  *   slow:PERCENT (control calls take so much of their usual time)
  *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)  grow:I (makes another channel)  xid:N  recover:0 (the card)
@@ -53,6 +54,9 @@ static void mark(void)
             }
     if (tells_overlap)
         rig_overlap(rigs, n_rigs, overlap); /* what came before is not told */
+    for (int k = 0; k < n_rigs; k++)
+        for (int i = 0; i < RIG_TENANTS; i++)
+            rigs[k].wait[i].n = 0;
     for (int g = 0; g < RIG_GANGS; g++) {
         memset(overlap[g].held, 0, sizeof overlap[g].held);
         overlap[g].at_once = 0;
@@ -84,6 +88,20 @@ static double worst_second(int tenant)
     return worst;
 }
 
+static int by_length(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* How long it waited for the card when it had work again: in the given percent of these waits, at most. */
+static double waited_ms(int tenant, int percent)
+{
+    struct rig_wait *w = &rig.wait[tenant];
+    qsort(w->ns, (size_t)w->n, sizeof *w->ns, by_length);
+    return w->n ? (double)w->ns[(w->n - 1) * percent / 100] / 1e6 : 0;
+}
+
 /* Percent of what it had on the card on which it had least: what it has elsewhere since nobody else wants it is no turn. */
 static double overlap_of(uint32_t gang)
 {
@@ -106,10 +124,11 @@ static void report(void)
         sv_figures(rig.program[i], &is);
         ac_usage(rig.card, i, &u);
         printf("tenant %d held %.4f work %.4f counted %.4f worst %.4f p50_ms %.3f p99_ms %.3f max_ms %.3f answers %llu "
-               "overlap %.3f turns %llu stops %llu hostile %llu frozen %d rescued %llu\n", i,
+               "waits %d wait50_ms %.3f wait99_ms %.3f overlap %.3f turns %llu stops %llu hostile %llu frozen %d rescued %llu\n", i,
                100 * (double)(is.held_ns - was[here][i].held_ns) / wall, 100 * (double)(is.work_ns - was[here][i].work_ns) / wall,
                100 * (double)(u.held_ns - usage_was[here][i].held_ns) / wall, worst_second(i), (double)is.p50_ns / 1e6,
-               (double)is.p99_ns / 1e6, (double)is.max_ns / 1e6, (unsigned long long)is.n_requests, overlap_of(rig.gang[i]),
+               (double)is.p99_ns / 1e6, (double)is.max_ns / 1e6, (unsigned long long)is.n_requests, rig.wait[i].n,
+               waited_ms(i, 50), waited_ms(i, 99), overlap_of(rig.gang[i]),
                (unsigned long long)(u.n_turns - usage_was[here][i].n_turns),
                (unsigned long long)(u.n_stops - usage_was[here][i].n_stops), (unsigned long long)u.hostile,
                rig.backend == FX_BACKEND_HWSLICE && u.frozen, (unsigned long long)u.rescued);
@@ -209,6 +228,13 @@ static bool carry_out(const char *word)
         ac_tenant_suspend(rig.card, t, name[0] == 's');
     else if (!strcmp(name, "pause") || !strcmp(name, "go")) {
         rig.idle[t] = name[0] == 'p';
+        rig_obey(&rig, t);
+    } else if (!strcmp(name, "asks")) {
+        struct sm_group_figures g;
+        rig.idle[t] = false;
+        if (sm_group_figures(sv_model(rig.world), contexts[0], &g) == 0 && !g.has_work)
+            rig.wait[t].asked_at = sv_now(rig.world);
+        rig.wait[t].held = rig_held(&rig, t);
         rig_obey(&rig, t);
     } else if (!strcmp(name, "kill"))
         kill_program(t);

@@ -326,7 +326,7 @@ def test_who_undoes_its_stops_again_and_again_is_frozen_while_it_is_stopped(play
 @pytest.mark.parametrize("requests", [(500, 500), (300, 700), (700, 300)])
 def test_who_is_stopped_by_somebody_else_goes_on_within_50_ms(play, requests, load):
     """The others keep their shares over that second; where turns are taken, what was left of the turn is lost."""
-    points = 2 if load.startswith("flood") else 4  # a turn is up to 41 ms of the second
+    points = 2 if load.startswith("flood") else 5  # a turn is up to 50 ms of the second
     tenants = " ".join(f"{load.format(i)} put:{i}:{milli}:1000:1" for i, milli in enumerate(requests))
     for when_ms in (0, 7, 16, 30):
         steps = f"{tenants} run:{2000 + when_ms} bar:0"
@@ -347,7 +347,7 @@ def test_who_is_stopped_by_somebody_else_while_it_waits_is_told_so_within_50_ms(
 
 def test_time_slices_of_ten_are_long_so_one_that_was_stopped_is_missed_after_a_round(play):
     tenants = " ".join(f"flood:{i}:1000 put:{i}:100:1000:1" for i in range(10))
-    for when_ms in (0, 30, 70, 110):
+    for when_ms in (0, 45, 70, 110):  # while it waits
         figures = play("hwslice", f"{tenants} run:{2000 + when_ms} bar:0 run:320 report")
         assert [tenant["rescued"] for tenant in figures.tenant.values()] == [1] + [0] * 9
 
@@ -488,7 +488,7 @@ def test_a_leap_of_a_clock_is_no_defiance_and_leaves_a_limit_as_it_was(play, act
     [
         ("flood:2:1000", "kill:2 run:300 mark flood:2:1000", 2),
         # It takes its first turns as if it filled the card, until it is seen to hop.
-        ("step:2:1000:50", "kill:2 run:300 mark step:2:1000:50", 4),
+        ("step:2:1000:50", "kill:2 run:300 mark step:2:1000:50", 5),
         # Nobody knows who had the card in two turns.
         ("flood:2:1000", "lose:4", 5),
         ("step:2:1000:50", "lose:4", 3),

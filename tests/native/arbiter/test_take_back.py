@@ -1,0 +1,65 @@
+"""An owner that comes back has the card at once, and no more than its share by that: exact, in virtual time."""
+
+import random
+
+import pytest
+
+GOAL_MS = {1: 5, 3: 20, 5: 20}
+OWNER = "flood:0:200:100 put:0:500:1000:1"
+
+
+def borrowers(n):
+    return " ".join(f"flood:{i}:200:100 put:{i}:{500 // n}:1000:1" for i in range(1, n + 1))
+
+
+def waves(off_ms, on_ms, n, seed):
+    """The owner has nothing to do for so long, then it has, n times; not quite as regularly as a clock."""
+    chance = random.Random(seed)
+    return " ".join(
+        f"pause:0 run:{off_ms + chance.randint(0, 3)} asks:0 run:{on_ms + chance.randint(0, 3)}" for _ in range(n)
+    )
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("n", GOAL_MS)
+@pytest.mark.parametrize(("off_ms", "on_ms"), [(100, 100), (300, 300), (150, 50)])
+def test_an_owner_that_paused_has_the_card_as_soon_as_it_asks(play, n, off_ms, on_ms, seed):
+    figures = play("hwslice", OWNER, borrowers(n), "run:1000 mark", waves(off_ms, on_ms, 60, seed), "report")
+    owner = figures.tenant[0]
+    assert owner["waits"] >= 58, "in nearly all of them what it had queued was done before it asked again"
+    assert owner["wait50_ms"] <= 2
+    assert owner["wait99_ms"] <= GOAL_MS[n]
+    assert figures.sum >= 99
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_an_owner_that_pauses_ever_again_costs_no_more_control_than_the_budget(play, n):
+    figures = play("hwslice", OWNER, borrowers(n), "run:1000 mark", waves(100, 100, 300, 1), "report")
+    assert figures.card["control"] <= 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_comes_and_goes_has_its_max_min_share_and_the_others_what_it_leaves(play, seed):
+    """The owner is off and on for half a second by turns; the first 50 ms of each are left out.
+
+    While it is off the others take turns of some 70 ms by stop and resume, of which that time holds no whole number.
+    """
+    chance = random.Random(seed)
+    half = "run:50 mark run:450 report run:{}"
+    steps = [f"pause:0 {half} asks:0 {half}".format(chance.randint(1, 5), chance.randint(1, 5)) for _ in range(8)]
+    loads = [f"flood:{i}:500:40 put:{i}:{milli}:1000:1" for i, milli in enumerate((500, 300, 200))]
+    told = play("hwslice", *loads, "run:1000", *steps, n_reports=16)
+    for phases, owed, points in ((told[0::2], (0, 60, 40), 3.5), (told[1::2], (50, 30, 20), 2)):
+        all_had = sum(figures.sum for figures in phases)
+        for i, part in enumerate(owed):
+            had = 100 * sum(figures.held(i) for figures in phases) / all_had
+            assert abs(had - part) <= points
+
+
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize("owner", [OWNER, "step:0:1000:50 put:0:500:1000:1"])
+@pytest.mark.parametrize(("off_ms", "on_ms"), [(2, 9), (20, 60), (50, 100), (100, 100), (150, 50)])
+def test_nobody_has_more_than_its_share_by_pausing(play, owner, n, off_ms, on_ms):
+    n_waves = 30_000 // (off_ms + on_ms)
+    figures = play("hwslice", owner, borrowers(n), "run:1500 mark", waves(off_ms, on_ms, n_waves, 1), "report")
+    assert figures.held(0) <= 50 + 1
