@@ -36,6 +36,8 @@ struct cc_capabilities {
     char note[128];      /* what is missing and why, for people */
 };
 
+enum { CC_STOP_DYING = 2 };
+
 struct cc_ops {
     const char *name;
     /* Attach to a card by UUID. On failure `why` says what is missing. */
@@ -49,7 +51,8 @@ struct cc_ops {
     /* Returns what the card makes of it in microseconds, as get_timeslice will; 0: just that. */
     int (*set_timeslice)(void *self, uint32_t handle, uint32_t us);
     int (*get_timeslice)(void *self, uint32_t handle, uint32_t *us);
-    /* Stop (1) or resume (0) several groups with as few driver calls as it takes. */
+    /* Stop (1) or resume (0) several groups with as few driver calls as it takes; CC_STOP_DYING: of processes that are
+     * ending, by one attempt. */
     int (*stop)(void *self, const uint32_t *handles, int n, int stopped);
     int (*preempt)(void *self, uint32_t handle);
     /* Read new records in order; returns the count; *dropped counts records lost since the last call; *now_ns is the

@@ -43,10 +43,13 @@ struct io_tenant {
     uint32_t n_processes;
 };
 
+#define WATCHED_THREADS 2
+
 struct io_process {
     uint32_t pid;  /* 0 = free */
     uint64_t start_ticks;
     int pidfd, tenant;
+    int thread[WATCHED_THREADS]; /* pidfds of threads beside the first; -1 = none */
     bool seen;
     uint64_t look_at, look_wait_ns;
     uint64_t asked_at, asked_wait_ns; /* looks that the log asked for */
@@ -96,7 +99,8 @@ int card_named(struct arbiter *a, const char *uuid, uint32_t preferred, bool put
 void card_let_go(struct arbiter *a, int card, const char *reason);
 void cards_step(struct arbiter *a);
 uint64_t cards_wake(struct arbiter *a, uint64_t now);
-void card_discover(struct arbiter *a, int card, int tenant, uint32_t pid);
+int card_discover(struct arbiter *a, int card, int tenant, uint32_t pid); /* groups that it has there */
+void card_process_dying(struct arbiter *a, int card, uint32_t pid);
 void card_process_gone(struct arbiter *a, int card, uint32_t pid);
 void cards_look(struct arbiter *a); /* what is published next shall be of now */
 void cards_rescued(struct arbiter *a); /* has the guardian resumed anything? */

@@ -131,13 +131,13 @@ static void remember(struct io_card *card, const struct cc_group *group)
         card->known[card->n_known++] = *group;
 }
 
-void card_discover(struct arbiter *a, int at, int tenant, uint32_t pid)
+int card_discover(struct arbiter *a, int at, int tenant, uint32_t pid)
 {
     struct io_card *card = &a->card[at];
     struct cc_group found[64];
     int number = number_of(card, tenant);
     if (!card->ops || !card->core || number < 0)
-        return;
+        return 0;
     ac_process_put(card->core, number, pid);
     uint64_t began = now_ns();
     int n = card->ops->discover(card->cc, pid, found, 64);
@@ -151,6 +151,24 @@ void card_discover(struct arbiter *a, int at, int tenant, uint32_t pid)
         say("card %s: process %u of %s: a group of %u channels, found in %llu us", card->uuid, pid, a->tenant[tenant].id,
             found[i].n_channels, (unsigned long long)(took / 1000));
     }
+    return n;
+}
+
+/* Its channels stay on the card until the driver has taken all down that it had, which takes tens of milliseconds. Others
+ * need not wait for that: what is dying does not go on. */
+void card_process_dying(struct arbiter *a, int at, uint32_t pid)
+{
+    struct io_card *card = &a->card[at];
+    uint32_t handles[MAX_HANDLES];
+    int n = 0;
+    for (int i = 0; i < card->n_known; i++)
+        if (card->known[i].pid == pid)
+            handles[n++] = card->known[i].handle;
+    if (!card->ops || !n)
+        return;
+    uint64_t began = now_ns();
+    card->ops->stop(card->cc, handles, n, CC_STOP_DYING);
+    card_count_call(card, AC_STOP, now_ns() - began);
 }
 
 void card_process_gone(struct arbiter *a, int at, uint32_t pid)

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Which processes belong to which tenant: its cgroup subtree, or the descendants of its first process. Their ends are
- * seen at once, through pidfds.
+ * seen at once, through pidfds: of threads beside the first, too, since a process is gone only when the driver has taken
+ * down what it had, some 70 ms after all but one of its threads (H200).
  */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +21,11 @@
 #define FIRST_ASKED_NS (20 * MS)
 #define OFTEN_ASKED 10
 #define LAST_LOOK_NS (2000 * MS)
+#define PF_EXITING 0x4 /* include/linux/sched.h */
+#define PF_SIGNALED 0x400
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL
+#endif
 #define WORK_GROUP "work" /* of a member's group, that which its processes are in (adapters/local/cgroups.py) */
 
 static bool cgroup_path(const char *cgroup, char path[PATH_MAX]);
@@ -37,7 +45,70 @@ static void forget(struct arbiter *a, struct io_process *p)
     journal_thaw(a->journal, p->pid); /* if it is not gone but another's now */
     if (p->pidfd >= 0)
         close(p->pidfd); /* and out of the epoll set with it */
+    for (int i = 0; i < WATCHED_THREADS; i++)
+        if (p->thread[i] >= 0)
+            close(p->thread[i]);
     p->pid = 0;
+}
+
+/* The kernel's flags of a thread say that it is exiting, or was killed; or it is yet to find out that it was. */
+static bool thread_exits(uint32_t pid, const char *thread)
+{
+    char path[64], line[1024];
+    snprintf(path, sizeof path, "/proc/%u/task/%.20s/stat", pid, thread);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return true; /* it was there just now */
+    size_t n = fread(line, 1, sizeof line - 1, file);
+    fclose(file);
+    line[n] = 0;
+    const char *at = strrchr(line, ')');
+    unsigned long flags = 0, pending = 0;
+    for (int field = 3; at && (at = strchr(at + 1, ' ')) && field <= 31; field++)
+        if (field == 9)
+            flags = strtoul(at, NULL, 10);
+        else if (field == 31)
+            pending = strtoul(at, NULL, 10);
+    return n == 0 || flags & (PF_EXITING | PF_SIGNALED) || pending & 1ul << (SIGKILL - 1);
+}
+
+/* All its threads are exiting: nothing brings it back. One whose first thread alone has ended goes on. */
+static bool is_dying(uint32_t pid)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%u/task", pid);
+    DIR *dir = opendir(path);
+    bool dying = true;
+    const struct dirent *entry;
+    while (dying && dir && (entry = readdir(dir)))
+        dying = entry->d_name[0] < '0' || entry->d_name[0] > '9' || thread_exits(pid, entry->d_name);
+    if (dir)
+        closedir(dir);
+    return dying;
+}
+
+/* Two: the last of all to end is the one that waits for the driver. */
+static void watch_threads(struct arbiter *a, struct io_process *p)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%u/task", p->pid);
+    DIR *dir = opendir(path);
+    const struct dirent *entry;
+    int n = 0;
+    while (n < WATCHED_THREADS && dir && (entry = readdir(dir))) {
+        unsigned long tid = strtoul(entry->d_name, NULL, 10);
+        if (!tid || tid == p->pid)
+            continue;
+        int fd = p->thread[n] < 0 ? (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD) : -1; /* Linux 6.9 */
+        if (fd >= 0) {
+            struct epoll_event event = {.events = EPOLLIN, .data.u64 = EVENT_PROCESS};
+            epoll_ctl(a->epoll, EPOLL_CTL_ADD, fd, &event);
+            p->thread[n] = fd;
+        }
+        n++;
+    }
+    if (dir)
+        closedir(dir);
 }
 
 /* A tenant that undoes its stops does not run while it is stopped. The agent has a freezer of its own one group above,
@@ -72,8 +143,9 @@ static void look_for_groups(struct arbiter *a, struct io_process *p, uint64_t no
     p->look_wait_ns = p->look_wait_ns * 2 < LAST_LOOK_NS ? p->look_wait_ns * 2 : LAST_LOOK_NS;
     p->look_at = now + p->look_wait_ns;
     for (int i = 0; i < t->n_grants; i++)
-        if (t->grant[i].card >= 0 && t->grant[i].number >= 0)
-            card_discover(a, t->grant[i].card, p->tenant, p->pid);
+        if (t->grant[i].card >= 0 && t->grant[i].number >= 0 &&
+            card_discover(a, t->grant[i].card, p->tenant, p->pid) > 0)
+            watch_threads(a, p);
 }
 
 /* The log shows a group that is not known. Looking takes milliseconds of the driver's locks, so it is done with growing
@@ -93,7 +165,8 @@ void process_look(struct arbiter *a, int card, uint32_t pid, bool at_once)
         p->asked_wait_ns = often ? FIRST_ASKED_NS : p->asked_wait_ns * 2;
         p->asked_wait_ns = p->asked_wait_ns < LAST_LOOK_NS ? p->asked_wait_ns : LAST_LOOK_NS;
         p->asked_at = now;
-        card_discover(a, card, p->tenant, pid);
+        if (card_discover(a, card, p->tenant, pid) > 0)
+            watch_threads(a, p);
         return;
     }
 }
@@ -118,7 +191,7 @@ static void found(struct arbiter *a, int tenant, uint32_t pid, uint64_t now)
     if (!free)
         return;
     *free = (struct io_process){.pid = pid, .start_ticks = process_start_ticks(pid), .tenant = tenant, .seen = true,
-                                .look_wait_ns = FIRST_LOOK_NS / 2};
+                                .look_wait_ns = FIRST_LOOK_NS / 2, .thread = {-1, -1}};
     free->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (free->pidfd < 0 && errno == ESRCH) {
         free->pid = 0;
@@ -233,13 +306,31 @@ void processes_scan(struct arbiter *a, uint64_t now)
             forget(a, &a->process[i]);
 }
 
+static bool has_ended(int pidfd)
+{
+    struct pollfd end = {.fd = pidfd, .events = POLLIN};
+    return pidfd >= 0 && poll(&end, 1, 0) > 0;
+}
+
 void processes_gone(struct arbiter *a)
 {
     for (int i = 0; i < a->n_processes; i++) {
         struct io_process *p = &a->process[i];
-        struct pollfd end = {.fd = p->pidfd, .events = POLLIN};
-        if (p->pid && p->pidfd >= 0 && poll(&end, 1, 0) > 0)
+        bool dying = false;
+        for (int k = 0; k < WATCHED_THREADS && p->pid; k++) {
+            if (!has_ended(p->thread[k]))
+                continue;
+            close(p->thread[k]);
+            p->thread[k] = -1; /* if the process goes on, another is watched after the next look for groups */
+            dying = true;
+        }
+        if (p->pid && has_ended(p->pidfd)) {
             forget(a, p);
+        } else if (dying && is_dying(p->pid)) {
+            for (int card = 0; card < FX_MAX_DEVICES; card++)
+                card_process_dying(a, card, p->pid);
+            forget(a, p);
+        }
     }
 }
 

@@ -139,6 +139,8 @@ int nv_stop(struct nv_card *card, const uint32_t *handles, int n, int stopped)
         return -ESTALE;
     int failed = send(card, &batch, stopped);
     error = error ? error : failed;
+    if (error && stopped == CC_STOP_DYING)
+        return error; /* some of it is gone already, and the rest will be */
     if (error) {
         error = 0;
         for (int i = 0; i < n; i++) {

@@ -1,6 +1,10 @@
 """Who had the card, as the arbiter tells it while it runs: the same as its accounts say."""
 
+import os
+import select
 import signal
+import subprocess
+import sys
 import time
 from collections import defaultdict
 
@@ -127,3 +131,69 @@ def test_when_a_process_can_be_stopped_is_told_once(node):
     node.shares(0.5)
     told = TimelineFile(node.run_dir / "timeline").read()
     assert [(r.tenant, r.pid, r.context > 0) for r in told if r.kind is Kind.FOUND] == [("one", one.pid, True)]
+
+
+THREADS = """
+import ctypes, mmap, sys, threading
+cuda, context, ending = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p(), threading.Event()
+assert not cuda.cuInit(0) and not cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+threads = [threading.Thread(target=ending.wait) for _ in range(2)]
+for thread in threads: thread.start()
+memory = mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
+print("ready", flush=True); sys.stdin.readline(); ending.set()
+for thread in threads: thread.join()
+print("alone", flush=True); sys.stdin.readline()
+"""
+
+
+def with_threads(node, ring, told, host_bytes):
+    """A tenant's process with two threads beside its first, known to the arbiter."""
+    words = [sys.executable, "-c", THREADS, str(host_bytes)]
+    process = subprocess.Popen(
+        words, env=node.environment("one", shimmed=False), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    node.programs.append(process)
+    assert process.stdout.readline() == "ready\n"
+    node.put("one", process, 500)
+    node.eventually(lambda: told.extend(ring.read()) or any(r.kind is Kind.FOUND for r in told))
+    return process
+
+
+def threads_are_watched():
+    """Whether the kernel tells of the end of single threads (Linux 6.9)."""
+    try:
+        os.close(os.pidfd_open(os.getpid(), os.O_EXCL))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not threads_are_watched(), reason="a kernel that tells of whole processes only")
+def test_a_process_is_let_go_when_it_is_dying_before_it_is_gone(node):
+    ring, told = TimelineFile(node.run_dir / "timeline"), []
+    process = with_threads(node, ring, told, 1 << 30)  # which the kernel takes down with it, in a tenth of a second
+    end = os.pidfd_open(process.pid)
+    try:
+        process.kill()
+        assert select.select([end], [], [], 20)[0]
+        gone_ns = time.monotonic_ns()
+    finally:
+        os.close(end)
+        process.stdin.close()
+    node.eventually(lambda: told.extend(ring.read()) or any(r.kind is Kind.RESUMED for r in told))
+
+    assert next(r.at_ns for r in told if r.kind is Kind.RESUMED) < gone_ns
+
+
+def test_a_process_goes_on_that_lost_the_threads_by_which_its_end_is_seen(node):
+    ring, told = TimelineFile(node.run_dir / "timeline"), []
+    process = with_threads(node, ring, told, 4096)
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "alone\n"
+    node.shares(0.3)
+    told.extend(ring.read())
+    assert not [r for r in told if r.kind is Kind.RESUMED]
+    process.kill()
+    node.eventually(lambda: told.extend(ring.read()) or any(r.kind is Kind.RESUMED for r in told))
+    process.stdin.close()

@@ -531,6 +531,20 @@ static void a_dead_tenant_holds_up_nobody(void)
     }
 }
 
+static void what_is_dying_is_stopped_by_one_call_or_not_at_all(void)
+{
+    start();
+    tenant(100, 8);
+    uint32_t handle = one(100).handle;
+    int before = f->n_disable_calls;
+    CHECK(!nv_stop(card, &handle, 1, CC_STOP_DYING) && f->n_disable_calls == before + 1);
+    f->fail_command = NV_DISABLE_CHANNELS;
+    f->fail_status = NV_STATUS_INVALID_CHANNEL;
+    before = f->n_controls;
+    CHECK(nv_stop(card, &handle, 1, CC_STOP_DYING) == -ENOENT && f->n_controls == before + 1);
+    finish();
+}
+
 static void a_channel_that_is_gone_needs_no_stop(void)
 {
     start();
@@ -829,7 +843,7 @@ static const struct { const char *name; void (*run)(void); } cases[] = {
     CASE(time_slices_are_in_the_cards_own_units),
     CASE(every_control_passes_on_the_drivers_refusal), CASE(an_ioctl_that_fails_is_its_errno),
     CASE(who_ran_before_the_log_is_made_to_show_itself_once), CASE(several_tenants_stop_in_one_call), CASE(calls_hold_64_channels_at_most), CASE(a_dead_tenant_holds_up_nobody),
-    CASE(a_channel_that_is_gone_needs_no_stop), CASE(a_stop_that_fails_is_undone), CASE(a_resume_goes_on_past_a_failure),
+    CASE(a_channel_that_is_gone_needs_no_stop), CASE(what_is_dying_is_stopped_by_one_call_or_not_at_all), CASE(a_stop_that_fails_is_undone), CASE(a_resume_goes_on_past_a_failure),
     CASE(records_come_in_order_with_the_cards_clock), CASE(a_small_buffer_gets_the_rest_next_time), CASE(the_ring_wraps),
     CASE(losses_are_counted_once), CASE(losses_the_header_forgot_show_in_the_sequence),
     CASE(more_than_a_lap_of_the_sequence_is_still_counted), CASE(a_put_outside_the_ring_is_refused),
