@@ -6,6 +6,7 @@ from rich.console import Console
 from flexai.apps.cli.commands.cards import devices_table
 from flexai.apps.cli.commands.jobs import jobs_table
 from flexai.apps.cli.commands.listing import table_of
+from flexai.apps.cli.commands.top import picture
 
 WHY = "0 of 2 cards have 40 % left, none has 40 GiB; card 1 comes nearest, lacking 20 % and 3 GiB."
 JOB = {
@@ -36,12 +37,41 @@ def test_whatever_is_shown_of_a_job_can_be_read(width):
     assert len(row) <= width
 
 
+def test_a_job_that_is_paused_says_so():
+    members = [{"state": "running", "paused": True}, {"state": "finished", "paused": False}]
+    assert "paused" in lines(jobs_table([JOB | {"state": "running", "members": members}]), 100)[2]
+    members[1]["state"] = "running"
+    assert "running" in lines(jobs_table([JOB | {"state": "running", "members": members}]), 100)[2]
+
+
 def test_a_wide_screen_shows_all_and_a_narrow_one_what_matters():
     wide, narrow = (lines(devices_table([CARD]), width) for width in (1000, 80))
     assert "GPU-51a00000-084a-4000-8000-000000000000" in wide[2]
     assert "UUID" not in narrow[0]
     assert "healthy" in narrow[2]
     assert "NVIDIA H200 (simulated)" in narrow[2]
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_long_name_is_cut_before_the_reason_is(width):
+    _, _, row = lines(
+        jobs_table([JOB | {"id": "8_0", "name": "a-name-that-says-all-of-its-parameters-and-more"}]), width
+    )
+    assert WHY[:20] in row
+    assert row.startswith("8_0")
+    assert "a-name-th" in row
+    assert len(row) <= width
+
+
+def test_top_keeps_job_ids_and_numbers_on_eighty_columns():
+    entry = {"job_id": "8_0", "name": "sweep-long-name-of-something", "asked_milli": 400, "got_milli_1s": 498,
+             "got_milli_10s": 493, "used_bytes": 64 << 20, "memory_bytes": 30 << 30}  # fmt: skip
+    waits = JOB | {"name": "sweep-long-name-of-something"}
+    shown = lines(picture({"devices": [CARD | {"slices": [entry]}], "jobs": [waits], "n_jobs": 1}, 80), 80)
+    text = "\n".join(shown)
+    assert max(map(len, shown)) <= 80
+    for word in ("8_0", "49.8%", "49.3%", "64 MiB / 30 GiB", "1234_17", WHY[:20]):
+        assert word in text
 
 
 def test_a_broken_column_keeps_every_word():

@@ -210,14 +210,14 @@ def decode_shutdown(fields: Mapping[str, Any]) -> str:
     return choice(fields, "jobs", ("keep", "cancel"), "keep")
 
 
-def decode_manifest_body(fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Body of ``POST /v1/manifests``: the YAML text, and ``cwd`` and ``env`` of jobs that name none."""
-    only(fields, {"yaml", "cwd", "env"})
+def decode_manifest_body(fields: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
+    """Body of ``POST /v1/manifests``: the YAML text, ``cwd`` and ``env`` of jobs that name none, the file."""
+    only(fields, {"yaml", "cwd", "env", "file"})
     yaml = fields.get("yaml")
     if not isinstance(yaml, str):
         raise BadInput("yaml", short(yaml), "is not text", "Send the manifest as one string")
     cwd = decode_cwd(fields)
-    return yaml, {"cwd": cwd, "env": decode_env(fields)}
+    return yaml, {"cwd": cwd, "env": decode_env(fields)}, text(fields, "file", "", 4096) or "manifest"
 
 
 def parse_array(text: Any, thing: str = "array") -> tuple[int, ...]:

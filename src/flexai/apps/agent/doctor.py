@@ -26,15 +26,16 @@ class Found:
     """Checks made so far; it is called with each.
 
     Attributes:
-        entries: name, ok, detail and remedy of each.
+        entries: name, ok, detail and remedy of each; ``limited`` where what is not ok follows from who runs it.
     """
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
 
-    def __call__(self, name: str, ok: bool, detail: str, remedy: str = "") -> None:
+    def __call__(self, name: str, ok: bool, detail: str, remedy: str = "", *, limited: bool = False) -> None:
         """Add one."""
-        self.entries.append({"name": name, "ok": ok, "detail": detail, "remedy": "" if ok else remedy})
+        entry = {"name": name, "ok": ok, "detail": detail, "remedy": "" if ok else remedy}
+        self.entries.append(entry | ({"limited": True} if limited and not ok else {}))
 
 
 def checks(node: Node, audit: Audit, run_dir: Path, state_dir: Path, missing: str) -> list[dict[str, Any]]:
@@ -81,9 +82,9 @@ def check_machine(
         check("driver", ok=False, detail=note, remedy="Jobs run; this part is missing")
     is_root = os.geteuid() == 0
     remedy = "Start FlexAI as root to hold jobs to their CPU, memory and cards"
-    check("root", is_root, "root" if is_root else "not root", remedy)
+    check("root", is_root, "root" if is_root else "not root: this pool serves its own user", remedy, limited=True)
     held = "CPU, memory, freezing and cards are held by cgroups"
-    check("cgroups", not cgroup_notes, "; ".join(cgroup_notes) or held, remedy)
+    check("cgroups", not cgroup_notes, "; ".join(cgroup_notes) or held, remedy, limited=not is_root)
     check("shim", not shim_notes, "; ".join(shim_notes) or "installed", "Build the native part: `make install`")
 
 

@@ -93,7 +93,12 @@ QUEUE: dict[str, dict[str, Any]] = {
 RESIZE = {"compute_milli": _MILLI, "limit_milli": _MILLI}
 ATTACH = {"pid": {"type": "integer", "minimum": 1}}
 FINISH = {"exit_code": {"type": "integer", "minimum": 0, "maximum": 255}}
-MANIFEST = {"yaml": _TEXT, "cwd": _TEXT, "env": {"type": "object", "additionalProperties": _TEXT}}
+MANIFEST = {
+    "yaml": _TEXT,
+    "cwd": _TEXT,
+    "env": {"type": "object", "additionalProperties": _TEXT},
+    "file": {**_TEXT, "description": "what messages call it"},
+}
 SHUTDOWN = {"jobs": {"enum": ["keep", "cancel"], "default": "keep"}}
 
 

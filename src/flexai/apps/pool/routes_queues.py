@@ -53,8 +53,7 @@ def router(pool: Pool) -> APIRouter:
     @routes.post("/manifests", status_code=201, openapi_extra=body(MANIFEST, "yaml"))
     async def manifests(request: Request) -> Response:
         """Jobs and queues out of YAML in the shape of Kubernetes; the queues first, then all jobs or none."""
-        text, defaults = api.decode_manifest_body(await fields_of(request))
-        manifest = decode_manifest(text, defaults)
+        manifest = decode_manifest(*api.decode_manifest_body(await fields_of(request)))
         if manifest.queues:
             operator_only(request, "change queues")
         for queue in manifest.queues:

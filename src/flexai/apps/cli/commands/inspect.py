@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -33,6 +33,9 @@ from flexai.apps.cli.commands.shown import (
 )
 from flexai.wire.api import check_job_id
 from flexai.wire.quantity import parse_duration_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def status(as_json: AsJson = False, run_dir: RunDir = None) -> None:
@@ -90,16 +93,24 @@ def explain(job_id: Id, as_json: AsJson = False, run_dir: RunDir = None) -> None
         if why := reason_text(answer.get("job") or {}):
             shown.print(escape(why), soft_wrap=True)
         return
-    for one in answer.get("would_start_if_ended") or ():
-        who = f"job {one['job_id']}" if one["job_id"] else "a job of another user"
-        left = f", likely for {duration(one['left_ms'])} more" if one["left_ms"] else ""
-        shown.print(
-            escape(f"it would start without {who} (queue {one['queue']}, {cards(one['held_milli'])}{left}), "
-                   f"which stays: {one['kept_because']}"), soft_wrap=True,
-        )  # fmt: skip
+    blockers = [_blocker(one) for one in answer.get("would_start_if_ended") or ()]
+    if len(blockers) == 1:
+        shown.print(escape(f"it would start without {blockers[0]}"), soft_wrap=True)
+    elif blockers:
+        shown.print(f"it would start without these {len(blockers)}, all together:")
+        for line in blockers:
+            shown.print(escape(f"  {line}"), soft_wrap=True)
     rows = [(card["index"], share(card["free_milli"]) or "0%", size(card["free_bytes"]), escape(card["says"]))
             for card in answer.get("cards") or ()]  # fmt: skip
     shown.print(table_of(("CARD", "FREE>", "FREE MEMORY>", "FOR THIS JOB~"), rows))
+
+
+def _blocker(one: Mapping[str, Any]) -> str:
+    """A job that is in the way, and why it stays there."""
+    who = f"job {one['job_id']}" if one["job_id"] else "a job of another user"
+    left = f", likely for {duration(one['left_ms'])} more" if one["left_ms"] else ""
+    held = f"queue {one['queue']}, {cards(one['held_milli'])}{left}"
+    return f"{who} ({held}), which stays: {one['kept_because']}"
 
 
 def history(
@@ -151,16 +162,22 @@ def doctor(as_json: AsJson = False, run_dir: RunDir = None) -> int:
         problem = f"none answers at {error.path}: {error.problem}"
         start = "Start one: `flexai up`, or name its folder: --run-dir"
         checks = [*_machine(), {"name": "pool", "ok": False, "detail": problem, "remedy": start}]
-    marks = {True: "[green]ok[/green]", False: "[red]failed[/red]"}
     rows = [
-        (marks[bool(check["ok"])], check["name"], escape(str(check.get("detail") or "")),
+        (_mark(check), check["name"], escape(str(check.get("detail") or "")),
          "" if check["ok"] else escape(str(check.get("remedy") or "")))
         for check in checks
     ]  # fmt: skip
     show({"checks": checks}, as_json, table_of(("", "CHECK", "DETAIL~", "REMEDY~"), rows))
     if unreachable is not None:
         return exits.NO_POOL
-    return exits.OK if all(check["ok"] for check in checks) else exits.CHECK_FAILED
+    return exits.OK if all(check["ok"] or check.get("limited") for check in checks) else exits.CHECK_FAILED
+
+
+def _mark(check: Mapping[str, Any]) -> str:
+    """A limit that comes with being nobody special is no failure."""
+    if check["ok"]:
+        return "[green]ok[/green]"
+    return "[yellow]limited[/yellow]" if check.get("limited") else "[red]failed[/red]"
 
 
 def _machine() -> list[dict[str, Any]]:

@@ -63,9 +63,8 @@ def _submit(command: tuple[str, ...], **given: Any) -> int:
     if given["file"]:
         if command:
             raise BadInput("command", " ".join(command), "is given beside --file", "Give one of the two")
-        answer = pool.post(
-            "/v1/manifests", {"yaml": _manifest(given["file"]), "cwd": str(Path.cwd()), "env": dict(os.environ)}
-        )
+        body = {"yaml": _manifest(given["file"]), "cwd": str(Path.cwd()), "env": dict(os.environ)}
+        answer = pool.post("/v1/manifests", body if given["file"] == "-" else body | {"file": given["file"]})
     else:
         body = job_body("submit", given, command, settings_from(given["run_dir"]))
         if find_program(command[0], os.environ) is None:

@@ -58,18 +58,25 @@ def jobs(
 def jobs_table(items: list[dict[str, Any]]) -> Listing:
     """One row per job."""
     now_ms = time.time() * 1000
-    return table_of(
-        ("JOB", "NAME", "USER???", "QUEUE?", "STATE", "SHARE>", "MEMORY>?", "TIME>", "WAITED>??", "EXIT>", "WHY<"),
-        (
-            (
-                job["id"], escape(str(job.get("name") or "")), job.get("user"), job.get("queue"),
-                styled_state(str(job["state"])), asked(job), asked_memory(job),
-                duration(_ran_ms(job, now_ms)), duration(_waited_ms(job, now_ms)), job.get("exit_code"),
-                escape(reason_text(job)),
-            )
-            for job in items
-        ),
+    columns = (
+        "JOB", "NAME<<", "USER????", "QUEUE??", "STATE", "SHARE>", "MEMORY>??", "TIME>?", "WAITED>???", "EXIT>", "WHY<",
     )  # fmt: skip
+    rows = (
+        (
+            job["id"], escape(str(job.get("name") or "")), job.get("user"), job.get("queue"),
+            styled_state(_state(job)), asked(job), asked_memory(job), duration(_ran_ms(job, now_ms)),
+            duration(_waited_ms(job, now_ms)), job.get("exit_code"), escape(reason_text(job)),
+        )
+        for job in items
+    )  # fmt: skip
+    return table_of(columns, rows)
+
+
+def _state(job: Mapping[str, Any]) -> str:
+    """A running job whose members are all frozen by ``flexai pause`` is paused."""
+    running = [member for member in job.get("members") or () if member["state"] == "running"]
+    is_paused = job["state"] == "running" and running and all(member["paused"] for member in running)
+    return "paused" if is_paused else str(job["state"])
 
 
 def asked(job: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Aligned tables that fit the screen: what matters least is left out first, and nothing is cut to a single letter.
 
 A column's name may end in marks, in any order: ``>`` aligned right, ``<`` cut short with an ellipsis where there is no
-room, ``~`` broken into lines instead, and ``?`` left out on a narrow screen, the more of them the sooner.
+room (``<<`` sooner: a name beside a sentence), ``~`` broken into lines instead, and ``?`` left out on a narrow screen,
+the more of them the sooner. What has no text in any row is left out first.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _MARKS = "><~?"
 _GAP = 3  # columns of the screen between two of a table
 _LEAST = 24  # what a flexible column needs before others are left out for it
+_LEAST_NAME = 14  # and one of short texts
+_FAIR_NAME = 20  # what such a one gets before sentences get more than they need
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +32,21 @@ class _Column:
     marks: str
     natural: int
     place: int
+    is_empty: bool
 
     @property
     def least(self) -> int:
-        return min(self.natural, _LEAST) if self.is_flexible else self.natural
+        if not self.is_flexible:
+            return self.natural
+        return min(self.natural, _LEAST_NAME if self.is_name else _LEAST)
 
     @property
     def is_flexible(self) -> bool:
         return "<" in self.marks or "~" in self.marks
+
+    @property
+    def is_name(self) -> bool:
+        return "<<" in self.marks
 
 
 class Listing:
@@ -50,7 +60,8 @@ class Listing:
         title = name.rstrip(_MARKS)
         cells = [title, *(row[place] for row in self._rows)]
         widths = (max((len(line) for line in Text.from_markup(cell).plain.split("\n")), default=0) for cell in cells)
-        return _Column(title, name[len(title) :], max(widths), place)
+        is_empty = not any(row[place] for row in self._rows) and bool(self._rows)
+        return _Column(title, name[len(title) :], max(widths), place, is_empty)
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
         """One table, made for this width."""
@@ -59,19 +70,19 @@ class Listing:
     def fitted(self, width: int) -> Table:
         """The table for a screen so wide."""
         shown = list(self._columns)
+        if _needed(shown, _FAIR_NAME) > width:
+            shown = [column for column in shown if not column.is_empty] or shown
         while _needed(shown) > width and any("?" in column.marks for column in shown):
             shown.remove(max(shown, key=lambda column: (column.marks.count("?"), column.place)))
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-        spare = width - _needed(shown)
+        parts = _parts(shown, width - _needed(shown))
         for column in shown:
-            part = max(1, min(column.natural, column.least + spare)) if column.is_flexible else column.natural
-            spare -= part - column.least
             table.add_column(
                 column.title,
                 justify="right" if ">" in column.marks else "left",
                 no_wrap="~" not in column.marks,
                 overflow="fold" if "~" in column.marks else "ellipsis",
-                width=part if len(shown) > 1 else None,
+                width=parts[column.title, column.place] if len(shown) > 1 else None,
             )
         for row in self._rows:
             table.add_row(*[row[column.place] for column in shown])
@@ -83,5 +94,23 @@ def table_of(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Listin
     return Listing(columns, rows)
 
 
-def _needed(columns: Sequence[_Column]) -> int:
-    return sum(column.least for column in columns) + _GAP * max(0, len(columns) - 1)
+def _parts(columns: Sequence[_Column], spare: int) -> dict[tuple[str, int], int]:
+    """How wide each column is; below 0, ``spare`` is what is missing."""
+    parts = {(column.title, column.place): column.least for column in columns}
+    names = [column for column in columns if column.is_name]
+    others = [column for column in columns if column.is_flexible and not column.is_name]
+    for column, most in (
+        *((each, min(each.natural, _FAIR_NAME)) for each in names),
+        *((each, each.natural) for each in (*others, *names)),
+    ):
+        at = column.title, column.place
+        part = max(1, min(most, parts[at] + spare))
+        spare -= part - parts[at]
+        parts[at] = part
+    return parts
+
+
+def _needed(columns: Sequence[_Column], name: int = 0) -> int:
+    """The least width that they all fit; ``name`` is what names get at least, up to what they need."""
+    wants = sum(max(column.least, min(column.natural, name) if column.is_name else 0) for column in columns)
+    return wants + _GAP * max(0, len(columns) - 1)

@@ -27,7 +27,7 @@ StateDir = Annotated[str | None, typer.Option("--state-dir", help="Folder of the
 PIPE_COLUMNS = 1000  # in a pipe nothing is cut short
 STATE_STYLES = {
     "running": "green", "starting": "green", "queued": "yellow", "held": "yellow", "parked": "cyan",
-    "stopping": "cyan", "failed": "red", "cancelled": "dim",
+    "paused": "cyan", "stopping": "cyan", "failed": "red", "cancelled": "dim",
 }  # fmt: skip
 
 

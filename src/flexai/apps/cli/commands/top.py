@@ -129,7 +129,7 @@ def _cards_table(cards: list[dict[str, Any]], width: int) -> RenderableType:
 
     columns: list[Column] = [
         ("CARD", 0, lambda card: card["index"]),
-        ("MODEL", 0, lambda card: card["model"]),
+        ("MODEL<<", 0, lambda card: card["model"]),
         ("HEALTH", 100, health),
         ("BACKEND", 120, lambda card: card.get("backend")),
         ("COMPUTE", 0, lambda card: f"{bar(bar_milli(card), n_bar)} {bar_milli(card) / 10:3.0f}%"),
@@ -147,7 +147,7 @@ def _slices_table(slices: list[tuple[dict[str, Any], dict[str, Any]]], width: in
     columns: list[Column] = [
         ("CARD", 0, lambda one: one[0]["index"]),
         ("JOB", 0, lambda one: one[1]["job_id"] or "other"),
-        ("NAME", 0, lambda one: escape(str(one[1].get("name") or ""))),
+        ("NAME<<", 0, lambda one: escape(str(one[1].get("name") or ""))),
         ("USER", 170, lambda one: one[1].get("user")),
         ("CLASS", 160, lambda one: one[1].get("tenant_class")),
         ("ASKED>", 0, lambda one: share(one[1].get("asked_milli"))),
@@ -198,7 +198,7 @@ def _waiting_table(waiting: list[dict[str, Any]], n_hidden: int, width: int) -> 
         items = [*items, {"name": f"and {n_more} more"}]
     columns: list[Column] = [
         ("WAITS", 0, lambda job: job.get("id")),
-        ("NAME", 0, lambda job: escape(str(job.get("name") or ""))),
+        ("NAME<<", 0, lambda job: escape(str(job.get("name") or ""))),
         ("USER", 130, lambda job: job.get("user")),
         ("QUEUE", 100, lambda job: job.get("queue")),
         ("SHARE>", 0, lambda job: asked(job) if "request" in job else ""),
