@@ -271,6 +271,7 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
     t->last_run = at;
     t->proved = ts;
     t->lone_test = false; /* it came back: it works */
+    ac_proved(c, c->resident_tenant, at);
 }
 
 static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts, uint64_t at, uint64_t earliest)

@@ -104,7 +104,8 @@ uint64_t ac_round_cost(struct ac_card *c, uint64_t *least_ns)
     /* Less where not everybody need be stopped, more for reading. */
     uint64_t cost = c->round_spent_ns ? c->round_spent_ns : usual;
     cost = cost < 2 * usual ? cost : 2 * usual; /* not what a start or a trial cost */
-    cost = ac_latency_beside(c) ? cost * 3 / 2 : cost; /* turns end early, right after a request */
+    if (ac_latency_beside(c)) /* turns end early, right after a request, or in any gap of an owner */
+        cost = c->lender >= 0 ? cost * 3 / 2 : cost * 5 / 4;
     c->round_spent_ns = 0;
     *least_ns = n * c->set.turn_ns;
     uint64_t last = c->last_spent_ns;

@@ -250,6 +250,7 @@ void ac_lend(struct ac_card *c, uint64_t now);
 /* idle.c */
 void ac_find_idle(struct ac_card *c, uint64_t now);
 uint64_t ac_idle_look(const struct ac_card *c, uint64_t now);
+void ac_proved(struct ac_card *c, int tenant, uint64_t at);
 bool ac_test_idle(struct ac_card *c, uint64_t now, struct ac_action *a);
 bool ac_others_want(const struct ac_card *c, int than);
 /* watch.c: tenants that act against control */
