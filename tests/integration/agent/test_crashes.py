@@ -186,7 +186,20 @@ def test_an_attached_child_is_found_again(rig):
         assert rig.client.wait_event("finished", job_id="1")["exit_code"] is None
 
 
-def test_an_unreadable_checkpoint_ends_what_it_knew_of_and_says_so(tmp_path):
+def test_a_spoilt_checkpoint_loses_nothing_since_a_copy_stands_by(rig):
+    rig.submit("1", "sh", "-c", "echo $$; while :; do sleep 0.05; done")
+    pid = int(wait_for(lambda: rig.log("1").strip() or None))
+    rig.kill()
+    (rig.state / "agent.json").write_bytes(b"{half")
+    rig.start()
+    assert rig.tenant("1")["state"] == "running"
+    assert any("Its copy was read instead" in note for note in rig.client.call("hello")["notes"])
+    assert alive(pid)
+    rig.client.call("signal", job_id="1", member=0, signal=9, grace_ms=1)
+    rig.client.wait_event("finished", job_id="1")
+
+
+def test_a_checkpoint_that_is_unreadable_with_its_copy_ends_what_it_knew_of_and_says_so(tmp_path):
     if os.geteuid() != 0:
         pytest.skip("without cgroups a process is found by its environment only")
     rig = Rig(tmp_path).start()
@@ -194,7 +207,8 @@ def test_an_unreadable_checkpoint_ends_what_it_knew_of_and_says_so(tmp_path):
         rig.submit("1", "sh", "-c", "echo $$; while :; do sleep 0.05; done")
         pid = int(wait_for(lambda: rig.log("1").strip() or None))
         rig.kill()
-        (rig.state / "agent.json").write_bytes(b"{half")
+        for name in ("agent.json", "agent.copy.json"):
+            (rig.state / name).write_bytes(b"{half")
         rig.start()
         assert rig.client.call("tenants")["tenants"] == []
         assert any("checkpoint" in note for note in rig.client.call("hello")["notes"])

@@ -170,6 +170,8 @@ async def test_broken_http_does_not_stop_the_pool(new_rig):
             b"POST /v1/jobs HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
         ):
             assert await asyncio.to_thread(raw_answer, address, raw) in {b"", b"400", b"431"}
+        said = b"POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999\r\n\r\n{"
+        assert await asyncio.to_thread(raw_answer, address, said) == b"413", "refused before it is sent"
         assert (await rig.get("/v1/status"))["jobs"]["queued"] == 0
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from flexai.wire.errors import BadInput
 
 
-def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Put ``data`` at ``path`` durably; whoever reads sees the old bytes or the new.
+def replace_file(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+    """Put ``data`` at ``path``, durably unless told otherwise; whoever reads sees the old bytes or the new.
 
     Raises:
         OSError: it cannot be written; the old bytes stay.
@@ -19,12 +19,14 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
 def create_file(path: Path, data: bytes) -> bool:

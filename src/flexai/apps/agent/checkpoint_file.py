@@ -1,4 +1,9 @@
-"""The checkpoint on disk: many saves at once become one write."""
+"""The checkpoint on disk: many saves at once become one write, and a second copy stands by.
+
+The copy is for a file that something else has spoilt: running members would be ended without it. It is not synced,
+since what ran is gone with a machine that goes down, and it is taken only where the file is there and cannot be read:
+who moves the file away means it.
+"""
 
 import asyncio
 import logging
@@ -24,6 +29,7 @@ class CheckpointFile:
 
     def __init__(self, path: Path, tenants: Callable[[], list[Tenant]]) -> None:
         self._path, self._tenants = path, tenants
+        self._copy = path.with_suffix(".copy.json")
         self._writing: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
 
@@ -38,7 +44,11 @@ class CheckpointFile:
         except BadInput as error:
             aside = self._path.with_suffix(".unreadable")
             self._path.replace(aside)
-            return [], f"the checkpoint was moved to {aside}: {error}"
+            note = f"the checkpoint was moved to {aside}: {error}"
+        try:
+            return checkpoint.decode(self._copy.read_bytes()), f"{note}. Its copy was read instead"
+        except (OSError, BadInput):
+            return [], note
 
     async def save(self) -> None:
         """Return when what is true now is on the disk.
@@ -56,4 +66,8 @@ class CheckpointFile:
             await asyncio.wait([before])
         self._writing, self._next = self._next, None
         data = checkpoint.encode(self._tenants(), int(time.time() * 1000))
-        await asyncio.to_thread(replace_file, self._path, data)
+        await asyncio.to_thread(self._write, data)
+
+    def _write(self, data: bytes) -> None:
+        replace_file(self._path, data)
+        replace_file(self._copy, data, durable=False)

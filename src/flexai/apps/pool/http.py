@@ -74,16 +74,22 @@ async def body_of(request: Request) -> bytes:
     Raises:
         Refusal: too large.
     """
+    said = request.headers.get("content-length", "")
     parts, n_bytes = [], 0
+    _check_size(int(said) if said.isdecimal() else 0)  # before it is sent
     async for part in request.stream():
         n_bytes += len(part)
-        if n_bytes > MAX_BODY_BYTES:
-            raise Refusal(
-                413, "TooLarge", f"The request is larger than {MAX_BODY_BYTES} bytes.", "request body",
-                request.headers.get("content-length"), "Send less; large inputs belong into files",
-            )  # fmt: skip
+        _check_size(n_bytes)
         parts.append(part)
     return b"".join(parts)
+
+
+def _check_size(n_bytes: int) -> None:
+    if n_bytes > MAX_BODY_BYTES:
+        raise Refusal(
+            413, "TooLarge", f"The request is larger than {MAX_BODY_BYTES} bytes.", "request body", n_bytes,
+            "Send less; large inputs belong into files",
+        )  # fmt: skip
 
 
 async def fields_of(request: Request) -> dict[str, Any]:
