@@ -346,12 +346,14 @@ def comes_back_ms(state: State, record: JobRecord) -> int:
 
 def _predicted_ms(state: State, lack: dict[Place, tuple[int, int]]) -> int:
     """When what holds these cards will have left so much of them; ``NEVER_MS`` if that is not enough."""
-    ends = [
-        (ends_at(state, other), hold)
-        for row in sorted({row for row, _ in lack})
-        for other in [state.jobs[job_id] for job_id in state.evictable_holds.holders.get(row, ())]
-        for hold in [member.hold for member in other.members if member.hold is not None and member.hold.row == row]
-    ]
+    ends: list[tuple[int, Hold]] = []
+    for row in sorted({row for row, _ in lack}):
+        for other in [state.jobs[job_id] for job_id in state.evictable_holds.holders.get(row, ())]:
+            held = [member.hold for member in other.members if member.hold is not None and member.hold.row == row]
+            there = [hold for hold in held if any((row, column) in lack for column in hold.columns)]
+            if there:
+                end_ms = ends_at(state, other)
+                ends += [(end_ms, hold) for hold in there]
     for end_ms, hold in sorted(ends, key=lambda each: each[0]):
         for column, memory in zip(hold.columns, hold.memory_bytes, strict=True):
             if (hold.row, column) in lack:
