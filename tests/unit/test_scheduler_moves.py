@@ -2,10 +2,19 @@
 
 import pytest
 
-from flexai.model import Device, Job, Node, Queue, SliceRequest
+from flexai.model import Device, Job, Node, Queue, Role, SliceRequest
 from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Evict, Start
-from flexai.scheduling.events import DeviceChanged, JobSubmitted, MemberFinished, MemberStarted, NodePut, QueuePut, Tick
+from flexai.scheduling.events import (
+    DeviceChanged,
+    JobCancelled,
+    JobSubmitted,
+    MemberFinished,
+    MemberStarted,
+    NodePut,
+    QueuePut,
+    Tick,
+)
 
 GIB = 2**30
 LATE = 3_600_000
@@ -44,6 +53,21 @@ def test_one_job_moves_and_the_waiting_one_and_it_both_run():
         each.job_id for each in scheduler.step(MemberFinished(LATE + 1, moved[0], 0, 143)) if isinstance(each, Start)
     ]
     assert sorted(began) == sorted([*moved, "wide"])
+
+
+@pytest.mark.parametrize("leads_first", [True, False])
+def test_jobs_move_to_make_room_for_a_gang_of_roles(leads_first):
+    scheduler = scattered()
+    scheduler.step(JobCancelled(1001, "wide"))
+    slice_, pair = SliceRequest(500, 500, 10 * GIB), SliceRequest(1000, 1000, 0, n_devices=2)
+    lead, work = Role("lead", slice_, cpu_milli=1000), Role("work", pair)
+    roles = (lead, work) if leads_first else (work, lead)
+    gang = Job("gang", "ann", "a", roles[0].request, 2, 2, submitted_at_ms=2000, seq=20, roles=roles)
+    assert not [each for each in scheduler.step(JobSubmitted(2000, gang)) if isinstance(each, Start)]
+    moved = evicted(scheduler.step(Tick(LATE)))
+    assert len(moved) == 1, "two nodes have a card each left: one takes the leader, and one is emptied for the worker"
+    began = scheduler.step(MemberFinished(LATE + 1, moved[0], 0, 143))
+    assert sorted(each.job_id for each in began if isinstance(each, Start)) == sorted(["gang", "gang", *moved])
 
 
 def test_nothing_moves_before_the_waiting_job_has_waited_for_what_the_move_costs():

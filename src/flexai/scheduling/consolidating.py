@@ -14,6 +14,8 @@ import numpy as np
 
 from flexai.cluster import Plan
 from flexai.model import JobState
+from flexai.policy.gang import Need
+from flexai.policy.roles import fits, orders, pack
 from flexai.policy.victims import Victim, cheapest_set
 from flexai.scheduling.entitlement import is_claiming
 from flexai.scheduling.evicting import evict_for
@@ -21,8 +23,9 @@ from flexai.scheduling.gangs import place_members
 from flexai.scheduling.records import cost_class
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from flexai.cluster import Books, Shape
     from flexai.scheduling.records import JobRecord
     from flexai.scheduling.state import State
 
@@ -65,32 +68,76 @@ def _moves_for(state: State, record: JobRecord, moves: int, steps: int) -> tuple
 
     Cheapest first; none if it is not worth it or they had nowhere to go.
     """
-    books, shape = state.books, record.shape
-    n = len(books.names)
-    if int(np.maximum(books.free_milli[:n], 0).sum()) < record.needed_milli:
+    if int(np.maximum(state.books.free_milli[: len(state.books.names)], 0).sum()) < record.needed_milli:
         return [], 1
-    most = state.evictable_holds.if_all_left(books).n_fit(shape)
-    now = books.n_fit(shape)
-    on: dict[int, list[Victim]] = {}
-    rows = np.flatnonzero(most > now)[:steps].tolist()
+    roles, looked_at = record.alone() if record.job.roles else [record], 1
+    if record.job.roles and fits(state.books, record.need):  # it waits for its turn, not for room
+        return [], looked_at
+    for order in orders(len(roles)):
+        chosen, n_nodes = _in_order(state, record, [roles[at] for at in order], moves, max(1, steps - looked_at))
+        looked_at += n_nodes
+        if chosen and _all_have_a_place(state, record, chosen):
+            return chosen, looked_at
+        if looked_at >= steps:
+            break
+    return [], looked_at
+
+
+def _in_order(
+    state: State, record: JobRecord, roles: list[JobRecord], moves: int, steps: int
+) -> tuple[list[Victim], int]:  # fmt: skip
+    """Jobs to move for one role after the other, each beside those before it: (none if a role has no place, nodes)."""
+    books = state.books.copy() if len(roles) > 1 else state.books
+    chosen: list[Victim] = []
+    looked_at = 0
+
+    def allowed(some: Iterable[Victim]) -> bool:
+        together = [*chosen, *some]
+        waited_ms = state.now_ms - record.job.submitted_at_ms
+        return len(together) <= moves and sum(each.lost for each in together) <= record.needed_milli * waited_ms
+
+    for role in roles:
+        part, some = Need.of(role.shape, role.together), []
+        if len(roles) == 1 or not fits(books, part):
+            on, n_rows = _victims_by_row(state, books, role.shape, chosen, max(1, steps - looked_at))
+            looked_at += n_rows
+            found = cheapest_set(books, role.shape, role.n_needed - int(books.n_fit(role.shape).sum()), on, allowed)
+            if found is None:
+                return [], looked_at
+            some = found
+        chosen += some
+        if len(roles) == 1:
+            break
+        for hold in (hold for victim in some for hold in victim.holds):
+            books.give(hold)
+        packing = pack(books, part)
+        if packing.lacks >= 0:
+            return [], looked_at
+        for hold in packing.holds[0]:
+            books.take(hold)
+    return chosen, looked_at
+
+
+def _victims_by_row(
+    state: State, books: Books, shape: Shape, gone: Sequence[Victim], steps: int
+) -> tuple[dict[int, list[Victim]], int]:  # fmt: skip
+    """Jobs that may be moved, on each node where that would make room; and how many nodes were looked at."""
+    without = state.evictable_holds.if_all_left(books)
+    for hold in (hold for victim in gone for hold in victim.holds):  # they are gone from these books already
+        without.take(hold)
+    rows = np.flatnonzero(without.n_fit(shape) > books.n_fit(shape))[:steps].tolist()
+    moved = {victim.job_id for victim in gone}
+    out: dict[int, list[Victim]] = {}
     for row in rows:
         victims = [
             Victim(job_id, holds, cost)
             for job_id in state.evictable_holds.holders.get(row, ())
-            if (cost := _cost(state, state.jobs[job_id])) >= 0
+            if job_id not in moved and (cost := _cost(state, state.jobs[job_id])) >= 0
             for holds in [tuple(member.hold for member in state.jobs[job_id].members if member.hold is not None)]
         ]
         if victims:
-            on[row] = victims
-
-    def allowed(some: Iterable[Victim]) -> bool:
-        together = list(some)
-        waited_ms = state.now_ms - record.job.submitted_at_ms
-        return len(together) <= moves and sum(each.lost for each in together) <= record.needed_milli * waited_ms
-
-    chosen = cheapest_set(books, shape, record.n_needed - int(now.sum()), on, allowed)
-    worth = chosen is not None and _all_have_a_place(state, record, chosen)
-    return (chosen if chosen is not None and worth else []), 1 + len(rows)
+            out[row] = victims
+    return out, len(rows)
 
 
 def _cost(state: State, record: JobRecord) -> int:
@@ -111,14 +158,15 @@ def _all_have_a_place(state: State, record: JobRecord, chosen: list[Victim]) -> 
     for victim in chosen:
         for hold in victim.holds:
             plan.give(hold)
-    fits = place_members(state, record, plan) is not None
+    able = place_members(state, record, plan) is not None
     for victim in chosen:
-        for _ in victim.holds if fits else ():
-            shape = state.jobs[victim.job_id].shape
+        other = state.jobs[victim.job_id]
+        for number in [number for number, member in enumerate(other.members) if member.hold] if able else ():
+            shape = other.shape_of(number)
             place = state.placement.best(shape)
             if place is None:
-                fits = False
+                able = False
                 break
             plan.take(state.books.hold_for(shape, *place))
     plan.undo()
-    return fits
+    return able
