@@ -52,6 +52,10 @@ class Containment(Protocol):
     def names(self) -> list[str]:
         """Boxes that are there, those of an earlier agent included."""
 
+    @property
+    def hostile_frozen_by(self) -> str:
+        """What keeps a box from running that undoes the arbiter's stops: ``group``, its freezer, or ``signal``."""
+
     def close(self) -> None:
         """Leave nothing empty behind; boxes with something inside stay."""
 

@@ -10,7 +10,8 @@ Operations (all idempotent by ``(job_id, member)``):
 op          request                                                         answer
 ========== =============================================================== ==========================================
 hello       --                                                              node (name, cpu_milli, ram_bytes, devices),
-                                                                            privileged, backend per device, notes
+                                                                            privileged, backend per device, notes,
+                                                                            hostile_frozen_by (group or signal)
 prepare     job_id, member, token, uid, gid, grants, cpu_milli, ram_bytes,  env, cgroup (or null), tenant_dir
             over_cap
 start       job_id, member, argv, cwd, env, uid, gid, log_path,             pid, start_ticks

@@ -28,6 +28,7 @@ def test_processes_go_one_group_below_the_one_that_is_limited_and_frozen_for_use
     place = groups.make("7.0", 500, 1 << 30, [], [])
     member = files / "flexai/pool/7.0"
     assert place.cgroup == "/flexai/pool/7.0"
+    assert groups.hostile_frozen_by == "group"
     assert place.join_files == (str(member / "work/cgroup.procs"),)
     assert (member / "cpu.max").read_text() == "50000 100000"
     assert (member / "memory.max").read_text() == str(1 << 30)

@@ -218,6 +218,11 @@ class Cgroups:
             return []
         return sorted(name for name in inside if name != _SUPERVISORS)
 
+    @property
+    def hostile_frozen_by(self) -> str:
+        """See ``ports.Containment``; the freezer of version 1 is ours alone."""
+        return "group" if self._is_v2 else "signal"
+
     def close(self) -> None:
         """Remove the instance's own groups, if nothing is left in them."""
         for root in self._hierarchies.values():

@@ -105,6 +105,11 @@ class ProcessTrees:
         """See ``ports.Containment``."""
         return sorted(set(self._members().values()))
 
+    @property
+    def hostile_frozen_by(self) -> str:
+        """See ``ports.Containment``."""
+        return "signal"
+
     def close(self) -> None:
         """Nothing to let go of."""
 

@@ -18,6 +18,10 @@ from flexai.apps.agent.tenant_env import missing_parts
 from flexai.ports import DeviceBackend
 
 _CONTROL_DEVICE = Path("/dev/nvidiactl")
+_FROZEN = {
+    "group": "is frozen by the freezer of its cgroup, with all that it forks",
+    "signal": "is frozen by SIGSTOP, which any process of its user undoes until the next turn",
+}
 _STALE_NS = 1_000_000_000
 _LEAST_FREE_BYTES = 64 << 20
 
@@ -42,6 +46,7 @@ def checks(node: Node, audit: Audit, run_dir: Path, state_dir: Path, missing: st
     """One entry for each check: name, ok, detail, remedy."""
     check, parts = Found(), node.parts
     check_machine(check, parts.backend, missing, list(parts.containment.notes()), parts.env.notes)
+    check("who undoes stops", True, _FROZEN[parts.containment.hostile_frozen_by])
     _check_arbiter(node, audit, check)
     if _CONTROL_DEVICE.exists():
         check_controls(check)

@@ -153,7 +153,10 @@ async def serve(settings: Settings) -> int:
             for device in backend.devices()
         }
         told = [*([missing] if missing else []), *notes, *env.notes, *backend.notes(), *containment.notes()]
-        return {"node": shape, "privileged": os.geteuid() == 0, "backends": backends, "notes": told}
+        return {
+            "node": shape, "privileged": os.geteuid() == 0, "backends": backends, "notes": told,
+            "hostile_frozen_by": containment.hostile_frozen_by,
+        }  # fmt: skip
 
     rpc = RpcServer(
         node,
@@ -183,9 +186,8 @@ async def serve(settings: Settings) -> int:
     backend.close()
     with contextlib.suppress(OSError):
         (settings.run_dir / "agent.sock").unlink()
-    for claim in claims:
-        claim.close()
-    os.close(lock)
+    for held in (lock, *(claim.detach() for claim in claims)):
+        os.close(held)
     return 0
 
 

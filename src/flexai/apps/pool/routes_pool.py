@@ -100,6 +100,7 @@ def status_view(pool: Pool) -> dict[str, Any]:
             "connected": pool.link.is_connected,
             "message": None if pool.link.is_connected else "The agent is not running; jobs wait until it is back.",
             "privileged": hello.get("privileged"),
+            "hostile_frozen_by": hello.get("hostile_frozen_by"),
             "notes": hello.get("notes", []),
         },
         "nodes": sorted(pool.book.nodes),
