@@ -6,7 +6,9 @@ from hypothesis import given, settings
 
 from flexai.cluster import Books, Shape, group_sums
 from flexai.model import Device, Job, Node, Queue, SliceRequest, partition_profile
+from flexai.policy.gang import Need, Together, fits_together
 from flexai.policy.node_classes import NodeClasses
+from flexai.policy.reservation import NEVER_MS, reserve
 from flexai.policy.victims import RowTrial
 from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Evict, Start
@@ -66,6 +68,28 @@ def test_classes_of_nodes_take_the_cards_that_the_books_say(books, shape):
         assert int(by_class.sum()) == int(cards[row].sum())
 
 
+@settings(max_examples=80, deadline=None)
+@given(some_books(), st.lists(shapes, max_size=12), shapes, st.integers(1, 6), st.randoms(use_true_random=False))
+def test_a_shadow_is_the_first_end_after_which_the_job_fits(books, running, shape, n_members, chance):
+    holds = []
+    for each in running:
+        for row in np.flatnonzero(books.fits(each)[: len(books.names)]).tolist()[-1:]:
+            columns = np.flatnonzero(books.cards_that_fit(each)[row])[-each.n_devices :]
+            holds.append(books.hold_for(each, row, tuple(int(column) for column in columns)))
+            books.take(holds[-1])
+    chance.shuffle(holds)
+    together, later, first = Together(n_members), books.copy(), NEVER_MS
+    for at_ms, hold in enumerate([None, *holds]):
+        if hold is not None:
+            later.give(hold)
+        if fits_together(later, shape, together):
+            first = at_ms
+            break
+    got = reserve("job", Need.of(shape, together), books, 0, list(enumerate(holds, start=1)))
+    assert got.shadow_ms == first
+    assert arrays_of(got.future.books) == arrays_of(later)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 9)), max_size=12))
 def test_sums_over_groups_are_sums(rows):
@@ -104,6 +128,10 @@ def test_a_search_of_any_budget_leaves_the_books_as_they_were_and_more_budget_fi
             return
         before = arrays_of(scheduler.state.books)
         commands = scheduler.step(Tick(10_000_000, steps=budget))
-        assert arrays_of(scheduler.state.books) == before, "evictions only command; what is held stays until it ends"
+        after = scheduler.state.books.copy()
+        for booking in scheduler.state.booked.values():
+            for hold in booking.kept:
+                after.give(hold)
+        assert arrays_of(after) == before, "evictions only command and book what is free; what is held stays"
         found.append(any(isinstance(each, Evict) for each in commands))
     assert found == sorted(found)

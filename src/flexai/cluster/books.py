@@ -7,6 +7,7 @@ is the exact inverse of take.
 
 from __future__ import annotations
 
+from array import array
 from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ CLOSED = 10**6
 GONE_CPU_MILLI = 10**12
 MOST_KEPT = 64
 """So many answers of ``n_fit_emptied`` are kept."""
+CARD_BITS = 20
+"""Entries of ``Books.changed`` are a row above these bits, and below them a card's column + 1, or 0 for all of it."""
 UNNAMED = "unnamed"
 """Class of cards whose vendor gives them no name."""
 
@@ -67,7 +70,8 @@ class Books:
         cut: places taken by hardware partitions, as bits, same shape.
         model: index into ``models``, same shape.
         parking: cards whose programs can be parked.
-        changed: rows in the order in which they changed; caches remember how far they have read.
+        changed: cards and whole rows in the order in which they changed (``CARD_BITS``); caches remember how far they
+            have read. A host's CPU and RAM change with any of its cards.
         gained: rows where something became free since ``gained`` was last cleared by its reader.
         version: counts changes.
         filters: what else must let a member onto a card, beside that it fits.
@@ -98,7 +102,7 @@ class Books:
     partitions: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     profiles: dict[str, dict[int, PartitionProfile]] = field(default_factory=dict)
     parking: set[tuple[int, int]] = field(default_factory=set)
-    changed: list[int] = field(default_factory=list)
+    changed: array[int] = field(default_factory=lambda: array("q"))
     gained: set[int] = field(default_factory=set)
     version: int = 0
     filters: tuple[Filter, ...] = ()
@@ -148,7 +152,7 @@ class Books:
             if uuid not in columns:
                 self.close(uuid, "gone")
         self.fit_emptied.clear()
-        self._touch(row, gained=True)
+        self._touch(row, (), gained=True)
 
     def _learn_partitions(self, device: Device, place: tuple[int, int]) -> None:
         """Ways that a card can be cut; names that nobody knows are left out."""
@@ -172,7 +176,7 @@ class Books:
             del self.nodes[name]
             self.cpu_milli[row] -= GONE_CPU_MILLI
             self.fit_emptied.clear()
-            self._touch(row, gained=False)
+            self._touch(row, (), gained=False)
         return list(self.uuids[row])
 
     def close(self, uuid: str, why: str) -> None:
@@ -202,12 +206,12 @@ class Books:
     def take(self, hold: Hold) -> None:
         """Grant."""
         self._move(hold, -1)
-        self._touch(hold.row, gained=False)
+        self._touch(hold.row, hold.columns, gained=False)
 
     def give(self, hold: Hold) -> None:
         """Take a grant back: the exact inverse of ``take``."""
         self._move(hold, 1)
-        self._touch(hold.row, gained=True)
+        self._touch(hold.row, hold.columns, gained=True)
 
     def model_mask(self, models: tuple[str, ...]) -> int:
         """Bits of the models named; -1 for none named. Unknown names have no bit."""
@@ -278,7 +282,7 @@ class Books:
         twin = copy(self)
         for name in ("cpu_milli", "ram_bytes", "free_milli", "free_memory", "granted_milli", "granted_memory", "cut"):
             setattr(twin, name, getattr(self, name).copy())
-        twin.changed, twin.gained, twin.fit_emptied = [], set(), {}
+        twin.changed, twin.gained, twin.fit_emptied = array("q"), set(), {}
         return twin
 
     def filtered_by(self, filters: tuple[Filter, ...]) -> Books:
@@ -330,8 +334,13 @@ class Books:
         for column, places in zip(hold.columns, hold.cut, strict=False):
             self.cut[row, column] -= sign * places
 
-    def _touch(self, row: int, *, gained: bool) -> None:
-        self.changed.append(row)
+    def _touch(self, row: int, columns: tuple[int, ...], *, gained: bool) -> None:
+        """Note a change of these cards of a row; of none: of all of it."""
+        first = row << CARD_BITS
+        if len(columns) == 1:
+            self.changed.append(first + columns[0] + 1)
+        else:
+            self.changed.extend([first + column + 1 for column in columns] or (first,))
         self.version += 1
         if gained:
             self.gained.add(row)
@@ -342,7 +351,7 @@ class Books:
             self.free_milli[place] += milli
             self.free_memory[place] += memory_bytes
             self.fit_emptied.clear()
-            self._touch(place[0], gained=milli > 0 or memory_bytes > 0)
+            self._touch(place[0], (place[1],), gained=milli > 0 or memory_bytes > 0)
 
     def partition_mask(self, profile: str) -> Flags:
         """Which cards can be cut into a profile: (rows, columns)."""

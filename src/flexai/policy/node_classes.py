@@ -7,12 +7,14 @@ nodes apart that a score cannot); who places checks it on the node.
 
 from __future__ import annotations
 
+import bisect
 from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flexai.cluster.books import CARD_BITS
 from flexai.policy.card_states import CLOSED, CardStates, grown
 
 if TYPE_CHECKING:
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
     Flags = NDArray[np.bool_]
+    NodeState = tuple[int, int, int, bytes]
+    """Free CPU, model of the first card, free compute in all, and the states of the cards in order, 8 bytes each."""
 
+ALL_BITS = (1 << CARD_BITS) - 1
 MOST_STATES = 4096
 """So many states of cards, or four times as many as there are cards, are kept; then all is numbered anew."""
 
@@ -40,6 +45,18 @@ class NodeStates:
 
 def _none(*shape: int) -> Ints:
     return np.zeros(shape, dtype=np.int64)
+
+
+@dataclass(slots=True)
+class _Row:
+    """What is known of a node: the kinds and the states of its cards by column, and these states in order."""
+
+    node: Node | None
+    kinds: list[int]
+    on: list[int]
+    order: array[int]
+    model: int
+    total_milli: int
 
 
 @dataclass(slots=True)
@@ -65,15 +82,13 @@ class NodeClasses:
     rows: list[dict[int, None]] = field(default_factory=list)
     log: array[int] = field(default_factory=lambda: array("q"))
     generation: int = 0
-    _ids: dict[tuple[int, ...], int] = field(default_factory=dict)
-    _keys: list[tuple[int, ...]] = field(default_factory=list)
+    _ids: dict[NodeState, int] = field(default_factory=dict)
+    _keys: list[NodeState] = field(default_factory=list)
     _unused: list[int] = field(default_factory=list)
     _is_used: Flags = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     _seen: int = 0
     _shape: tuple[int, ...] = (0, 0)
-    _nodes: dict[int, Node | None] = field(default_factory=dict)
-    _kinds: dict[int, list[int]] = field(default_factory=dict)
-    _on: dict[int, list[int]] = field(default_factory=dict)
+    _known: dict[int, _Row] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.card_states = CardStates(self.books)
@@ -83,18 +98,19 @@ class NodeClasses:
         books = self.books
         if books.free_milli.shape != self._shape or len(self.card_states) > max(MOST_STATES, 4 * books.free_milli.size):
             self._restart()
-            rows = list(range(len(books.names)))
+            changed = [row << CARD_BITS for row in range(len(books.names))]
         elif self._seen == len(books.changed):
             return
         else:
-            rows = sorted(set(books.changed[self._seen :]))
+            changed = sorted(set(books.changed[self._seen :]))
         self._seen = len(books.changed)
-        for row in rows:
-            node = books.nodes.get(books.names[row])
-            if row not in self._nodes or self._nodes[row] is not node or books.partitions:
-                self._nodes[row] = node
-                self._learn_kinds(row)
-            self._move(row, self._state_of(row))
+        columns: list[int] = []  # of one row at a time; a whole row's entry comes before those of its cards
+        for at, entry in enumerate(changed):
+            row = entry >> CARD_BITS
+            columns.append((entry & ALL_BITS) - 1)
+            if at + 1 == len(changed) or changed[at + 1] >> CARD_BITS != row:
+                self._move(row, self._state_of(row, columns))
+                columns.clear()
 
     def in_use(self, since: int = 0) -> Ints:
         """Classes that have nodes, of those that came since the log was so long (0: all), in order of number."""
@@ -119,7 +135,7 @@ class NodeClasses:
 
     def column(self, row: int, card: int) -> int:
         """The first card of a node that is like a card of its class."""
-        return self._on[row].index(self.cards.item(self.class_of.item(row), card))
+        return self._known[row].on.index(self.cards.item(self.class_of.item(row), card))
 
     def states(self, ids: Ints) -> NodeStates:
         """The states of these classes."""
@@ -127,22 +143,52 @@ class NodeClasses:
         free_milli, free_memory = self.card_states.free_milli, self.card_states.free_memory
         return NodeStates(hosts[:, 0], hosts[:, 1], free_milli[cards], free_memory[cards])
 
-    def _state_of(self, row: int) -> tuple[int, ...]:
-        """A node's state: free CPU, model, free compute in all, and the states of its cards in order."""
-        books, states = self.books, self.card_states
+    def _state_of(self, row: int, columns: list[int]) -> NodeState:
+        """A node's state: free CPU, model, free compute in all, and the states of its cards in order.
+
+        ``columns`` are its cards that changed, in order; the first is -1 if more than they may have.
+        """
+        books, known = self.books, self._known.get(row)
+        node = books.nodes.get(books.names[row])
+        if known is None or columns[0] < 0 or known.node is not node or books.partitions:
+            known = self._known[row] = self._learn(row, node)
+        else:
+            self._follow(row, known, columns)
+        return books.cpu_milli.item(row), known.model, known.total_milli, known.order.tobytes()
+
+    def _follow(self, row: int, known: _Row, columns: list[int]) -> None:
+        """Number the states of cards that changed."""
+        books, states, on, order = self.books, self.card_states, known.on, known.order
+        for column in columns:
+            free_milli = books.free_milli.item(row, column)
+            old, new = on[column], CLOSED
+            if free_milli >= 0:
+                held = books.granted_memory.item(row, column) > 0
+                new = states.number((free_milli, books.free_memory.item(row, column), 2 * known.kinds[column] + held))
+            if new == old:
+                continue
+            on[column] = new
+            by_state = states.states.__getitem__
+            del order[bisect.bisect_left(order, by_state(old), key=by_state)]
+            bisect.insort(order, new, key=by_state)
+            known.total_milli += max(by_state(new)[0], 0) - max(by_state(old)[0], 0)
+
+    def _learn(self, row: int, node: Node | None) -> _Row:
+        """Look at the whole of a node."""
+        books, states, kinds = self.books, self.card_states, self._kinds_of(row)
         free_milli = books.free_milli[row].tolist()
-        on = self._on[row] = [
+        on = [
             states.number((free, memory, 2 * kind + (held > 0))) if free >= 0 else CLOSED
             for free, memory, kind, held in zip(
-                free_milli, books.free_memory[row].tolist(), self._kinds[row], books.granted_memory[row].tolist(),
-                strict=True,
+                free_milli, books.free_memory[row].tolist(), kinds, books.granted_memory[row].tolist(), strict=True,
             )
         ]  # fmt: skip
-        total = sum([free for free in free_milli if free > 0])
+        total_milli = sum([free for free in free_milli if free > 0])
         model = books.model.item(row, 0) if on else 0
-        return books.cpu_milli.item(row), model, total, *sorted(on, key=states.states.__getitem__)
+        order = array("q", sorted(on, key=states.states.__getitem__))
+        return _Row(node, kinds, on, order, model, total_milli)
 
-    def _move(self, row: int, state: tuple[int, ...]) -> None:
+    def _move(self, row: int, state: NodeState) -> None:
         number = self._ids.get(state)
         if number is None:
             number = self._new(state)
@@ -159,7 +205,7 @@ class NodeClasses:
         self.class_of[row] = number
         self.rows[number][row] = None
 
-    def _new(self, state: tuple[int, ...]) -> int:
+    def _new(self, state: NodeState) -> int:
         if self._unused:
             number = self._unused.pop()
             self._keys[number] = state
@@ -169,24 +215,23 @@ class NodeClasses:
             self.rows.append({})
             self._grow(number + 1)
         self._ids[state] = number
-        cards = state[3:]
+        own, distinct = np.frombuffer(state[3], dtype=np.int64), self.distinct[number]
         self.hosts[number] = state[:3]
-        self.cards[number] = cards
-        self.distinct[number] = [
-            CLOSED if card == left else card for card, left in zip(cards, (CLOSED, *cards), strict=False)
-        ]
+        self.cards[number] = distinct[:] = own
+        distinct[1:][own[1:] == own[:-1]] = CLOSED
         self._is_used[number] = True
         self.log.append(number)
         return number
 
-    def _learn_kinds(self, row: int) -> None:
+    def _kinds_of(self, row: int) -> list[int]:
         books = self.books
         profiles = sorted(books.partitions)
-        kinds = self._kinds[row] = [0] * books.free_milli.shape[1]
+        kinds = [0] * books.free_milli.shape[1]
         for column in range(int(books.n_columns[row])):
             partitions = tuple(name for name in profiles if (row, column) in books.partitions[name])
             model, cut = books.model.item(row, column), books.cut.item(row, column)
             kinds[column] = self.card_states.kind(model, partitions, cut)
+        return kinds
 
     def _grow(self, n: int) -> None:
         for name in ("hosts", "cards", "distinct", "_is_used"):
@@ -201,4 +246,4 @@ class NodeClasses:
         self.hosts, self.cards, self.distinct = _none(0, 3), _none(0, n_cards), _none(0, n_cards)
         self._is_used = np.zeros(0, dtype=np.bool_)
         self.rows, self.log, self._ids, self._keys, self._unused = [], array("q"), {}, [], []
-        self._nodes, self._kinds, self._on = {}, {}, {}
+        self._known = {}

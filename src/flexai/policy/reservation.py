@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from flexai.policy.room import Room
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ def reserve(
     """Find the shadow time: let what runs end in order of its predicted end until the job fits.
 
     ``ends`` are (predicted end in ms, hold) of every member that runs. More free never fits less, so the first end
-    after which the job fits is found by halving.
+    after which the job fits is found by halving; from the first after which there is compute enough, in steps that
+    double, since it is near to that one and every hold given back costs.
     """
     order: Sequence[tuple[int, Hold]] = sorted(ends, key=lambda pair: pair[0])
     future, given = Room(now.copy(), need), 0
@@ -82,16 +85,28 @@ def reserve(
             future.take(order[at][1])
         given = count
 
-    low, high = 0, len(order) + 1
+    low, high = _enough_after(need, now, order), len(order) + 1
+    middle, step = low, 1
     while low < high:
-        middle = (low + high) // 2
         give_up_to(min(middle, len(order)))
         if middle > len(order) or future.suffices():
-            high = middle
+            high, step = middle, 0
         else:
             low = middle + 1
+        middle, step = (min(low + step, high), 2 * step) if step else ((low + high) // 2, 0)
     give_up_to(min(low, len(order)))
     never = low > len(order)
     shadow_ms = NEVER_MS if never else max([now_ms, *(end_ms for end_ms, _ in order[:low])])
     over = {id(hold): hold for _, hold in order[: min(low, len(order))]}
     return Reservation(job_id, need, shadow_ms, future, now_ms, over=over)
+
+
+def _enough_after(need: Need, now: Books, order: Sequence[tuple[int, Hold]]) -> int:
+    """After how many ends as much compute is free as the job asks for, wherever it is: it cannot fit before."""
+    lacks_milli = need.least(lambda shape: shape.asked_milli) - int(np.maximum(now.free_milli, 0).sum())
+    count = 0
+    while lacks_milli > 0 and count < len(order):
+        hold = order[count][1]
+        lacks_milli -= hold.compute_milli * len(hold.columns)
+        count += 1
+    return count

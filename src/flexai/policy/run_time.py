@@ -23,6 +23,8 @@ MIN_SEEN = 5
 """So many finished jobs make a class's own statistics; below, the size's over all queues, then all jobs', stand in."""
 BURST_GAPS_MS = (3_600_000, 600_000, 60_000)
 """A longer pause between two submissions of one queue and size begins a new burst; the widest first."""
+FEW_LONGER = 3
+"""So many that ran longer say how long one still needs; fewer say nothing."""
 SHRINKAGE = 3.0
 """What is expected of the burst around, or of the class, weighs as much as so many finished siblings."""
 MAX_HISTORY = 4096
@@ -48,14 +50,21 @@ class _History:
     def mean_ms(self) -> float:
         return self.total_ms / len(self.sorted_ms)
 
-    def quantile_ms(self, q: float, above_ms: int = 0) -> int:
-        """Quantile among those that ran longer than ``above_ms``; there must be one."""
-        first = bisect.bisect_right(self.sorted_ms, above_ms) if above_ms else 0
-        n = len(self.sorted_ms) - first
-        return self.sorted_ms[first + min(n - 1, int(q * n))]
+    def quantile_ms(self, q: float) -> int:
+        """Quantile; there must be one that finished."""
+        n = len(self.sorted_ms)
+        return self.sorted_ms[min(n - 1, int(q * n))]
 
-    def n_above(self, ms: int) -> int:
-        return len(self.sorted_ms) - bisect.bisect_right(self.sorted_ms, ms)
+    def longer_ms(self, q: float, above_ms: int) -> int:
+        """Quantile among those that ran longer than ``above_ms``; -1 if these are fewer than three."""
+        above = self.sorted_ms
+        first = bisect.bisect_right(above, above_ms)
+        n = len(above) - first
+        if n < FEW_LONGER:
+            return -1
+        if not above_ms:  # those that ended at once say as much as any of one that starts now
+            first, n = 0, len(above)
+        return above[first + min(n - 1, int(q * n))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +205,8 @@ class RunTimes:
         history = self._of_queue.get((burst.queue, burst.n_cards))
         if history is None or len(history.sorted_ms) < MIN_SEEN:
             history = self._of_size.get(burst.n_cards)
-        if history is None or history.n_above(ran_ms) < 3:
-            return max(ran_ms, 600_000)
-        return history.quantile_ms(q, above_ms=ran_ms) - ran_ms
+        left_ms = history.longer_ms(q, ran_ms) if history is not None else -1
+        return left_ms - ran_ms if left_ms >= 0 else max(ran_ms, 600_000)
 
     def _history(self, burst: Burst) -> _History | None:
         for history in (

@@ -14,8 +14,9 @@ from flexai.cluster import ALL_CARDS
 from flexai.policy.fair_share import Claim, fair_shares
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from flexai.cluster import Shape
     from flexai.scheduling.records import JobRecord, LineKey
     from flexai.scheduling.state import State
 
@@ -26,6 +27,11 @@ Shares = dict[tuple[str, str], int]
 def resource_of(state: State, device_class: str) -> str:
     """The resource in which a job that may use this class alone is judged."""
     return device_class if device_class in state.queues.managed else ALL_CARDS
+
+
+def resource_for(state: State, shapes: Sequence[Shape]) -> str:
+    """The resource in which a job of these shapes is judged."""
+    return resource_of(state, state.class_of(shapes)) if state.queues.managed else ALL_CARDS
 
 
 def shares_of(state: State, k_milli: int) -> Shares:
@@ -70,7 +76,7 @@ def need_rank(state: State, shares: Shares, key: LineKey) -> tuple[float, ...]:
     """
     if key.queue not in state.queues:
         return (2.0, 0.0)
-    queue, resource = state.queues[key.queue], resource_of(state, state.class_of(key.shapes))
+    queue, resource = state.queues[key.queue], resource_for(state, key.shapes)
     below_quota = any(queue.used_of(each) < queue.quota_of(each) for each in {ALL_CARDS, resource})
     used: float = queue.used_of(resource)
     share: float = max(shares.get((key.queue, resource), 0), 1)
@@ -145,15 +151,25 @@ def entitled_up_to(state: State, record: JobRecord, standing: Standing) -> set[s
 
     It may take from the queues that leave such a path: from brothers of the last one named, and their children.
     """
-    resource = resource_of(state, state.class_of(record.shapes))
+    resource, milli = resource_for(state, record.shapes), record.needed_milli
     within: set[str] = set()
     for each in state.queues.path(record.job.queue):
-        at = each.queue.name, resource
-        will_hold = each.used_of(resource) - standing.leaving.get(at, 0) + standing.coming.get(at, 0)
-        if will_hold + record.needed_milli > entitled_milli(state, each.queue.name, resource, standing):
+        if not _stays_within(state, each.queue.name, resource, milli, standing):
             break
         within.add(each.queue.name)
     return within
+
+
+def is_entitled(state: State, record: JobRecord, standing: Standing) -> bool:
+    """Whether the job's own queue, with it, would be within what it is entitled to."""
+    resource = resource_for(state, record.shapes)
+    return _stays_within(state, record.job.queue, resource, record.needed_milli, standing)
+
+
+def _stays_within(state: State, queue: str, resource: str, milli: int, standing: Standing) -> bool:
+    at = queue, resource
+    will_hold = state.queues[queue].used_of(resource) - standing.leaving.get(at, 0) + standing.coming.get(at, 0)
+    return will_hold + milli <= entitled_milli(state, queue, resource, standing)
 
 
 def may_take_from(state: State, record: JobRecord, within: set[str], victim_queue: str) -> bool:

@@ -161,6 +161,9 @@ def _may_claim(state: State, record: JobRecord, standing: Standing) -> bool:
     job = record.job
     if state.now_ms - job.submitted_at_ms < state.settings.preempt_delay_ms or job.queue not in state.queues:
         return False
+    may_take_back = bool(state.lent) and job.request.tenant_class is not TenantClass.BEST_EFFORT
+    if not (may_take_back or _is_owed(state, record, standing)):  # of most jobs this says no, and costs least
+        return False
     if job.id not in state.booked:
         path = state.queues.path(job.queue)
         coming = max(standing.coming.get((each.queue.name, ALL_CARDS), 0) for each in path)
@@ -170,14 +173,13 @@ def _may_claim(state: State, record: JobRecord, standing: Standing) -> bool:
             return False
         if state.queues.over_user_limit(job.queue, job.user, record.needed_milli + own):
             return False
-    may_take_back = bool(state.lent) and job.request.tenant_class is not TenantClass.BEST_EFFORT
-    return may_take_back or _is_owed(state, record, standing)
+    return True
 
 
 def _is_owed(state: State, record: JobRecord, standing: Standing) -> bool:
     """Whether its priority or what its queue is entitled to may let it have a place that others hold."""
     least = min(state.evictable.get(record.job.queue, ()), default=2**31)
-    return record.job.priority > least or bool(entitlement.entitled_up_to(state, record, standing))
+    return record.job.priority > least or entitlement.is_entitled(state, record, standing)
 
 
 def is_lent(record: JobRecord) -> bool:

@@ -307,7 +307,7 @@ class State:
     def compact(self) -> None:
         """Keep the change log bounded."""
         if len(self.books.changed) > COMPACT_AFTER:
-            self.books.changed.clear()
+            del self.books.changed[:]
             self.placement.forget()
 
 
