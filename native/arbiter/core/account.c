@@ -93,7 +93,7 @@ void ac_accrue(struct ac_card *c, uint64_t now)
         struct tenant *t = &c->tenant[i];
         if (!t->used)
             continue;
-        int64_t high = tokens_high(c, t);
+        int64_t high = ac_full_bucket(c, t);
         int64_t cap = (int64_t)(60 * MS) / 1000 * t->limit_milli, slot = (int64_t)c->round_ns / 1000 * t->limit_milli;
         cap = t->in_slots && cap < slot ? slot : cap; /* it has its time in one piece */
         t->tokens_ns = least(t->tokens_ns + (int64_t)(past / 1000 * t->limit_milli + past % 1000 * t->limit_milli / 1000),

@@ -45,17 +45,3 @@ uint64_t ac_rarer(const struct ac_card *c)
     uint64_t times = c->set.budget_ppm / c->budget_ppm;
     return times < 1 ? 1 : times > 4 ? 4 : times;
 }
-
-/* One stop and one resume in each, for every tenant that has a limit to be held to. */
-uint64_t ac_period(const struct ac_card *c)
-{
-    uint64_t n = 0;
-    for (int i = 0; i < c->n_tenants; i++) {
-        const struct tenant *t = &c->tenant[i];
-        n += t->used && t->limit_milli < 1000 && t->wants && (t->n_groups || c->backend != FX_BACKEND_HWSLICE);
-    }
-    if (c->backend != FX_BACKEND_HWSLICE)
-        return c->set.period_ns;
-    uint64_t least = n * (ac_cost(c, AC_STOP) + ac_cost(c, AC_RESUME)) * 1100 / c->budget_ppm * 1000;
-    return least > c->set.period_ns ? least : c->set.period_ns;
-}

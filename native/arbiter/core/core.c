@@ -72,6 +72,7 @@ bool ac_tenant_put(struct ac_card *c, int tenant, uint32_t request_milli, uint32
             c->n_tenants = tenant + 1;
         t->turns_to_trial = 2;
     }
+    t->throttled = false; /* anew, by what it is now */
     t->request_milli = request_milli;
     t->limit_milli = limit_milli ? limit_milli : 1;
     t->class = class;

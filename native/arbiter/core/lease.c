@@ -119,10 +119,8 @@ uint64_t ac_lease_wake(const struct ac_card *c, uint64_t now)
         const struct tenant *t = &c->tenant[i];
         if (!t->used)
             continue;
-        if (t->throttled) {
-            int64_t missing = tokens_high(c, t) - t->tokens_ns;
-            wake = soonest(wake, now + (missing > 0 ? (uint64_t)missing / t->limit_milli * 1000 : 0) + 50 * US);
-        }
+        if (t->throttled)
+            wake = soonest(wake, t->goes_on_at);
     }
     if (c->phase == PHASE_CLOSING)
         return soonest(wake, soonest(now + POLL_NS, c->phase_at + DRAIN_BOUND_NS));

@@ -36,9 +36,9 @@ static uint64_t look_at_limit(const struct ac_card *c, int tenant, uint64_t now)
         return c->n_processes ? now + 2 * ac_look_pause(c) : AC_NEVER;
     if (!t->wants && !(c->resident && c->resident_tenant == tenant))
         return now + ac_look_pause(c);
-    uint64_t left = t->tokens_ns > 0 ? (uint64_t)t->tokens_ns : 0;
     uint64_t least = c->rotate ? 2 * MS : 250 * US; /* its turn there is short */
-    return now + (left > least + 200 * US ? left - 200 * US : least);
+    uint64_t lasts = ac_bucket_lasts(t);
+    return now + (lasts > least ? lasts : least);
 }
 
 void ac_plan_look(struct ac_card *c, uint64_t now)
@@ -59,15 +59,9 @@ void ac_plan_look(struct ac_card *c, uint64_t now)
     c->next_look = soonest(next, ac_watch_look(c, now));
 }
 
-static uint64_t wake_for_tenant(const struct ac_card *c, const struct tenant *t, uint64_t now)
+static uint64_t wake_for_tenant(const struct tenant *t, uint64_t now)
 {
-    uint64_t wake = AC_NEVER;
-    if (t->throttled) {
-        int64_t missing = tokens_high(c, t) - t->tokens_ns;
-        uint64_t lead = 250 * US; /* a resume takes effect half way through its call */
-        uint64_t wait = missing > 0 ? (uint64_t)missing / (t->limit_milli ? t->limit_milli : 1) * 1000 : 0;
-        wake = now + (wait > lead ? wait : lead);
-    }
+    uint64_t wake = t->throttled ? t->goes_on_at : AC_NEVER;
     return t->retry_at > now ? soonest(wake, t->retry_at) : wake;
 }
 
@@ -88,7 +82,7 @@ uint64_t ac_hwslice_wake(const struct ac_card *c, uint64_t now)
     }
     for (int i = 0; i < c->n_tenants; i++)
         if (c->tenant[i].used && c->tenant[i].n_groups)
-            wake = soonest(wake, wake_for_tenant(c, &c->tenant[i], now));
+            wake = soonest(wake, wake_for_tenant(&c->tenant[i], now));
     for (int i = 0; i < c->n_groups; i++)
         if (c->group[i].used && c->group[i].retry_at > now)
             wake = soonest(wake, c->group[i].retry_at);

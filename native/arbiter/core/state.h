@@ -20,6 +20,7 @@ struct tenant {
     /* The limit: card time left; and for a latency tenant, card time left in which it goes first. */
     int64_t tokens_ns, priority_ns;
     bool throttled, spent;
+    uint64_t goes_on_at;    /* since it was throttled, or it last was */
     bool rank_at_limit;     /* another rank of its job is: what would run here would wait for it */
     uint32_t gang;          /* tenants of one job have the same, on whatever card; 0: none */
     bool in_slots;          /* its turns are in slots, the same on all its cards */
@@ -165,7 +166,6 @@ struct ac_card {
 #define LEAST_TOKENS_NS ((int64_t)(5 * MS)) /* of the budget, that what can wait leaves for changes of turns */
 #define PATIENT_NS (1000 * MS) /* after somebody woke */
 
-uint64_t ac_period(const struct ac_card *c); /* budget.c: of limits */
 static inline uint64_t soonest(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
@@ -189,13 +189,6 @@ static inline bool are_mates(const struct ac_card *c, int a, int b)
 {
     return a != b && a >= 0 && b >= 0 && c->tenant[a].gang && c->tenant[a].gang == c->tenant[b].gang;
 }
-/* Tokens at which a throttled tenant goes on: with it the on and off times add up to the period. */
-static inline int64_t tokens_high(const struct ac_card *c, const struct tenant *t)
-{
-    int64_t l = t->limit_milli, high = (int64_t)ac_period(c) / 1000 * l / 1000 * (1000 - l);
-    int64_t least = (int64_t)(2 * MS) / 1000 * (1000 - l);
-    return high > least ? high : least;
-}
 
 /* account.c */
 struct group *ac_find_group(struct ac_card *c, uint32_t pid, uint32_t context);
@@ -215,6 +208,10 @@ uint64_t ac_turn_length(const struct ac_card *c, int tenant, uint64_t mean, uint
 /* Who may have the card now; returns how many candidates there are. */
 int ac_classify(struct ac_card *c, uint64_t now);
 void ac_hold_back(struct ac_card *c);
+/* limit.c */
+bool ac_throttled(const struct ac_card *c, struct tenant *t, uint64_t now); /* from now on */
+uint64_t ac_bucket_lasts(const struct tenant *t); /* if it has the card all the time */
+int64_t ac_full_bucket(const struct ac_card *c, const struct tenant *t);
 /* budget.c */
 void ac_spent(struct ac_card *c, enum ac_kind kind, uint64_t now);
 uint64_t ac_rarer(const struct ac_card *c);

@@ -18,12 +18,7 @@ int ac_classify(struct ac_card *c, uint64_t now)
         struct tenant *t = &c->tenant[i];
         if (!t->used)
             continue;
-        if (t->limit_milli >= 1000)
-            t->throttled = false;
-        else if (t->throttled)
-            t->throttled = t->tokens_ns < tokens_high(c, t);
-        else
-            t->throttled = t->tokens_ns < (int64_t)(250 * US);
+        t->throttled = ac_throttled(c, t, now);
         t->prior = may_run(t, now) && ((t->class == FX_CLASS_LATENCY && !t->spent) || i == c->lender);
         t->candidate = may_run(t, now) && t->wants && !(t->prior && c->backend == FX_BACKEND_HWSLICE);
         if (t->candidate && t->class != FX_CLASS_BEST_EFFORT)

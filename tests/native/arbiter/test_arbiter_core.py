@@ -57,6 +57,26 @@ def test_shares_hold_whatever_the_mix(play, backend, tenants):
     assert max(found) <= 2
 
 
+PROGRAMS = {
+    "flood": "flood:0:1000:4",
+    "GEMM": "burst:0:400:40:200",
+    "step-synchronous": "step:0:2000:20",
+    "training": "burst:0:600:5:1000",
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("limit", [100, 300, 500, 900])
+def test_a_lone_tenant_at_its_limit_has_the_same_in_any_two_seconds(play, name, limit):
+    """Its periods are whole parts of a second, so it does not matter at which moment one begins to look."""
+    seconds = [f"run:{after_ms} mark run:2000 report" for after_ms in (2000, 13, 29, 37, 7, 43)]
+    figures = play("hwslice", f"{PROGRAMS[name]} put:0:{limit}:{limit}:1", *seconds, n_reports=len(seconds))
+    for any_two in figures:
+        assert abs(any_two.held(0) - limit / 10) <= 0.1
+        assert any_two.card["control"] <= 2
+    assert abs(sum(any_two.held(0) for any_two in figures) / len(figures) - limit / 10) <= 0.03
+
+
 @both
 @pytest.mark.parametrize("limit", [10, 100, 300, 700, 900])
 def test_a_hard_limit_holds_while_the_card_is_otherwise_idle(play, backend, limit):
