@@ -11,13 +11,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from flexai.adapters.traces import load_trace
 from flexai.apps.simulator import recorded
+from flexai.apps.simulator.main import simulate
 from flexai.model import Device, Grant, Job, Node, Queue, Role, SliceRequest
 from flexai.scheduling import Scheduler, SchedulerSettings
-from flexai.scheduling.events import GrantsFound, JobSubmitted, MemberFinished, NodePut, QueuePut
+from flexai.scheduling.events import GrantsFound, JobSubmitted, MemberFinished, MemberStarted, NodePut, QueuePut
 from flexai.wire.errors import BadInput
 from flexai.wire.retold import decode_told, encode_told
 from flexai.wire.store import PoolStarted, decode_event, dumps, encode_event
+from flexai.wire.trace import BadRows
 
 
 @pytest.fixture
@@ -140,3 +143,35 @@ def test_a_job_written_before_there_were_roles_is_one_without_and_roles_come_bac
     roles = (Role("leader", request), Role("worker", request, 3, 1, required_level="rack"))
     new = JobSubmitted(1, Job("1", "ann", "a", request, 4, 2, roles=roles))
     assert decode_event(*encode_event(new)) == new
+
+
+def test_what_was_recorded_of_a_pool_is_a_trace_to_simulate_with_run_times_as_they_were(tmp_path):
+    roles = (Role("lead", SliceRequest(100, 200, 2**30)), Role("work", SliceRequest(600, 600, 2**33), 2, 1))
+    events = [
+        JobSubmitted(1000, Job("1", "ann", "a", SliceRequest(500, 500, 2**33), 2, 1, priority=3, submitted_at_ms=1000)),
+        MemberStarted(2000, "1", 0),
+        MemberFinished(3000, "1", 0, 143, "evicted"),
+        MemberStarted(9000, "1", 0), MemberStarted(9500, "1", 1), MemberFinished(14_000, "1", 0, 0),
+        JobSubmitted(15_000, Job("2", "bob", "b", roles[0].request, 3, 2, submitted_at_ms=15_000, roles=roles)),
+        MemberFinished(16_000, "1", 1, 0),
+        *(MemberStarted(17_000, "2", n) for n in range(3)), *(MemberFinished(18_000 + n, "2", n, 0) for n in range(3)),
+        JobSubmitted(20_000, Job("3", "bob", "b", roles[0].request, submitted_at_ms=20_000)),
+    ]  # fmt: skip
+    log = tmp_path / "log.jsonl"
+    lines = [dumps({"event": kind, "seq": n, "body": body}) for n, (kind, body) in enumerate(map(encode_event, events))]
+    log.write_text("\n".join([dumps({"flexai_recording": 3, "complete": True, "applied_seq": 9}), *lines]) + "\n")
+    with pytest.raises(BadInput, match="had not started"):
+        load_trace(str(log), BadRows())
+    bad = BadRows(skip=True)
+    trace = load_trace(str(log), bad)
+    one, gang = trace.works
+    assert (trace.kind, bad.n, trace.has_times) == ("recording", 1, True)
+    assert (one.submit_ms, one.duration_ms, one.n_members, one.min_member, one.priority) == (1000, 7000, 2, 1, 3)
+    assert (gang.duration_ms, gang.n_members, gang.least, gang.asked_milli) == (1002, 3, 2, 1300)
+    simulator = typer.Typer()
+    simulator.command()(simulate)
+    done = CliRunner().invoke(simulator, [str(log), "--cluster", "1x2", "--skip-bad", "--json", "-"])
+    assert done.exit_code == 0, done.output
+    log.write_text(log.read_text() + '{"event":"MemberStarted","seq":99,"body":"{}"}\n')
+    with pytest.raises(BadInput, match="stored MemberStarted"):
+        load_trace(str(log), BadRows())

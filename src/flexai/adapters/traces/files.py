@@ -15,6 +15,8 @@ from flexai.simulation.workload import Work
 from flexai.wire.cluster_spec import nodes_of_trace, parse_cluster
 from flexai.wire.errors import BadInput
 from flexai.wire.own_trace import NEEDED, read_own, read_own_yaml
+from flexai.wire.recorded_trace import HEADER as RECORDING
+from flexai.wire.recorded_trace import read_recorded
 from flexai.wire.trace import (
     BadRows,
     TraceJob,
@@ -39,6 +41,7 @@ FORMATS: dict[str, tuple[tuple[str, ...], Reader]] = {
     "philly": (("timestamp", "duration", "num_gpus"), read_philly),
     "sacct": (("JobID", "AllocTRES"), read_sacct),
     "csv": (NEEDED, read_own),
+    "recording": ((RECORDING,), read_recorded),
 }
 
 

@@ -51,7 +51,10 @@ FILLER_BYTES = 16 * 2.0**30
 def simulate(
     traces: Annotated[
         list[str],
-        typer.Argument(help="Trace files: openb, Philly, GenAI serving, sacct, or our own CSV or YAML (plain or .gz)."),
+        typer.Argument(
+            help="Trace files: openb, Philly, GenAI serving, sacct, what `flexai record` wrote of a pool, or our own "
+            "CSV or YAML (plain or .gz)."
+        ),
     ],
     cluster: Annotated[str, typer.Option(help="Nodes, as 72x8:H200 or an openb node list.")] = "8x8",
     policy: Annotated[
