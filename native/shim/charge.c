@@ -17,7 +17,15 @@
 
 uint32_t fx_under_way, fx_n_settled;
 
-/* Small allocations of a card: their sum, and what of their blocks is charged. Under the table's lock. */
+/* Small allocations with an address: each block in which some live is charged, and one more while there are any. Whether a
+ * call opens a block only the driver knows (of 700 KiB it puts two into one), so one is charged before. Under the table's
+ * lock. */
+static struct {
+    uint32_t n;
+    bool spare;
+} blocks[FX_MAX_DEVICES];
+
+/* Of others, as arrays, by card: their sum, and what of their blocks is charged. Under the table's lock. */
 static struct {
     uint64_t bytes, charged;
 } small[FX_MAX_DEVICES];
@@ -104,6 +112,66 @@ void fx_extra_add(int card, uint64_t bytes)
     pthread_mutex_unlock(&extra_lock);
 }
 
+static void block_back(int card)
+{
+    if (blocks[card].n && !blocks[card].spare)
+        blocks[card].spare = true;
+    else
+        fx_give(card, BLOCK);
+}
+
+static bool block_take(int card)
+{
+    fx_table_lock();
+    bool spared = blocks[card].spare;
+    blocks[card].spare = false;
+    fx_table_unlock();
+    return spared || fx_take_hard(card, BLOCK);
+}
+
+/* It lies in a block that was charged for it, or in one that is known. */
+static void block_entered(int card, uint64_t key)
+{
+    struct fx_entry *block = fx_table_get(FX_KIND_BLOCK, key / BLOCK);
+    if (block) {
+        block->other++;
+        block_back(card);
+    } else if ((block = fx_table_put(FX_KIND_BLOCK, key / BLOCK, card, BLOCK))) {
+        block->other = 1;
+        blocks[card].n++;
+    }
+}
+
+/* True when nothing lives in its block any more: that is the driver's to give back, and no longer charged as a block. */
+static bool block_left(uint64_t key)
+{
+    struct fx_entry *block = fx_table_get(FX_KIND_BLOCK, key / BLOCK), gone;
+    if (!block || --block->other)
+        return false;
+    fx_table_take(FX_KIND_BLOCK, key / BLOCK, &gone);
+    if (--blocks[gone.card].n == 0 && blocks[gone.card].spare) {
+        blocks[gone.card].spare = false;
+        fx_give(gone.card, BLOCK);
+    }
+    return true;
+}
+
+bool fx_ticket_take_at(struct fx_ticket *ticket, uint64_t bytes)
+{
+    if (bytes >= SMALL)
+        return fx_ticket_take(ticket, bytes);
+    *ticket = (struct fx_ticket){.card = fx_current_card(), .small = true, .in_block = true};
+    if (ticket->card < 0)
+        return true;
+    if (FX_REAL(cuCtxGetCurrent, CUresult (*)(void **))(&ticket->owner) != CUDA_SUCCESS)
+        ticket->owner = NULL;
+    fx_enter();
+    if (block_take(ticket->card))
+        return true;
+    fx_leave(false);
+    return false;
+}
+
 bool fx_ticket_take(struct fx_ticket *ticket, uint64_t bytes)
 {
     *ticket = (struct fx_ticket){.card = fx_current_card()};
@@ -166,6 +234,11 @@ static void refund_entry(const struct fx_entry *entry)
         managed[entry->card] -= entry->small ? entry->other : entry->bytes;
     if (entry->exported && fx_shared_freed(entry->card, entry->bytes))
         return; /* others hold it still */
+    if (entry->in_block) {
+        if (block_left(entry->key))
+            fx_give(entry->card, BLOCK);
+        return;
+    }
     refund(entry->card, entry->small, entry->bytes, entry->other);
 }
 
@@ -178,12 +251,17 @@ void fx_ticket_settle(struct fx_ticket *ticket, CUresult rc, enum fx_kind kind, 
         struct fx_entry *entry = fx_table_put(kind, key, ticket->card, ticket->bytes);
         if (entry) { /* no host memory for the entry: it stays charged, which is the safe side */
             entry->small = ticket->small;
+            entry->in_block = ticket->in_block;
             entry->other = ticket->asked;
             entry->owner = ticket->owner;
             entry->managed = ticket->managed;
             if (ticket->managed)
                 managed[ticket->card] += ticket->small ? ticket->asked : ticket->bytes;
+            if (ticket->in_block)
+                block_entered(ticket->card, key); /* last: it may move entries */
         }
+    } else if (ticket->in_block) {
+        block_back(ticket->card);
     } else {
         refund(ticket->card, ticket->small, ticket->bytes, ticket->asked);
     }
@@ -225,7 +303,10 @@ void fx_free_later(const struct fx_entry *entry)
     fx_table_lock();
     if (entry->managed)
         managed[entry->card] -= entry->small ? entry->other : entry->bytes;
-    if (entry->small)
+    if (entry->in_block) {
+        if (block_left(entry->key))
+            fx_extra_add(entry->card, BLOCK);
+    } else if (entry->small)
         small_freed(entry->card, entry->other);
     else if (!entry->exported || !fx_shared_freed(entry->card, entry->bytes))
         fx_extra_add(entry->card, entry->bytes);
@@ -268,6 +349,7 @@ void fx_measured(int card, uint64_t used_bytes)
     /* Managed pages are in no process's account, neither is what others hold of ours after we have let go, nor what is
      * charged for pools that may grow. */
     uint64_t unseen = extra[card] + managed[card] + fx_shared_bytes(card) + fx_pools_spare(card);
+    unseen += __atomic_load_n(&blocks[card].spare, __ATOMIC_SEQ_CST) ? BLOCK : 0;
     uint64_t charged = fx_own(card), others = charged > unseen ? charged - unseen : 0;
     uint64_t wish = used_bytes > others ? used_bytes - others : 0;
     if (wish > extra[card]) {
@@ -289,7 +371,7 @@ void fx_charge_forget(void)
     extra_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     fx_under_way = fx_n_settled = paused = 0;
     for (int card = 0; card < FX_MAX_DEVICES; card++) {
-        small[card].bytes = small[card].charged = 0;
+        small[card].bytes = small[card].charged = blocks[card].n = blocks[card].spare = 0;
         extra[card] = wish_before[card] = managed[card] = 0;
         estimated[card] = false;
     }

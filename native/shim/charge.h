@@ -12,11 +12,13 @@ struct fx_ticket {
     uint64_t bytes;   /* charged */
     uint64_t asked;   /* of a small one: what it counts in its chunks */
     void *owner;
-    bool small, managed;
+    bool small, managed, in_block;
 };
 
 /* Charge the current context's card for an allocation of `bytes`; false = answer CUDA_ERROR_OUT_OF_MEMORY. */
 bool fx_ticket_take(struct fx_ticket *ticket, uint64_t bytes);
+/* The same for what has an address of its own on the card, by which the driver's blocks are told apart. */
+bool fx_ticket_take_at(struct fx_ticket *ticket, uint64_t bytes);
 /* The driver has answered: remember the allocation under its key, or refund. */
 void fx_ticket_settle(struct fx_ticket *ticket, CUresult rc, enum fx_kind kind, uint64_t key);
 

@@ -29,7 +29,7 @@ FX_EXPORT CUresult cuDeviceTotalMem(unsigned *bytes, CUdevice device);
 CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t bytes)
 {
     struct fx_ticket ticket;
-    if (!fx_ticket_take(&ticket, bytes))
+    if (!fx_ticket_take_at(&ticket, bytes))
         return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult rc = FX_REAL(cuMemAlloc_v2, CUresult (*)(CUdeviceptr *, size_t))(at, bytes);
     fx_ticket_settle(&ticket, rc, FX_KIND_MEMORY, rc == CUDA_SUCCESS ? *at : 0);
@@ -39,7 +39,7 @@ CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t bytes)
 CUresult cuMemAlloc(CUdeviceptr_v1 *at, unsigned bytes)
 {
     struct fx_ticket ticket;
-    if (!fx_ticket_take(&ticket, bytes))
+    if (!fx_ticket_take_at(&ticket, bytes))
         return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult rc = FX_REAL(cuMemAlloc, CUresult (*)(CUdeviceptr_v1 *, unsigned))(at, bytes);
     fx_ticket_settle(&ticket, rc, FX_KIND_MEMORY, rc == CUDA_SUCCESS ? *at : 0);
@@ -62,7 +62,7 @@ static uint64_t up(uint64_t value, uint64_t unit)
 CUresult cuMemAllocPitch_v2(CUdeviceptr *at, size_t *pitch, size_t width, size_t height, unsigned element)
 {
     struct fx_ticket ticket;
-    if (!fx_ticket_take(&ticket, times(up(width, PITCH), height)))
+    if (!fx_ticket_take_at(&ticket, times(up(width, PITCH), height)))
         return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult rc = FX_REAL(cuMemAllocPitch_v2, CUresult (*)(CUdeviceptr *, size_t *, size_t, size_t, unsigned))(
         at, pitch, width, height, element);
@@ -73,7 +73,7 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr *at, size_t *pitch, size_t width, size_t
 CUresult cuMemAllocPitch(CUdeviceptr_v1 *at, unsigned *pitch, unsigned width, unsigned height, unsigned element)
 {
     struct fx_ticket ticket;
-    if (!fx_ticket_take(&ticket, times(up(width, PITCH), height)))
+    if (!fx_ticket_take_at(&ticket, times(up(width, PITCH), height)))
         return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult rc = FX_REAL(cuMemAllocPitch,
                           CUresult (*)(CUdeviceptr_v1 *, unsigned *, unsigned, unsigned, unsigned))(at, pitch, width,

@@ -277,17 +277,19 @@ CUresult cuMemPoolCreate(CUmemoryPool *pool, const struct cu_pool_props *props)
     return rc;
 }
 
-/* Allocations outlive their pool: what they use stays charged until the driver's ledger shows them gone. */
+/* Allocations outlive their pool: what it holds for them stays charged until the driver's ledger shows them gone. */
 CUresult cuMemPoolDestroy(CUmemoryPool pool)
 {
     fx_table_lock();
     struct fx_entry *entry = fx_table_get(FX_KIND_POOL, (uint64_t)pool), gone;
     uint64_t used = 0;
+    if (entry && entry->card >= 0)
+        settle(entry);
     if (entry && entry->card >= 0 && !pool_ask(pool, CU_MEMPOOL_ATTR_USED_CURRENT, &used))
         used = entry->bytes;
     CUresult rc = FX_REAL(cuMemPoolDestroy, CUresult (*)(CUmemoryPool))(pool);
     if (rc == CUDA_SUCCESS && fx_table_take(FX_KIND_POOL, (uint64_t)pool, &gone)) {
-        uint64_t kept = up(used, BLOCK) < gone.bytes ? up(used, BLOCK) : gone.bytes;
+        uint64_t kept = used ? gone.bytes : 0;
         fx_give(gone.card, gone.bytes - kept);
         fx_extra_add(gone.card, kept);
         if (gone.card >= 0 && spare[gone.card])

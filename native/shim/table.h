@@ -18,6 +18,7 @@ enum fx_kind {
     FX_KIND_EXEC = 7,    /* CUgraphExec with allocation nodes, by card (see graphs.c); `other` = their bytes */
     FX_KIND_CONTEXT = 8, /* CUcontext */
     FX_KIND_IMPORT = 9,  /* address or handle of what another process allocated */
+    FX_KIND_BLOCK = 10,  /* address over 2 MiB; `other` = how many small allocations live there */
 };
 
 struct fx_entry {
@@ -31,6 +32,7 @@ struct fx_entry {
     int8_t card;
     uint8_t kind; /* 0 = free */
     bool small;
+    bool in_block;  /* small, and counted by the block that it lies in */
     bool managed;  /* in nobody's account at the driver */
     bool exported; /* other processes may hold it */
 };

@@ -10,6 +10,7 @@
 #include "memory.h"
 
 #define GRANULE 512u
+#define BLOCK (2ull << 20)
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct sim_block *blocks;
@@ -54,6 +55,11 @@ void sim_leave(uint64_t token)
     ask(SC_MEM_LEAVE, 0, token, NULL);
 }
 
+static bool is_small(const struct sim_block *b)
+{
+    return b->kind == SIM_DEVICE && b->plain && b->bytes < SIM_SMALL;
+}
+
 /* The card's bytes for a block. */
 static CUresult obtain(struct sim_block *b)
 {
@@ -65,7 +71,7 @@ static CUresult obtain(struct sim_block *b)
     case SIM_POOLED:
         return sim_pool_use(b->pool, b->bytes, &b->range);
     case SIM_DEVICE:
-        return sim_take(b->card, b->bytes);
+        return sim_take(b->card, b->taken);
     case SIM_IMPORTED:
         return sim_join(b->token);
     }
@@ -89,7 +95,7 @@ static void give_up(const struct sim_block *b)
         sim_pool_unuse(b->pool, b->range);
         break;
     case SIM_DEVICE:
-        sim_give(b->card, b->bytes);
+        sim_give(b->card, b->taken);
         break;
     }
 }
@@ -109,12 +115,15 @@ CUresult sim_allocate(CUdeviceptr *at, struct sim_block like)
     b->context = c;
     if (b->kind != SIM_IMPORTED)
         b->card = c->card;
-    CUresult error = obtain(b);
+    b->taken = b->plain ? (b->bytes + BLOCK - 1) / BLOCK * BLOCK : b->bytes;
+    bool small = is_small(b);
+    CUresult error = small ? sim_small_get(b->card, b->bytes, &b->at) : obtain(b);
     if (error) {
         free(b);
         return error;
     }
-    b->at = mmap(NULL, b->bytes, PROT_READ | PROT_WRITE,
+    if (!small)
+        b->at = mmap(NULL, b->bytes, PROT_READ | PROT_WRITE,
                  like.file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED, like.file, 0);
     if (b->at == MAP_FAILED) {
         give_up(b);
@@ -131,7 +140,7 @@ CUresult sim_allocate(CUdeviceptr *at, struct sim_block like)
 
 static CUresult allocate(CUdeviceptr *at, size_t bytes, enum sim_block_kind kind)
 {
-    return sim_allocate(at, (struct sim_block){.bytes = bytes, .kind = kind, .file = -1});
+    return sim_allocate(at, (struct sim_block){.bytes = bytes, .kind = kind, .file = -1, .plain = kind == SIM_DEVICE});
 }
 
 static struct sim_block *unlist(CUdeviceptr at)
@@ -154,8 +163,14 @@ static CUresult release(CUdeviceptr at)
     struct sim_block *b = unlist(at);
     if (!b)
         return CUDA_ERROR_INVALID_VALUE;
-    munmap(b->at, b->bytes);
-    give_up(b);
+    if (is_small(b)) {
+        sim_small_give(b->at, b->bytes);
+        if (b->token)
+            sim_leave(b->token);
+    } else {
+        munmap(b->at, b->bytes);
+        give_up(b);
+    }
     if (b->kind != SIM_IMPORTED && b->file >= 0)
         close(b->file);
     free(b);
@@ -188,7 +203,11 @@ CUresult sim_open_to_others(CUdeviceptr at, struct sim_block *out)
         error = CUDA_SUCCESS;
     } else if (b) {
         b->file = sim_into_file("flexai-simcard", b->at, b->bytes);
-        error = b->file < 0 ? CUDA_ERROR_OUT_OF_MEMORY : sim_share(b->card, b->bytes, &b->token);
+        error = b->file < 0 ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
+        if (!error && is_small(b)) /* its block stays this process's; what others hold is the allocation alone */
+            error = sim_take(b->card, b->bytes);
+        if (!error)
+            error = sim_share(b->card, is_small(b) || b->kind != SIM_DEVICE ? b->bytes : b->taken, &b->token);
     }
     if (!error)
         *out = *b;

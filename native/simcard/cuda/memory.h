@@ -14,6 +14,8 @@ struct sim_block {
     struct sim_context *context;
     char *at;
     uint64_t bytes;
+    uint64_t taken;         /* of the card, DEVICE: more than what was asked for */
+    bool plain;             /* DEVICE: taken as the driver takes it for cuMemAlloc; small ones lie in blocks */
     int card;
     enum sim_block_kind kind;
     struct sim_pool *pool;  /* POOLED */
@@ -36,6 +38,11 @@ int sim_into_file(const char *name, char *at, uint64_t bytes);
 CUresult sim_share(int card, uint64_t bytes, uint64_t *token);
 CUresult sim_join(uint64_t token);
 void sim_leave(uint64_t token);
+
+/* What is under 1 MiB, in a block with others. */
+#define SIM_SMALL (1u << 20)
+CUresult sim_small_get(int card, uint64_t bytes, char **at);
+void sim_small_give(char *at, uint64_t bytes);
 
 /* Pools: take bytes from one, and give them back. */
 CUresult sim_pool_use(struct sim_pool *pool, uint64_t bytes, struct sim_range **range);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Memory pools. A pool takes memory from the card in chunks of 32 MiB, or of a larger allocation's size (H200, CUDA 13.0).
- * What is allocated lies in one of them, so a gap that is too small serves nobody. A chunk in which nothing lives is kept,
- * up to the pool's threshold, until the next synchronisation.
+ * Memory pools. A pool takes memory from the card by multiples of 32 MiB (H200, CUDA 13.0): 64 MiB for a first allocation of
+ * 33. What is allocated lies in one chunk, which was taken at once (the real driver joins those that follow each other), so a
+ * gap that is too small serves nobody. A chunk in which nothing lives is kept, up to the pool's threshold, until the next
+ * synchronisation.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -137,7 +138,7 @@ CUresult sim_pool_use(struct sim_pool *p, uint64_t bytes, struct sim_range **ran
     r->bytes = bytes;
     pthread_mutex_lock(&lock);
     while (!error && !put(p, r)) {
-        uint64_t need = up(bytes, BLOCK), step = need < STEP ? STEP : need;
+        uint64_t need = up(bytes, BLOCK), step = up(bytes, STEP);
         bool within = !p->most || p->reserved + need <= p->most;
         bool stepping = within && (!p->most || p->reserved + step <= p->most);
         if (!within || (!(stepping && grow(p, step)) && !grow(p, need)))
