@@ -30,12 +30,15 @@ GIB = 2**30
 LEAST_MS = 5_000
 CARDS = tuple(Device(f"c{n}", "H200", "simulated", n, 100 * GIB, can_park=n < 2) for n in range(3))
 NODE = Node("n", CARDS, 16_000, 150 * GIB)
+MOVING = tuple(replace(card, can_move_when_parked=card.can_park) for card in CARDS)
 SETTINGS = SchedulerSettings(grace_ms=10, reclaim="fair_share", park="if_cheaper", park_least_ms=LEAST_MS)
 QUEUES = (Queue("owner", quota_milli=2000), Queue("guest"))
 
 
 class Parking(RuleBasedStateMachine):
     """Two queues on one node of three cards, of which two can be parked from; every place is booked a second time."""
+
+    moves = False
 
     def __init__(self):
         super().__init__()
@@ -51,7 +54,7 @@ class Parking(RuleBasedStateMachine):
 
     @initialize()
     def begin(self):
-        self.step(NodePut(0, NODE))
+        self.step(NodePut(0, replace(NODE, devices=MOVING) if self.moves else NODE))
         for _ in range(3):
             self.add("guest", SliceRequest(1000, 1000, 40 * GIB))
         self.add("owner", SliceRequest(1000, 1000, 40 * GIB))
@@ -80,6 +83,10 @@ class Parking(RuleBasedStateMachine):
                     assert self.away[key] is Residence.IN_HOST
                     assert self.now - self.left_at[key] >= LEAST_MS, "woken before its time"
                     self.away[key] = Residence.RETURNING
+                    if command.grants:
+                        assert self.moves
+                        self.held[key] = command.grants
+                        event("woken elsewhere")
                     event("woken")
 
     @rule(
@@ -106,6 +113,17 @@ class Parking(RuleBasedStateMachine):
             code = 143 if key in self.evicting else code
             self.forget(key)
             self.step(MemberFinished(0, *key, code))
+
+    @rule(queue=st.sampled_from(["owner", "guest"]))
+    def all_of_a_queue_that_run_end_and_what_left_may_come_back(self, queue):
+        for key in sorted(self.held):
+            if self.jobs[key[0]].queue == queue and key not in self.away and key in self.held:
+                code = 143 if key in self.evicting else 0
+                self.forget(key)
+                self.step(MemberFinished(0, *key, code))
+        self.what_moves_arrives("")
+        self.now += LEAST_MS << 6
+        self.step(Tick(0))
 
     @rule()
     def what_is_evicted_ends(self):
@@ -184,7 +202,7 @@ class Parking(RuleBasedStateMachine):
             if record.cancelled:
                 self.step(JobCancelled(0, job_id))
         self.left_at = dict.fromkeys(self.left_at, self.now)
-        self.step(NodePut(0, NODE))
+        self.step(NodePut(0, replace(NODE, devices=MOVING) if self.moves else NODE))
 
     @invariant()
     def no_card_and_no_host_is_promised_twice(self):
@@ -237,3 +255,13 @@ TestParking.settings = settings(
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
 )
+
+
+class MovingWhenParked(Parking):
+    """The same with a driver that can bring back what was parked to the other of these two cards."""
+
+    moves = True
+
+
+TestMovingWhenParked = MovingWhenParked.TestCase
+TestMovingWhenParked.settings = settings(TestParking.settings, max_examples=40)

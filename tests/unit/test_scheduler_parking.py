@@ -27,9 +27,15 @@ PARKS = SchedulerSettings(park="if_cheaper", park_least_ms=10_000)
 class Pool:
     """One node; says what is commanded, and answers starts by itself."""
 
-    def __init__(self, settings=PARKS, n_cards=1, can_park=True, ram_gib=256):
+    def __init__(self, settings=PARKS, n_cards=1, can_park=True, ram_gib=256, moves=False, models=("H200",)):
         self.scheduler, self.log, self.seq = Scheduler(settings, check=True), [], 0
-        cards = tuple(Device(f"c{n}", "H200", "simulated", n, 100 * GIB, can_park=can_park) for n in range(n_cards))
+        cards = tuple(
+            Device(
+                f"c{n}", models[n % len(models)], "simulated", n, 100 * GIB, can_park=can_park,
+                can_move_when_parked=moves,
+            )
+            for n in range(n_cards)
+        )  # fmt: skip
         self.step(QueuePut(0, Queue("owner", quota_milli=1000 * n_cards)))
         self.step(QueuePut(0, Queue("guest")))
         self.node = Node("n", cards, 64_000, ram_gib * GIB)
@@ -309,3 +315,39 @@ def test_the_same_events_give_the_same_parks_and_wakes():
     pool.step(MemberFinished(200_000, "owner", 0, 0))
     again = Scheduler(PARKS)
     assert [repr(again.step(replace(event))) for event, _ in pool.log] == [repr(commands) for _, commands in pool.log]
+
+
+def left_c0(**how):
+    """Guests on two cards; the owner has the one of the first of them, who is in host memory."""
+    pool = Pool(n_cards=2, **how)
+    pool.submit(0, "guest")
+    pool.submit(10_000, "other")
+    home = pool.scheduler.state.jobs["guest"].members[0].grants[0].device
+    pool.submit(20_000, "owner", "owner", parkable=False)
+    (parked_one,) = pool.scheduler.state.stopping
+    assert parked_one[0] in {"guest", "other"}
+    pool.step(MemberParked(21_000, *parked_one))
+    assert home
+    return pool, parked_one[0], ({"guest", "other"} - {parked_one[0]}).pop()
+
+
+def test_where_drivers_can_do_that_a_parked_job_comes_back_to_another_card():
+    pool, away, stays = left_c0(moves=True)
+    assert "no others of its model on the node have room" in pool.reason(away).message
+    left, free = (pool.scheduler.state.jobs[name].members[0].grants[0].device for name in (away, stays))
+    (wake,) = [each for each in pool.step(MemberFinished(200_000, stays, 0, 0)) if isinstance(each, Wake)]
+    assert [grant.device for grant in wake.grants] == [free] != [left]
+    assert "another card of its model has room for it" in wake.cause
+    pool.step(MemberWoken(201_000, away, 0))
+    assert pool.state(away) is JobState.RUNNING
+    assert pool.scheduler.state.jobs[away].members[0].grants == wake.grants
+    assert told(pool.step(MemberFinished(300_000, away, 0, 0))) == []
+    assert int(pool.scheduler.state.books.granted_milli.sum()) == 1000, "the owner's"
+
+
+def test_else_and_on_a_card_of_another_model_it_waits_for_its_own():
+    for how in ({}, {"moves": True, "models": ("H200", "L40S")}):
+        pool, away, stays = left_c0(**how)
+        assert told(pool.step(MemberFinished(200_000, stays, 0, 0)), Wake) == []
+        (wake,) = [each for each in pool.step(MemberFinished(300_000, "owner", 0, 0)) if isinstance(each, Wake)]
+        assert (wake.job_id, wake.grants) == (away, ())

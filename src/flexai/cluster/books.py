@@ -70,6 +70,7 @@ class Books:
         cut: places taken by hardware partitions, as bits, same shape.
         model: index into ``models``, same shape.
         parking: cards whose programs can be parked.
+        moving: cards whose parked programs may come back to another such card of the same model and node.
         changed: cards and whole rows in the order in which they changed (``CARD_BITS``); caches remember how far they
             have read. A host's CPU and RAM change with any of its cards.
         gained: rows where something became free since ``gained`` was last cleared by its reader.
@@ -102,6 +103,7 @@ class Books:
     partitions: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     profiles: dict[str, dict[int, PartitionProfile]] = field(default_factory=dict)
     parking: set[tuple[int, int]] = field(default_factory=set)
+    moving: set[tuple[int, int]] = field(default_factory=set)
     changed: array[int] = field(default_factory=lambda: array("q"))
     gained: set[int] = field(default_factory=set)
     version: int = 0
@@ -147,6 +149,7 @@ class Books:
             self.link_group[place] = device.link_group
             self._learn_partitions(device, place)
             (self.parking.add if device.can_park else self.parking.discard)(place)
+            (self.moving.add if device.can_move_when_parked else self.moving.discard)(place)
             self.open(device.uuid, "gone")
         for uuid in self.uuids[row]:
             if uuid not in columns:

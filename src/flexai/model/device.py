@@ -25,6 +25,7 @@ class Device:
         numa: NUMA node of the host the card hangs on; -1 if unknown.
         partitions: names of hardware profiles (MIG, vNPU) it can be cut into; empty for none.
         can_park: whether the memory of a program on it can be moved to the host and back.
+        can_move_when_parked: whether it can come back to another card of the same model and node that says so too.
     """
 
     uuid: str
@@ -36,6 +37,7 @@ class Device:
     numa: int = -1
     partitions: tuple[str, ...] = ()
     can_park: bool = False
+    can_move_when_parked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,11 +60,15 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Move it back to the place that is held for it again; ``MemberWoken`` answers."""
+    """Move it back to the place that is held for it again; ``MemberWoken`` answers.
+
+    ``grants`` are what it holds if that is on other cards than those that it left; else empty.
+    """
 
     job_id: str
     member: int
     cause: str
+    grants: tuple[Grant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

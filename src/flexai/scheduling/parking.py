@@ -3,9 +3,10 @@
 A victim is parked if that costs it less: the time to park and to wake it, as measured, against a stop, a start and the
 work done over (all of it, or what came after the last checkpoint). Host memory for all that it may hold of its cards is
 booked first; it keeps its CPUs, since its processes live. Its place on the cards is given up, and it comes back to the
-same cards, since a running program cannot change them: as soon as they have room for it, its queue's standing allows
-it and ``park_least_ms`` are over, before newer work of its queue and priority. Each time that it is parked again before
-it has run so long, it stays twice as long, so parks and wakes never take more than a part of anybody's time.
+same cards, or where drivers can do that (``Device.can_move_when_parked``) to others of their model and node: as soon as
+they have room for it, its queue's standing allows it and ``park_least_ms`` are over, before newer work of its queue and
+priority. Each time that it is parked again before it has run so long, it stays twice as long, so parks and wakes never
+take more than a part of anybody's time.
 """
 
 from __future__ import annotations
@@ -221,6 +222,64 @@ def missing(state: State, record: JobRecord) -> dict[Place, tuple[int, int]]:
     return out
 
 
+def back_on(state: State, record: JobRecord) -> list[Hold] | None:
+    """What the members of a parked job would hold if it came back now; None if there is no room for all of them.
+
+    Their own cards if they may have them; else, where that can be done, the fullest others of the same model and node
+    that take them, which for several cards of one member are linked to each other if the old ones were.
+    """
+    own = homes(record)
+    if not missing(state, record):
+        return own
+    if any(member.lent for member in record.members):
+        return None
+    taken: dict[Place, tuple[int, int]] = {}
+    out: list[Hold] = []
+    for home in own:
+        columns = _others_like(state, home, taken)
+        if columns is None:
+            return None
+        out.append(replace(home, columns=columns))
+        for column, memory in zip(columns, home.memory_bytes, strict=True):
+            milli, n_bytes = taken.get((home.row, column), (0, 0))
+            taken[home.row, column] = milli + home.compute_milli, n_bytes + memory
+    return out
+
+
+def can_move(state: State, record: JobRecord) -> bool:
+    """Whether a parked job may come back to other cards than its own."""
+    return all((home.row, column) in state.books.moving for home in homes(record) for column in home.columns)
+
+
+def _others_like(state: State, home: Hold, taken: dict[Place, tuple[int, int]]) -> tuple[int, ...] | None:
+    """Cards of the same node for one member, beside what others of its job take; None if too few have room."""
+    books, row, most_bytes = state.books, home.row, max(home.memory_bytes)
+    models = {books.model.item(row, column) for column in home.columns}
+    if len(models) > 1 or any((row, column) not in books.moving for column in home.columns):
+        return None
+    n = int(books.n_columns[row])
+    fits = (books.free_milli[row, :n] >= home.compute_milli) & (books.free_memory[row, :n] >= most_bytes)
+    fits &= (books.model[row, :n] == models.pop()) & (books.cut[row, :n] == 0)
+    able = []
+    for column in fits.nonzero()[0].tolist():
+        milli, n_bytes = taken.get((row, column), (0, 0))
+        free_milli, free_bytes = (
+            books.free_milli.item(row, column) - milli,
+            books.free_memory.item(row, column) - n_bytes,
+        )
+        if free_milli >= home.compute_milli and free_bytes >= most_bytes and (row, column) in books.moving:
+            able.append((free_milli, free_bytes, column))
+    able.sort()
+    wanted, linked = len(home.columns), {books.link_group.item(row, column) for column in home.columns}
+    if wanted > 1 and len(linked) == 1 and min(linked) >= 0:
+        groups: dict[int, list[tuple[int, int, int]]] = {}
+        for each in able:
+            groups.setdefault(books.link_group.item(row, each[2]), []).append(each)
+        roomy = [some for group, some in groups.items() if group >= 0 and len(some) >= wanted]
+        able = min(roomy, key=len, default=[])
+    return tuple(sorted(column for _, _, column in able[:wanted])) if len(able) >= wanted else None
+
+
 def is_open(state: State, place: Place) -> bool:
     """Whether work may come to a card."""
     row, column = place
@@ -242,7 +301,7 @@ def due(state: State, *, lent: bool = False) -> Iterator[JobRecord]:
             continue
         if any(member.lent for member in record.members) is not lent or is_over_limit(state, record):
             continue
-        if not missing(state, record):
+        if back_on(state, record) is not None:
             yield record
 
 
@@ -257,9 +316,10 @@ def key_of(record: JobRecord) -> LineKey:
 
 def wake_job(state: State, record: JobRecord) -> bool:
     """Command the wake of a job that is due, unless others took its place or a reservation minds."""
-    if missing(state, record) or is_over_limit(state, record):
+    to = None if is_over_limit(state, record) else back_on(state, record)
+    if to is None:
         return False
-    back = [beside_host(home) for home in homes(record)]
+    back = [beside_host(home) for home in to]
     if state.reservation is not None:
         left_ms = state.run_times.remaining_ms(
             record.burst, record.ran_ms(state.now_ms), state.settings.backfill_quantile
@@ -267,14 +327,18 @@ def wake_job(state: State, record: JobRecord) -> bool:
         if not state.reservation.lets_pass(back, state.now_ms + left_ms):
             return False
     took_ms = state.now_ms - record.away_at_ms
-    cause = f"woken after {took_ms / 1000:.1f} s in host memory: its place on the card is free"
+    where = "its place on the card is free" if to == homes(record) else "another card of its model has room for it"
+    cause = f"woken after {took_ms / 1000:.1f} s in host memory: {where}"
     moving = [(index, member) for index, member in enumerate(record.members) if member.home is not None]
-    for (index, member), hold in zip(moving, back, strict=True):
+    for (index, member), hold, home in zip(moving, back, to, strict=True):
         if state.reservation is not None and member.hold is not None:
             state.reservation.ended(member.hold)
         state.swap(record, member, hold)
         member.residence, member.moved_at_ms = Residence.RETURNING, state.now_ms
-        state.out.append(Wake(record.job.id, index, cause))
+        is_elsewhere, member.home = member.home != home, home
+        if is_elsewhere:
+            member.grants = state.grants_of(record, index, home)
+        state.out.append(Wake(record.job.id, index, cause, member.grants if is_elsewhere else ()))
     state.note_parked(record, parked=False)
     return True
 
@@ -333,9 +397,9 @@ def _comes_first(parked: JobRecord, record: JobRecord) -> bool:
 
 def comes_back_ms(state: State, record: JobRecord) -> int:
     """When its cards will likely have room for a parked job; ``NEVER_MS`` if not by what ends."""
-    lack = missing(state, record)
-    if not lack:
+    if back_on(state, record) is not None:
         return max(state.now_ms, record.wakes_from_ms)
+    lack = missing(state, record)
     if not all(is_open(state, place) for place in lack):
         return NEVER_MS
     if state.now_ms - record.predicted_at_ms < PREDICTED_FOR_MS:

@@ -360,7 +360,7 @@ def _parked(state: State, record: JobRecord) -> PendingReason:
         milli, queue = record.home_milli, record.job.queue
         told = f"Queue {queue} or one above it has no room within its limits for the {n_cards(milli)} that it held."
         return of_queue(state, record) or say(state, Reason.QUEUE_LIMIT, told, asked_milli=milli)
-    lack = parking.missing(state, record)
+    lack = parking.missing(state, record) if parking.back_on(state, record) is None else {}
     wait_ms = max(0, record.wakes_from_ms - state.now_ms)
     for (row, column), (milli, n_bytes) in lack.items():
         card = card_name(state.books, row, column)
@@ -369,7 +369,8 @@ def _parked(state: State, record: JobRecord) -> PendingReason:
         return say(
             state, Reason.PARKED,
             f"It is in host memory and comes back to the card that it left: {card} {told}"
-            f"{f', and {len(lack) - 1} others lack something too' if len(lack) > 1 else ''}.",
+            f"{f', and {len(lack) - 1} others lack something too' if len(lack) > 1 else ''}"
+            f"{', and no others of its model on the node have room' if parking.can_move(state, record) else ''}.",
             row=row, column=column, missing_milli=milli, missing_memory_bytes=n_bytes, missing_cards=len(lack),
             wait_ms=wait_ms,
         )  # fmt: skip

@@ -1,4 +1,7 @@
-"""Policies by name: the production scheduler (``hi``; ``hi+park``: victims are parked) and what it is compared with."""
+"""Policies by name: the production scheduler (``hi``) and what it is compared with.
+
+``hi+park``: victims are parked; ``hi+move``: they may come back to another card, as if drivers could do that.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
 
 PRODUCT = "hi"
 PARKING = "hi+park"
-POLICIES = (PRODUCT, PARKING, *QUEUE_ORDERS, *PLACEMENTS)
+MOVING = "hi+move"
+PARK = (PARKING, MOVING)
+POLICIES = (PRODUCT, *PARK, *QUEUE_ORDERS, *PLACEMENTS)
 NEED_TIMES = QUEUE_ORDERS
 """Policies that only order a queue: they say nothing where nothing ends."""
 ROUND_UP = QUEUE_ORDERS
@@ -32,7 +37,7 @@ def decider(name: str, jobs: Sequence[SimulatedJob], draws: Iterator[int] = NO_D
     assert name in POLICIES, name
     if name == PRODUCT:
         return Scheduler()
-    if name == PARKING:
+    if name in PARK:
         return Scheduler(SchedulerSettings(park="if_cheaper", checkpoint_every_ms=Costs().checkpoint_every_ms))
     if name in PLACEMENTS:
         return PlacementBaseline(name, [entry.job for entry in jobs], draws)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flexai.model import Queue
 from flexai.scheduling.events import NodePut, QueuePut
 from flexai.simulation.arrivals import Packed, pack
-from flexai.simulation.deciders import PARKING, decider
+from flexai.simulation.deciders import MOVING, PARK, decider
 from flexai.simulation.kernel import Outcome, SimulatedJob, Simulation
 from flexai.simulation.metrics import Summary, by_group, size_class, summarise
 from flexai.simulation.placing import NO_DRAWS
@@ -45,7 +45,7 @@ class TimedRun:
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        parks = {"parks": self.outcome.n_parks} if self.policy == PARKING else {}
+        parks = {"parks": self.outcome.n_parks} if self.policy in PARK else {}
         return {
             "policy": self.policy, "cards": self.n_cards, **asdict(self.summary), "digest": self.outcome.digest,
             "events": self.outcome.n_events, **parks,
@@ -93,9 +93,10 @@ def setup_events(nodes: Sequence[Node], queues: Iterable[str]) -> list[Event]:
     return [*(QueuePut(0, Queue(name)) for name in sorted(set(queues))), *(NodePut(0, node) for node in nodes)]
 
 
-def that_parks(node: Node) -> Node:
-    """The same node, with a driver that can move device memory to the host."""
-    return replace(node, devices=tuple(replace(device, can_park=True) for device in node.devices))
+def that_parks(node: Node, *, moves: bool) -> Node:
+    """The same node, with a driver that can move device memory to the host, and from there to any of its cards."""
+    devices = [replace(device, can_park=True, can_move_when_parked=moves) for device in node.devices]
+    return replace(node, devices=tuple(devices))
 
 
 def run_in_time(
@@ -109,8 +110,8 @@ def run_in_time(
     """Play the works at their own times; ``draws`` are numbers for policies that leave equals to chance."""
     jobs = jobs_in_time(works, arrival)
     simulation = Simulation(decider(policy, jobs, draws), watch=watch)
-    if policy == PARKING:
-        nodes = [that_parks(node) for node in nodes]
+    if policy in PARK:
+        nodes = [that_parks(node, moves=policy == MOVING) for node in nodes]
     outcome = simulation.play(setup_events(nodes, [entry.job.queue for entry in jobs]), jobs)
     capacity = capacity_milli(nodes)
     return TimedRun(policy, tuple(nodes), outcome, summarise(outcome, capacity))

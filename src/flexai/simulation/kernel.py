@@ -267,7 +267,7 @@ class Simulation:
     def _wake(self, command: Wake, now_ms: int) -> None:
         """Its place is its own again, and it works when its memory is there."""
         member = self._members[command.job_id, command.member]
-        member.held_from_ms = now_ms
+        member.held_from_ms, member.grants = now_ms, command.grants or member.grants
         self._granted_milli += member.granted_milli
         self._n_waiting -= 1
         back_ms = now_ms + (member.memory_bytes * self.costs.wake_ms_per_gib >> 30)

@@ -118,7 +118,10 @@ class Transitions:
                 case c.Park() | c.Wake():
                     self._told_to_move(at_ms, record, command)
                     name = type(command).__name__
-                    self._line(at_ms, record, name, {"member": command.member, "cause": command.cause})
+                    told = {"member": command.member, "cause": command.cause}
+                    if isinstance(command, c.Wake) and command.grants:
+                        told = _grants_line(command.member, command.grants, command.cause)
+                    self._line(at_ms, record, name, told)
                 case c.SetJobState():
                     self._state(seq, at_ms, record, command)
                 case _:
@@ -169,6 +172,8 @@ class Transitions:
         residence = Residence.LEAVING if leaves else Residence.RETURNING
         claimant = command.claimant if isinstance(command, c.Park) else ""
         self._change(record, command.member, residence=residence, claimant=claimant)
+        if isinstance(command, c.Wake) and command.grants:
+            self._change(record, command.member, grants=command.grants)
         if not leaves:
             self._hold(at_ms, record, command.member, record.members[command.member].grants)
 

@@ -27,7 +27,7 @@ from flexai.adapters.traces import (
 )
 from flexai.apps.simulator import report
 from flexai.apps.simulator.questions import parse_goal, smallest
-from flexai.simulation.deciders import NEED_TIMES, PARKING, POLICIES, PRODUCT
+from flexai.simulation.deciders import MOVING, NEED_TIMES, PARKING, POLICIES, PRODUCT
 from flexai.simulation.experiment import PackedRun, TimedRun, run_by_amount, run_in_time
 from flexai.simulation.metrics import by_group, size_class
 from flexai.simulation.serving import question
@@ -61,7 +61,8 @@ def simulate(
         str,
         typer.Option(
             help=f"{PRODUCT} (the product's), {PARKING} (the same; who gives way is parked if that costs it less), "
-            f"or a baseline: {', '.join(POLICIES[2:])}."
+            f"{MOVING} (and may come back to another card of its node), "
+            f"or a baseline: {', '.join(POLICIES[3:])}."
         ),
     ] = "hi",
     compare: Annotated[str, typer.Option(help="Several policies side by side, joined by commas.")] = "",

@@ -137,7 +137,7 @@ def decision_of(command: Command) -> str | None:
     """A command as the pool's history tells it; None for what is no decision about a member."""
     more: dict[str, Any] = {}
     match command:
-        case Start() | Resize():
+        case Start() | Resize() | Wake() if not isinstance(command, Wake) or command.grants:
             names = ("device", "compute_milli", "limit_milli", "memory_bytes")
             more["grants"] = [{name: getattr(grant, name) for name in names} for grant in command.grants]
         case Evict() | Park() | Wake():
