@@ -128,8 +128,19 @@ static bool is_alone(const char *run_dir)
     return false;
 }
 
+/* A process is watched by four descriptors: as many as we may have. */
+static void raise_limits(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
 static bool begin(struct arbiter *a)
 {
+    raise_limits();
     a->agent = a->listener = -1;
     for (int i = 0; i < FX_MAX_TENANTS; i++)
         a->tenant[i].ledger = -1;
