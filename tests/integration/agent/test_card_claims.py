@@ -27,7 +27,7 @@ def pool_of():
     holders = []
 
     def start(uuids, state_dir, *more):
-        argv = [sys.executable, "-c", HOLD, uuids, "--state-dir", state_dir, *more]
+        argv = [sys.executable, "-c", HOLD, uuids, "--run-dir", "/run/first", "--state-dir", state_dir, *more]
         holder = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         holders.append(holder)
         assert holder.stdout.readline() == "claimed\n"
@@ -49,6 +49,7 @@ def test_a_second_pool_is_refused_and_told_which_is_the_first(pool_of):
     said = str(refused.value)
     assert uuid in said
     assert f"pid {first.pid}, user {me}, state folder /srv/first" in said
+    assert "flexai status --run-dir /run/first" in said
     assert "flexai down --state-dir /srv/first" in said
     for claim in claim_cards([f"GPU-{os.getpid()}-c"]):  # what it had claimed until then, it let go
         claim.close()

@@ -11,7 +11,6 @@ import pytest
 from flexai.adapters.local.cgroups import Cgroups
 
 from .conftest import wait_for
-from .test_device_filter import mounted_cgroup2
 
 TICK = "import os, sys, time\nopen(sys.argv[1], 'w').write('0')\nwhile 1: print(1, flush=True); time.sleep(0.01)"
 
@@ -41,15 +40,14 @@ def test_processes_go_one_group_below_the_one_that_is_limited_and_frozen_for_use
 
 
 @pytest.fixture
-def groups():
-    root = mounted_cgroup2()
-    if os.geteuid() != 0 or root is None:
+def groups(cgroup2):
+    if os.geteuid() != 0 or cgroup2 is None:
         pytest.skip("needs cgroup v2 and root")
-    made = Cgroups(f"test-v2-{os.getpid()}", root)
+    made = Cgroups(f"test-v2-{os.getpid()}", cgroup2)
     yield made
     made.remove("1.0")
     made.close()
-    assert not Path(root, f"flexai/test-v2-{os.getpid()}").exists()
+    assert not Path(cgroup2, f"flexai/test-v2-{os.getpid()}").exists()
 
 
 def test_a_member_goes_on_only_when_neither_its_user_nor_the_arbiter_freezes_it(groups):

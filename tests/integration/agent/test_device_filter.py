@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -22,24 +21,19 @@ for file in sys.argv[2:]:
 NULL, ZERO, FULL = "/dev/null", "/dev/zero", "/dev/full"
 
 
-def mounted_cgroup2() -> Path | None:
-    rows = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
-    return next((Path(row[1]) for row in rows if row[2] == "cgroup2"), None)
-
-
 def may_filter() -> bool:
     try:
         os.close(device_filter._load(device_filter.instructions([])))
     except OSError:
         return False
-    return os.geteuid() == 0 and mounted_cgroup2() is not None
+    return os.geteuid() == 0
 
 
 @pytest.fixture
-def groups():
-    if not may_filter():
+def groups(cgroup2):
+    if cgroup2 is None or not may_filter():
         pytest.skip("needs cgroup v2 and the right to load BPF programs")
-    made = Cgroups(f"test-{os.getpid()}", mounted_cgroup2())
+    made = Cgroups(f"test-{os.getpid()}", cgroup2)
     yield made
     made.remove("1.0")
     made.close()
@@ -50,13 +44,13 @@ def opened(place, *files: str) -> list[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20).stdout.split()
 
 
-def test_only_what_is_denied_is_refused_and_a_change_replaces_what_was_said_before(groups):
+def test_only_what_is_denied_is_refused_and_a_change_replaces_what_was_said_before(groups, cgroup2):
     place = groups.make("1.0", 0, 0, [NULL], [ZERO, FULL, "/dev/no-such-card"])
     assert opened(place, NULL, ZERO, FULL) == ["open", "refused", "refused"]
     place = groups.make("1.0", 0, 0, [ZERO], [FULL])
     assert opened(place, NULL, ZERO, FULL) == ["open", "open", "refused"]
     assert not [note for note in groups.notes() if "cards" in note]
-    directory = os.open(mounted_cgroup2() / place.cgroup.lstrip("/"), os.O_RDONLY)
+    directory = os.open(cgroup2 / place.cgroup.lstrip("/"), os.O_RDONLY)
     assert len(device_filter._attached(directory)) == 1
     os.close(directory)
 

@@ -12,6 +12,7 @@ import pwd
 import socket
 import struct
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from flexai.wire.errors import BadInput
@@ -38,22 +39,23 @@ def claim_cards(uuids: Iterable[str]) -> list[socket.socket]:
                 each.close()
             if error.errno != errno.EADDRINUSE:
                 raise
-            who, state_dir = _holder(uuid)
-            remedy = f"Use that pool, or stop it first: `flexai down{f' --state-dir {state_dir}' if state_dir else ''}`"
+            who, options = _holder(uuid)
+            use, stop = (f" {name} {options[name]}" if name in options else "" for name in ("--run-dir", "--state-dir"))
+            remedy = f"Use that pool (`flexai status{use}`), or stop it first: `flexai down{stop}`"
             raise BadInput("card", uuid, f"is managed by another pool already ({who})", remedy) from None
     return claims
 
 
-def _holder(uuid: str) -> tuple[str, str]:
-    """Who manages the card, for people, and the state folder of that pool if it can be read."""
+def _holder(uuid: str) -> tuple[str, dict[str, str]]:
+    """Who manages the card, for people, and the folders of that pool if they can be read, by option."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking, contextlib.suppress(OSError):
         asking.setblocking(False)
         asking.connect(_PREFIX + uuid)
         pid, uid, _ = _CREDENTIALS.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         who = f"pid {pid}, user {_user_name(uid)}" if pid else f"user {_user_name(uid)}, of another pid namespace"
-        state_dir = _state_dir(pid) if pid else ""
-        return (f"{who}, state folder {state_dir}" if state_dir else who), state_dir
-    return "which does not say who it is", ""
+        options = _options(pid) if pid else {}
+        return f"{who}, state folder {options['--state-dir']}" if "--state-dir" in options else who, options
+    return "which does not say who it is", {}
 
 
 def _user_name(uid: int) -> str:
@@ -63,10 +65,10 @@ def _user_name(uid: int) -> str:
         return str(uid)
 
 
-def _state_dir(pid: int) -> str:
+def _options(pid: int) -> dict[str, str]:
     """What the command line of an agent says."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return os.fsdecode(words[words.index(b"--state-dir") + 1])
-    except (OSError, ValueError, IndexError):
-        return ""
+        words = [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+    except OSError:
+        return {}
+    return {name: value for name, value in pairwise(words) if name in {"--run-dir", "--state-dir"}}
