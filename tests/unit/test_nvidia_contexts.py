@@ -54,7 +54,17 @@ def test_what_cannot_be_measured_is_left_to_the_jobs(tmp_path, measured, line):
     assert contexts.context_bytes(tmp_path / "none" / "contexts.json", "580.1", ["GPU-1"], None) == {}
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"driver": "580.1", "bytes": 3}', '{"driver": 1, "bytes": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"driver": "580.1", "rule": 1, "bytes": {"GPU-1": 4}}',
+        '{"driver": "580.1", "bytes": 3}',
+        '{"driver": 1, "bytes": {}}',
+    ],
+)
 def test_a_file_that_says_nothing_is_measured_anew(tmp_path, measured, content):
     kept = tmp_path / "contexts.json"
     kept.write_text(content)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("flexai.agent.contexts")
 
 _WITHIN_S = 20.0
+_RULE = 2
+"""What ``flexai-context`` tells: raised when it tells something else of the same card."""
 
 
 def context_bytes(
@@ -48,7 +50,7 @@ def context_bytes(
         log.warning("what a context takes is not known of each card, each job's first tells: %s", done.stderr.strip())
     with contextlib.suppress(OSError):
         beside = kept.with_suffix(".new")
-        beside.write_text(json.dumps({"driver": driver, "bytes": found}))
+        beside.write_text(json.dumps({"driver": driver, "rule": _RULE, "bytes": found}))
         beside.replace(kept)
     return found
 
@@ -56,7 +58,7 @@ def context_bytes(
 def _read(kept: Path, driver: str) -> dict[str, int]:
     try:
         content = json.loads(kept.read_text())
-        if content["driver"] == driver:
+        if (content["driver"], content["rule"]) == (driver, _RULE):
             return {str(uuid): int(n_bytes) for uuid, n_bytes in content["bytes"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
