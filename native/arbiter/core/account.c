@@ -143,6 +143,7 @@ void ac_wakes(struct ac_card *c, struct tenant *t)
     /* Whatever it did before, while it was made perhaps: two hops tell it from one that fills the card, a trial takes
      * several rounds. */
     t->yields = t->gappy;
+    t->n_trials = 0;
     ac_level(c, t);
 }
 
@@ -194,12 +195,12 @@ struct group *ac_find_group(struct ac_card *c, uint32_t pid, uint32_t context)
     return unnamed;
 }
 
-struct group *ac_on_card(struct ac_card *c)
+struct group *ac_on_card(const struct ac_card *c)
 {
     for (int i = 0; i < c->n_groups && c->resident; i++) {
-        struct group *g = &c->group[i];
+        const struct group *g = &c->group[i];
         if (g->used && !g->stopped && g->tenant == c->resident_tenant && g->id.context == c->resident_context)
-            return g;
+            return (struct group *)g;
     }
     return NULL;
 }

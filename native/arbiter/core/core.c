@@ -71,6 +71,7 @@ bool ac_tenant_put(struct ac_card *c, int tenant, uint32_t request_milli, uint32
         if (tenant >= c->n_tenants)
             c->n_tenants = tenant + 1;
         t->turns_to_trial = 2;
+        t->trial_at = AC_NEVER;
     }
     t->throttled = false; /* anew, by what it is now */
     t->request_milli = request_milli;
@@ -188,8 +189,7 @@ bool ac_group_put(struct ac_card *c, int tenant, const struct cc_group *group)
         return false;
     c->group[place] = (struct group){.used = true, .tenant = tenant, .id = *group, .stopped_at = AC_NEVER};
     struct tenant *t = &c->tenant[tenant];
-    if (!t->n_groups++)
-        t->found_at = c->accrued_at;
+    t->n_groups++;
     if (t->runnable_since == AC_NEVER)
         t->runnable_since = c->accrued_at;
     /* What it ran before it was found is the resident's from now on. */

@@ -42,6 +42,9 @@ static uint64_t grace(const struct ac_card *c, int tenant)
     for (int i = 0; i < c->n_tenants; i++)
         if (c->tenant[i].used && c->tenant[i].wants && c->tenant[i].runnable_since != AC_NEVER && i != c->primary)
             sum += GRACE_NS;
+    const struct group *g = ac_on_card(c);
+    if (g && g->tenant != tenant && g->slice_on_us > DEFAULT_SLICE_US) /* of the hardware's turns that were */
+        sum += g->slice_on_us * US;
     if (c->resident && (c->resident_tenant < 0 || c->tenant[c->resident_tenant].class == FX_CLASS_LATENCY))
         sum += c->set.slice_latency_us * US; /* it waits for a time slice that is not ours to shorten */
     return sum;

@@ -12,6 +12,8 @@
 #define LEAST_SLICE_NS (1 * MS)
 #define LONGEST_ROUND_NS (145 * MS)
 #define HOPS 2
+#define FOUND 4 /* times, each no later after the last than: */
+#define FORGOTTEN_NS (2000 * MS)
 #define SOON_NS (15 * MS)
 #define PATIENT_PART 16
 
@@ -153,7 +155,8 @@ void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint6
     int64_t over = (int64_t)had_ns - (int64_t)(g->slice_on_us * US), bound = (int64_t)(g->slice_on_us * US) / 4;
     t->had_all = c->rotate && (int64_t)(had_ns + 50 * US) >= (int64_t)(g->slice_on_us * US) + t->over_ns;
     if (had_ns * 20 >= g->slice_on_us * US * 17) {
-        t->n_hops = 0;
+        if ((int64_t)(2 * g->slice_on_us * US) >= t->slice_ns) /* in a shorter one than is its part anybody stays */
+            t->n_hops = 0;
         if (c->rotate && over < bound)
             t->over_ns = (3 * t->over_ns + over) / 4;
     }
@@ -174,6 +177,9 @@ void ac_came_back(struct ac_card *c, int tenant, uint64_t at)
         return;
     t->n_hops = 0;
     t->yields = true;
-    t->turns_to_trial = 0;
+    /* Whoever was found not to, and does again, has pauses that a trial is too short for. */
+    t->n_found = at < t->found_at + FORGOTTEN_NS ? t->n_found + 1 : 1;
+    t->found_at = at;
+    t->turns_to_trial = t->n_found > FOUND ? TRIAL_TURNS : 0;
     c->reconsider = true;
 }

@@ -6,7 +6,9 @@
 #include "state.h"
 
 #define GANG_HOP_NS (2 * MS) /* shorter gaps of a rank are not lent */
-#define MADE_NS (1500 * MS) /* contexts are */
+#define FIRST_TRIALS 2
+#define BEGINS_NS (3000 * MS)
+#define FIRST_TRIAL_NS (300 * MS) /* from the first to the second, twice as much to the next */
 #define RARE_NS (50 * MS) /* requests farther apart are not waited for */
 
 bool ac_waiting(const struct ac_card *c)
@@ -179,6 +181,21 @@ int ac_next_turn(struct ac_card *c)
     return best >= 0 ? best : ac_pick(c);
 }
 
+/* What a tenant shows while it is made, or begins, is not how it goes on, and who is taken to yield keeps all from the
+ * hardware's turns: so it is tried again soon, and at once when another turned out to fill the card. */
+static void plan_trials(struct ac_card *c, struct tenant *t, bool fills_after_all, uint64_t now)
+{
+    if (!t->n_trials)
+        t->first_trial_at = now;
+    for (int i = 0; fills_after_all && i < c->n_tenants; i++)
+        if (!c->tenant[i].in_slots && now < c->tenant[i].first_trial_at + BEGINS_NS)
+            c->tenant[i].turns_to_trial = 0;
+    t->turns_to_trial = TRIAL_TURNS;
+    t->trial_at = AC_NEVER;
+    if (t->n_trials < FIRST_TRIALS && !t->in_slots && c->round_ns <= BEGINS_NS / 8)
+        t->trial_at = now + (FIRST_TRIAL_NS << t->n_trials++);
+}
+
 /* The turn, or the part of it that is a trial, showed how its tenant works. */
 void ac_judge_turn(struct ac_card *c, uint64_t now)
 {
@@ -188,7 +205,12 @@ void ac_judge_turn(struct ac_card *c, uint64_t now)
         return;
     if (!c->fill) {
         if (t->turns_to_trial)
-            t->turns_to_trial--;
+            t->turns_to_trial = now < t->trial_at ? t->turns_to_trial - 1 : 0;
+        return;
+    }
+    if (c->trial && !c->turn_held) { /* another kept the card: it showed nothing */
+        t->turns_to_trial = 1;
+        c->fill = c->trial = false;
         return;
     }
     uint64_t held = c->turn_held < wall ? c->turn_held : wall;
@@ -199,13 +221,14 @@ void ac_judge_turn(struct ac_card *c, uint64_t now)
     for (int i = 0; i < c->n_tenants; i++)
         if (i != c->primary && c->tenant[i].used && c->tenant[i].candidate)
             hop += 300 * US;
+    uint64_t slices = ac_slices_of_others(c, c->primary); /* which are longer where requests differ much */
+    hop = hop > slices ? hop : slices;
     if (t->in_slots) /* whoever it keeps waiting by that has other cards, too */
         hop = hop > GANG_HOP_NS ? hop : GANG_HOP_NS;
+    bool was = t->yields;
     t->gappy = held * 100 < wall * 92 && gap > hop;
     t->yields = c->turn_ends > 1 || held * 100 < wall * 97;
-    /* The first may have seen it while it was made, and who is taken to yield keeps all from the hardware's turns. */
-    t->turns_to_trial = t->yields && !t->tried && now < t->found_at + MADE_NS ? 1 : TRIAL_TURNS;
-    t->tried = true;
+    plan_trials(c, t, was && !t->yields, now);
     c->fill = t->gappy; /* else the rest of the turn is its own */
     c->trial = false;
 }

@@ -37,11 +37,14 @@ struct tenant {
     uint64_t lone_test_ns;  /* time between such tests */
     bool yields;            /* it gives the card up early and soon wants it back: no tenant for the hardware's rotation */
     uint32_t n_hops;        /* such short pauses in a row */
+    uint32_t n_found;       /* to yield, of late; and when it was last */
+    uint64_t found_at;
     uint64_t yielded_at;    /* our time at which it gave the card up; AC_NEVER: it did not */
     bool gappy;             /* others fill its turns */
     uint32_t turns_to_trial;
-    bool tried;             /* once at least, */
-    uint64_t found_at;      /* since its first group was found at this time */
+    uint32_t n_trials;      /* so far, up to those that are made soon after the first: */
+    uint64_t first_trial_at;
+    uint64_t trial_at;      /* whatever turns_to_trial says */
     uint64_t lends_at;      /* its gaps are not lent before */
     uint32_t n_defied;      /* stops that it undid, of late */
     uint64_t defied_at;
@@ -105,7 +108,8 @@ struct ac_card {
     int last_tenant;
     uint64_t last_latency_end; /* our time */
     uint64_t last_first_end;   /* the same of a program that goes before the one whose turn it is: latency, or outside */
-    uint64_t log_at, log_began; /* our time of the last reading */
+    uint64_t looked_at;     /* our time of the last reading, or attempt */
+    uint64_t log_at, log_began; /* of the last reading */
     uint64_t card_at;       /* the card's at its end */
     bool log_fresh;         /* a reading ended since the last decision */
     uint64_t unread_ns;     /* it could not be read: how long it was waited for before it was tried again */
@@ -160,7 +164,7 @@ struct ac_card {
 #define SETTLE_NS (1500 * US)    /* after a change of turns, before it is judged */
 #define DEFER_NS (500 * US)      /* between looks for the end of a request */
 #define TRIAL_NS (12 * MS)
-#define TRIAL_TURNS 80           /* between trials whether others should fill a tenant's turns */
+#define TRIAL_TURNS 80           /* later, between trials whether others should fill a tenant's turns */
 #define DEFAULT_SLICE_US 2000u   /* the driver's, until another is set */
 #define US_MAX UINT32_MAX
 #define LEAST_TOKENS_NS ((int64_t)(5 * MS)) /* of the budget, that what can wait leaves for changes of turns */
@@ -193,7 +197,7 @@ static inline bool are_mates(const struct ac_card *c, int a, int b)
 /* account.c */
 struct group *ac_find_group(struct ac_card *c, uint32_t pid, uint32_t context);
 /* The group of ours that has the card and may, or NULL. */
-struct group *ac_on_card(struct ac_card *c);
+struct group *ac_on_card(const struct ac_card *c);
 void ac_unknown_group(struct ac_card *c, uint32_t pid);
 void ac_charge(struct ac_card *c, int tenant, uint64_t ns);
 void ac_accrue(struct ac_card *c, uint64_t now);

@@ -63,3 +63,14 @@ def test_nobody_has_more_than_its_share_by_pausing(play, owner, n, off_ms, on_ms
     n_waves = 30_000 // (off_ms + on_ms)
     figures = play("hwslice", owner, borrowers(n), "run:1500 mark", waves(off_ms, on_ms, n_waves, 1), "report")
     assert figures.held(0) <= 50 + 1
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("begins_ms", [200, 500, 900])
+def test_who_hops_while_it_begins_is_soon_back_in_the_hardwares_turns(play, n, begins_ms):
+    """Programs that measure their kernels first, then fill the card: on an H200 they took turns by stop and resume."""
+    shares = [500, *[500 // n] * n]
+    begin = " ".join(f"step:{i}:450:30 put:{i}:{milli}:1000:1 run:7" for i, milli in enumerate(shares))
+    go_on = " ".join(f"kill:{i} flood:{i}:200:100" for i in range(n + 1))
+    figures = play("hwslice", begin, f"run:{begins_ms}", go_on, "run:1500 mark run:3000 report")
+    assert figures.card["stop"] == 0
