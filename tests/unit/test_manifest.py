@@ -69,6 +69,9 @@ def test_a_pod_group_is_one_job_whose_members_start_together():
         decode_manifest(member, HERE)
     with pytest.raises(BadInput, match="has no members"):
         decode_manifest(group, HERE)
+    more = group.replace("minMember: 2", "minMember: 4")
+    with pytest.raises(BadInput, match="is more than its 3 members: it would never start"):
+        decode_manifest("---".join([more, member, member.replace("train\n", "train-1\n", 1), member]), HERE)
 
 
 CLASSES = """apiVersion: flexai.io/v1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flexai.model import Device, Job, Node, Queue, SliceRequest, TopologyLevel
+from flexai.model import Device, Job, Node, Queue, Reason, SliceRequest, TopologyLevel
 from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Evict, SetJobState, Start
 from flexai.scheduling.events import (
@@ -346,3 +346,14 @@ def test_an_elastic_gang_of_subgroups_ends_when_each_has_run_once():
         began += starts(scheduler.step(MemberFinished(2 + index, "gang", index, 0)))
     assert began == [("gang", index) for index in range(4)]
     assert scheduler.state.jobs == {}
+
+
+@pytest.mark.parametrize(
+    "where", [{"required_level": "galaxy"}, {"subgroup_size": 1, "subgroup_level": "galaxy"}], ids=["job", "subgroup"]
+)
+def test_a_level_that_no_node_knows_is_named_with_those_that_are_known(where):
+    scheduler = pool(node("n0"))
+    assert starts(submit(scheduler, job("gang", 1, n_members=2, **where))) == []
+    reason = scheduler.reason_for("gang")
+    assert reason.code is Reason.TOO_LARGE
+    assert reason.message == "No node says in which galaxy it is; levels known are: host, rack, pod."

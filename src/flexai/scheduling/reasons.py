@@ -206,6 +206,11 @@ def _too_large(state: State, record: JobRecord) -> PendingReason | None:
         if needed == 1
         else f"It asks for {needed} members at once, each with {asked}; when empty, {where} can host {most} of them."
     )
+    levels = (record.job.required_level, record.job.subgroup_level if record.job.subgroup_size else "")
+    for level in levels:
+        if level and level not in state.books.topology:
+            known = ", ".join(state.books.topology.tightest_first()) or "none"
+            told = f"No node says in which {level} it is; levels known are: {known}."
     return say(
         state, Reason.TOO_LARGE, told,
         n_members=needed, n_devices=shape.n_devices, most_members=most, missing_members=needed - most,

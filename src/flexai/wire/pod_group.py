@@ -105,7 +105,10 @@ def group_fields(group: PodGroup) -> dict[str, Any]:
         first, n_members = _alike(group.members, group.where)
         asks_for_a_card(first, group.where)
         least = 1 if group.min_member is None else group.min_member
-        return first | own | {"n_members": n_members, "min_member": min(least, n_members)}
+        if least > n_members:
+            problem = f"is more than its {n_members} members: it would never start"
+            raise BadInput(f"{group.where}: spec.minMember", least, problem, "Write more pods, or ask for fewer")
+        return first | own | {"n_members": n_members, "min_member": least}
     by_name: dict[str, list[dict[str, Any]]] = {name: [] for name in group.subgroups}
     for fields in group.members:
         name = fields.get(SUBGROUP)
