@@ -77,7 +77,7 @@ struct fx_usage_entry {
     uint32_t n_groups;
     uint64_t hostile;      /* count of detected acts against control */
     uint32_t frozen;       /* enum fx_frozen: its processes do not run now, since it undid its stops */
-    uint32_t rescued;      /* times that somebody else had stopped it, and it was resumed */
+    uint32_t rescued;      /* times that somebody else had stopped it or, while it was frozen, resumed it; and that was undone */
     uint8_t reserved[24];
 };
 enum fx_frozen { FX_FROZEN_NOT = 0, FX_FROZEN_SIGNAL = 1, FX_FROZEN_GROUP = 2 }; /* by SIGSTOP; by the cgroup freezer */

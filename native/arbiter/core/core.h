@@ -55,7 +55,8 @@ enum ac_kind {
     AC_GATE = 7,      /* tenant, value = 1 open, 0 closed */
     AC_WINDOW = 8,    /* tenant, value = microseconds of work that may be queued; 0 = no bound */
     AC_CHECK = 9,     /* handles[0]: what the card says its time slice is; ac_timeslice_seen, then ac_done */
-    AC_FREEZE = 10,   /* tenant, value = 1: none of its processes shall run, since it undoes its stops; 0: all may */
+    AC_FREEZE = 10,   /* tenant, value = 1: none of its processes shall run, since it undoes its stops; 0: all may. A result
+                         above 0: nobody but us can let them run */
     AC_N_KINDS
 };
 struct ac_action {
@@ -69,7 +70,9 @@ struct ac_action {
 /* Figures of one tenant; counters only grow. */
 struct ac_usage {
     uint64_t held_ns, stopped_ns, borrowed_ns, wanted_ns, n_turns, n_stops, hostile;
-    uint64_t rescued; /* it was back at once when it was resumed although we had not stopped it: somebody else had */
+    /* It was back at once when it was resumed although we had not stopped it: somebody else had. Or it was resumed though
+     * none of its processes could run: somebody else did that, too. */
+    uint64_t rescued;
     bool running, waiting, suspended, frozen;
     int n_groups;
 };

@@ -215,7 +215,8 @@ static bool stop_or_resume(struct ac_card *c, uint64_t now, bool stop, struct ac
     for (int i = 0; i < c->n_groups; i++) {
         const struct group *g = &c->group[i];
         if (!g->used || now < g->retry_at || c->tenant[g->tenant].stop_want != stop ||
-            (g->stopped == stop && !g->stop_unsure && !(stop && g->again)))
+            (g->stopped == stop && !g->stop_unsure && !(stop && g->again)) ||
+            (stop && now < ac_stops_at(c, &c->tenant[g->tenant])))
             continue;
         if (g->solo && a->n)
             continue;
@@ -240,9 +241,9 @@ bool ac_hwslice_step(struct ac_card *c, uint64_t now, struct ac_action *a)
     }
     decide(c, now);
     /* Resume before stopping, so that the card never waits for us; but a limit that is reached comes first. */
-    if (ac_freeze(c, true, a) || set_slice(c, now, true, a) || stop_or_resume(c, now, false, a) || shorten(c, now, a) ||
-        stop_or_resume(c, now, true, a) ||
-        ac_freeze(c, false, a) || set_slice(c, now, false, a) || cut_short(c, a) || ac_halve(c, now, a))
+    if (ac_freeze(c, true, a) || set_slice(c, now, true, a) || stop_or_resume(c, now, false, a) || ac_freeze(c, false, a) ||
+        shorten(c, now, a) || stop_or_resume(c, now, true, a) || set_slice(c, now, false, a) || cut_short(c, a) ||
+        ac_halve(c, now, a))
         return true;
     if (c->settled_at == AC_NEVER && c->primary >= 0) {
         c->settled_at = now;
@@ -344,6 +345,8 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
             c->usage.n_failed++;
         return;
     }
+    if (a->kind == AC_FREEZE)
+        c->tenant[a->tenant].held_fast = result > 0;
     if (a->kind == AC_DISCOVER && a->n)
         ac_judge(c, a->value, now);
     if (a->kind != AC_STOP && a->kind != AC_RESUME && a->kind != AC_TIMESLICE)

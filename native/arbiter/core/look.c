@@ -59,9 +59,11 @@ void ac_plan_look(struct ac_card *c, uint64_t now)
     c->next_look = soonest(next, ac_watch_look(c, now));
 }
 
-static uint64_t wake_for_tenant(const struct tenant *t, uint64_t now)
+static uint64_t wake_for_tenant(const struct ac_card *c, const struct tenant *t, uint64_t now)
 {
     uint64_t wake = t->throttled ? t->goes_on_at : AC_NEVER;
+    if (t->stop_want && t->frozen && ac_stops_at(c, t) > now)
+        wake = soonest(wake, ac_stops_at(c, t));
     return t->retry_at > now ? soonest(wake, t->retry_at) : wake;
 }
 
@@ -82,7 +84,7 @@ uint64_t ac_hwslice_wake(const struct ac_card *c, uint64_t now)
     }
     for (int i = 0; i < c->n_tenants; i++)
         if (c->tenant[i].used && c->tenant[i].n_groups)
-            wake = soonest(wake, wake_for_tenant(&c->tenant[i], now));
+            wake = soonest(wake, wake_for_tenant(c, &c->tenant[i], now));
     for (int i = 0; i < c->n_groups; i++)
         if (c->group[i].used && c->group[i].retry_at > now)
             wake = soonest(wake, c->group[i].retry_at);

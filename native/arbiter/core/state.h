@@ -48,7 +48,9 @@ struct tenant {
     uint64_t lends_at;      /* its gaps are not lent before */
     uint32_t n_defied;      /* stops that it undid, of late */
     uint64_t defied_at;
-    bool frozen;            /* while it is stopped */
+    bool frozen;            /* while it is stopped, */
+    uint64_t frozen_at;     /* since then, */
+    bool held_fast;         /* in a way that nobody but us undoes */
     bool missed, room_wanted; /* it is overdue on the card */
     bool tells;             /* its coming back will mean something */
     bool had_all;           /* it left the card only since its time slice was over */
@@ -264,6 +266,7 @@ void ac_stayed(struct ac_card *c);
 void ac_judge(struct ac_card *c, uint32_t pid, uint64_t now);
 bool ac_suspected(const struct ac_card *c, uint32_t pid);
 uint64_t ac_watch_look(const struct ac_card *c, uint64_t now);
+uint64_t ac_stops_at(const struct ac_card *c, const struct tenant *t); /* it must not be stopped sooner */
 bool ac_freeze(struct ac_card *c, bool thaw, struct ac_action *a);
 /* rescue.c: tenants that somebody else stopped */
 bool ac_rescue_first(const struct ac_card *c, struct tenant *t, uint64_t now);

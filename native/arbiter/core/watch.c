@@ -5,6 +5,7 @@
 #include "state.h"
 
 #define PATIENCE 3         /* stops undone, before its processes are frozen */
+#define UNDER_WAY_NS (3 * MS) /* a call of a process that was frozen meanwhile has ended by then */
 #define FORGIVEN_NS (60000 * MS) /* after the last of them */
 #define LIBRARY_US 2097u    /* 2048 of the driver's units (H200, 580.159.04) */
 #define LIBRARY_TIMES 4
@@ -70,20 +71,25 @@ bool ac_suspected(const struct ac_card *c, uint32_t pid)
 void ac_judge(struct ac_card *c, uint32_t pid, uint64_t now)
 {
     bool may_run = false;
-    int tenant = -1;
+    struct group *seen = NULL;
     for (int i = 0; i < c->n_groups; i++) {
         struct group *g = &c->group[i];
         if (!g->used || g->id.pid != pid)
             continue;
         may_run |= !g->stopped || g->stop_unsure;
-        tenant = g->suspect ? g->tenant : tenant;
+        seen = g->suspect ? g : seen;
         g->suspect = false;
     }
-    if (may_run || tenant < 0)
+    if (may_run || !seen)
         return;
-    struct tenant *t = &c->tenant[tenant];
-    t->usage.hostile++;
-    t->n_defied = now < t->defied_at + FORGIVEN_NS ? t->n_defied + 1 : 1;
+    struct tenant *t = &c->tenant[seen->tenant];
+    /* If none of its processes could run when it was stopped, nor since, it was somebody else, and it is not to blame. */
+    if (t->frozen && t->held_fast && seen->stopped_at != AC_NEVER && seen->stopped_at >= t->frozen_at + UNDER_WAY_NS) {
+        t->usage.rescued++;
+    } else {
+        t->usage.hostile++;
+        t->n_defied = now < t->defied_at + FORGIVEN_NS ? t->n_defied + 1 : 1;
+    }
     t->defied_at = now;
     for (int i = 0; i < c->n_groups; i++) /* which of them it was, the log need not know */
         if (c->group[i].used && c->group[i].id.pid == pid)
@@ -116,15 +122,30 @@ uint64_t ac_watch_look(const struct ac_card *c, uint64_t now)
     return next;
 }
 
+static bool is_defiant(const struct ac_card *c, const struct tenant *t)
+{
+    return t->n_defied >= PATIENCE && (t->frozen || c->accrued_at < t->defied_at + FORGIVEN_NS);
+}
+
+/* Whoever is known to undo its stops is frozen first: then it can undo none, and a stop that is undone all the same shows
+ * that it was not it. */
+uint64_t ac_stops_at(const struct ac_card *c, const struct tenant *t)
+{
+    if (!is_defiant(c, t))
+        return 0;
+    return t->frozen ? t->frozen_at + UNDER_WAY_NS : AC_NEVER;
+}
+
 /* Stopped again each time; whoever does it again and again has its processes frozen while it is stopped. */
 bool ac_freeze(struct ac_card *c, bool thaw, struct ac_action *a)
 {
     for (int i = 0; i < c->n_tenants; i++) {
         struct tenant *t = &c->tenant[i];
-        bool want = t->used && t->n_groups && t->stop_want && t->n_defied >= PATIENCE && c->accrued_at < t->defied_at + FORGIVEN_NS;
+        bool want = t->used && t->n_groups && t->stop_want && is_defiant(c, t);
         if (!t->used || t->frozen == want || t->frozen != thaw)
             continue;
         t->frozen = want;
+        t->frozen_at = c->accrued_at;
         *a = (struct ac_action){.kind = AC_FREEZE, .tenant = i, .value = want};
         return true;
     }

@@ -145,7 +145,7 @@ int card_carry_out(struct arbiter *a, int at, const struct ac_action *action)
             !action->value                                   ? "goes on"
             : a->tenant[card->tenant[action->tenant]].freezer[0] ? "undoes its stops: its group is frozen while it is stopped"
                                                               : "undoes its stops: frozen by SIGSTOP while it is stopped");
-        return 0;
+        return action->value && a->tenant[card->tenant[action->tenant]].freezer[0] ? 1 : 0;
     case AC_DISCOVER:
         discover(a, at, action->value, action->n != 0);
         return 0;

@@ -41,6 +41,8 @@ struct rig {
     uint64_t ahead_ns;            /* our clock has leapt */
     int64_t card_ahead_ns;        /* so has the card's, */
     uint64_t card_leapt_at;       /* then */
+    struct rig_meddler { int by, whom; uint64_t every_ns, at; } meddler; /* a tenant that resumes another again and again */
+    bool by_signal;               /* who is frozen is so by SIGSTOP */
     uint64_t late_ns;             /* what is read from the log reaches the core so much later */
     struct rig_wait {             /* from when a tenant had work again until it had the card, */
         uint64_t asked_at, held;  /* 0: it has it; what it had had then */
@@ -91,7 +93,7 @@ static inline void rig_discover(struct rig *r, int tenant)
 static inline void rig_obey(struct rig *r, int i)
 {
     if (r->program[i] && !r->dead[i])
-        sv_pause(r->program[i], r->idle[i] || (r->backend == FX_BACKEND_LEASE && !r->gate[i]));
+        sv_pause(r->program[i], r->idle[i] || (r->backend == FX_BACKEND_LEASE ? !r->gate[i] : r->frozen[i]));
 }
 
 static inline int rig_read_log(struct rig *r)
@@ -163,6 +165,8 @@ static inline void rig_do(struct rig *r, const struct ac_action *a)
         break;
     case AC_FREEZE: /* what does not run cannot undo anything; its queued work would go on if it could */
         r->frozen[a->tenant] = a->value != 0;
+        rig_obey(r, a->tenant);
+        result = r->by_signal ? 0 : 1;
         break;
     case AC_WINDOW:
     case AC_N_KINDS:
@@ -259,6 +263,18 @@ static inline void rig_overlap(const struct rig *rigs, int n, struct rig_overlap
     }
 }
 
+/* It runs in its process, as long as that may run. */
+static inline void rig_meddle(struct rig *r)
+{
+    struct rig_meddler *m = &r->meddler;
+    if (!m->every_ns || sv_now(r->world) < m->at)
+        return;
+    m->at = sv_now(r->world) + m->every_ns;
+    uint32_t context = r->program[m->whom] ? sv_context(r->program[m->whom]) : 0;
+    if (!r->frozen[m->by] && !r->dead[m->by] && !r->dead[m->whom])
+        cc_virtual.stop(r->cc, &context, 1, 0);
+}
+
 /* One action of a card at a time, so that those which belong together are close together. */
 static inline void rig_act(struct rig *rigs, int n)
 {
@@ -298,6 +314,7 @@ static inline void rig_run(struct rig *rigs, int n, uint64_t ns, bool aligned, s
             ac_align(cards, n, rig_now(&rigs[0]));
         bool closing[SM_MAX_CARDS];
         for (int k = 0; k < n; k++) {
+            rig_meddle(&rigs[k]);
             closing[k] = rig_look(&rigs[k]);
             if (sv_now(world) >= rigs[k].beat_at) {
                 rigs[k].beat_at = sv_now(world) + 100 * MS;
@@ -314,6 +331,7 @@ static inline void rig_run(struct rig *rigs, int n, uint64_t ns, bool aligned, s
             uint64_t poll = r->backend == FX_BACKEND_LEASE ? now + (closing[k] ? MS / 10 : MS) : AC_NEVER;
             at = poll < at ? poll : at;
             at = r->beat_at < at ? r->beat_at : at;
+            at = r->meddler.every_ns && r->meddler.at < at ? r->meddler.at : at;
             wake = at < wake ? at : wake;
         }
         uint64_t now = sv_now(world);

@@ -13,7 +13,7 @@
  *   slow:PERCENT (control calls take so much of their usual time)
  *   fail:N (every N-th call is refused; 0 = none)  lose:N (records of the log)  shuffle  undo:I (resumes itself)  grow:I (makes another channel)  xid:N  recover:0 (the card)
  *   refuse:KIND:N (the next N calls of that kind: set, stop, resume, preempt or flush)  fault:I (a sticky error of its context)
- *   bar:I (somebody else stops its context)
+ *   bar:I (somebody else stops its context)  meddle:K:I:MS (tenant K resumes tenant I every so often; 0: no more)
  *   leap:MS (our clock does)  cardleap:MS  cardback:MS (the card's)  lock:I unlock:I (a checkpoint's hold on its process)
  *   widen:I:US (sets its own time slice)  watch:I (the card is asked for it)
  *   run:MS  mark (all cards)  report (what happened since the mark: a line a tenant of this card; calls of all cards)
@@ -266,6 +266,8 @@ static bool carry_out(const char *word)
         sm_park_unlock(sm_process_by_pid(sv_model(rig.world), pid));
     else if (!strcmp(name, "late"))
         rig.late_ns = i * MS;
+    else if (!strcmp(name, "signals"))
+        rig.by_signal = true;
     else if (!strcmp(name, "shuffle"))
         rig.shuffle = true;
     else if (!strcmp(name, "undo")) {
@@ -276,6 +278,8 @@ static bool carry_out(const char *word)
         rig.grown[t] = true;
     else if (!strcmp(name, "bar"))
         cc_virtual.stop(rig.cc, contexts, 1, 1);
+    else if (!strcmp(name, "meddle") && a < RIG_TENANTS)
+        rig.meddler = (struct rig_meddler){.by = t, .whom = (int)a, .every_ns = b * MS};
     else if (!strcmp(name, "widen"))
         cc_virtual.set_timeslice(rig.cc, contexts[0], a);
     else if (!strcmp(name, "watch")) {

@@ -37,10 +37,10 @@ processes are gone; it stays listed, with exit_code and cause, until ``unprepare
 Events: ``started``, ``finished`` (exit_code, signal, cause), ``shim`` (alive or lost), ``device`` (health),
 ``foreign`` (outside use of a card), ``no_shim`` (a member's process uses a card without the shim: pid),
 ``over_cap`` (a member holds more device memory than its cap: used_bytes, cap_bytes, by which leaks, and the action
-taken), ``hostile`` (a member acted against control: how often, what freezes it, and the action taken), ``rescued`` (a
-member that somebody else had stopped was resumed: how often), ``adrift`` (bytes on a card that belong to no process:
-suspects), ``arbiter`` (connected or not), ``usage`` (twice a second while subscribed). Those of memory are told once,
-to who listens or to the first who does; those of use only to who listens.
+taken), ``hostile`` (a member acted against control: how often, what freezes it, and the action taken), ``rescued``
+(what somebody else did to a member's channels was undone: how often), ``adrift`` (bytes on a card that belong to no
+process: suspects), ``arbiter`` (connected or not), ``usage`` (twice a second while subscribed). Those of memory are
+told once, to who listens or to the first who does; those of use only to who listens.
 """
 
 import json

@@ -291,7 +291,7 @@ def play(tmp_path_factory):
         done = subprocess.run([path, f"backend:{backend}", *words], check=False, capture_output=True, text=True)
         assert done.returncode == 0, f"{words}: {done.stderr}"
         reports = [Figures(text) for text in re.findall(r"(?:tenant .*\n)*card .*\n", done.stdout)]
-        if not any(word.startswith(("undo:", "widen:")) for word in words):
+        if not any(word.startswith(("undo:", "widen:", "meddle:")) for word in words):
             assert not any(t["hostile"] for one in reports for t in one.tenant.values()), (
                 f"{words}: nobody did anything"
             )

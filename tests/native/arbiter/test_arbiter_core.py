@@ -337,9 +337,33 @@ def test_who_undoes_its_stops_again_and_again_is_frozen_while_it_is_stopped(play
     assert figures.tenant[0]["hostile"] == 3, "each was seen within 50 ms, and the fourth did not happen"
     assert figures.held(0) < 2
     assert figures.held(1) > 98, "nobody else's share suffers by it"
-    figures = play("hwslice", stopped, undone, "resume:0 run:200 mark run:1000 report")
+    figures = play("hwslice", stopped, undone, "resume:0 run:500 mark run:2000 report")
     assert figures.tenant[0]["frozen"] == 0
     assert abs(figures.held(0) - 10) <= 1
+
+
+@pytest.mark.parametrize("every_ms", [5, 20, 60])
+@pytest.mark.parametrize("load", ["flood:{}:1000", "step:{}:1000:50"])
+def test_who_is_resumed_by_somebody_else_is_frozen_first_and_not_blamed(play, load, every_ms):
+    """Tenant 1 resumes tenant 0 again and again; 20 acts would end it."""
+    tenants = " ".join(f"{load.format(i)} put:{i}:{milli}:1000:1" for i, milli in enumerate((300, 300, 200, 200)))
+    figures = play("hwslice", f"{tenants} run:2000 meddle:1:0:{every_ms} run:2000 mark run:60000 report")
+    assert figures.tenant[0]["hostile"] <= 3
+    assert [round(figures.held(i)) for i in range(4)] == pytest.approx([30, 30, 20, 20], abs=1)
+    assert figures.tenant[0]["rescued"] > 0 or load.startswith("flood"), "floods are not stopped: they rotate"
+    suspended = f"{tenants} run:2000 suspend:0 run:50 meddle:1:0:{every_ms} run:2000"
+    figures = play("hwslice", suspended, "mark run:120000 report")
+    assert figures.tenant[0]["hostile"] == 3, "and not three in each minute"
+    assert figures.held(0) == 0
+    figures = play("hwslice", suspended, "run:1000 resume:0 run:500 mark run:5000 report")
+    assert abs(figures.held(0) - 30) <= 1, "and it goes on"
+
+
+def test_what_a_signal_froze_somebody_else_may_have_let_go_so_it_is_blamed(play):
+    tenants = " ".join(f"step:{i}:1000:50 put:{i}:{milli}:1000:1" for i, milli in enumerate((300, 300, 200, 200)))
+    steps = f"{tenants} run:2000 meddle:1:0:60 run:30000 report"
+    assert play("hwslice", "signals", steps).tenant[0]["hostile"] > 20
+    assert play("hwslice", steps).tenant[0]["hostile"] == 3
 
 
 @pytest.mark.parametrize("load", ["flood:{}:1000", "step:{}:1000:50"])

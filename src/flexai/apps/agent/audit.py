@@ -238,13 +238,13 @@ class Audit:
                 await self._end(tenant, why)
 
     def _tell_rescued(self) -> None:
-        """Tell members that somebody else had stopped, and that were resumed; who it was the driver does not say."""
+        """Tell members on whose channels somebody else acted; who it was the driver does not say."""
         for row in self.last.tenants if self.last is not None else ():
             tenant, place = self._node.by_name(row.tenant), (row.tenant, row.uuid)
             if tenant is None or row.rescued == self._rescued.get(place, 0):
                 continue
             self._rescued[place] = row.rescued
-            log.warning("%s on %s had been stopped by somebody else, and was resumed", tenant.name, row.uuid)
+            log.warning("%s on %s was stopped or resumed by somebody else: put right", tenant.name, row.uuid)
             self._node.parts.news.say(
                 "rescued", job_id=tenant.job_id, member=tenant.member, uuid=row.uuid, times=row.rescued
             )
