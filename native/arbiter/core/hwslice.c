@@ -345,7 +345,7 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
             c->usage.n_failed++;
         return;
     }
-    if (a->kind == AC_FREEZE)
+    if (a->kind == AC_FREEZE && a->value)
         c->tenant[a->tenant].held_fast = result > 0;
     if (a->kind == AC_DISCOVER && a->n)
         ac_judge(c, a->value, now);

@@ -49,7 +49,7 @@ struct tenant {
     uint32_t n_defied;      /* stops that it undid, of late */
     uint64_t defied_at;
     bool frozen;            /* while it is stopped, */
-    uint64_t frozen_at;     /* since then, */
+    uint64_t frozen_at, thawed_at; /* since then; until then the last time, */
     bool held_fast;         /* in a way that nobody but us undoes */
     bool missed, room_wanted; /* it is overdue on the card */
     bool tells;             /* its coming back will mean something */
@@ -72,7 +72,8 @@ struct tenant {
 
 struct group {
     bool used, stopped, ran, solo, stop_unsure;
-    bool suspect;           /* the log shows it running although it is stopped */
+    bool suspect;           /* the log shows it running although it is stopped, */
+    uint64_t suspect_at;    /* first then, at the earliest */
     bool again;             /* stopped, but never seen to leave: to be stopped again, */
     uint64_t again_at, again_ns; /* not before, and how much later the next time */
     int tenant;

@@ -55,6 +55,7 @@ void ac_ran(struct ac_card *c, struct group *g, uint64_t at)
 {
     if (!g->stopped || g->stop_unsure || g->stopped_at == AC_NEVER || at <= g->stopped_at + LATE_NS)
         return;
+    g->suspect_at = g->suspect ? g->suspect_at : at;
     g->suspect = true;
     ac_unknown_group(c, g->id.pid);
 }
@@ -83,8 +84,10 @@ void ac_judge(struct ac_card *c, uint32_t pid, uint64_t now)
     if (may_run || !seen)
         return;
     struct tenant *t = &c->tenant[seen->tenant];
-    /* If none of its processes could run when it was stopped, nor since, it was somebody else, and it is not to blame. */
-    if (t->frozen && t->held_fast && seen->stopped_at != AC_NEVER && seen->stopped_at >= t->frozen_at + UNDER_WAY_NS) {
+    /* If none of its processes could run from before it was stopped until it was seen, somebody else did it, and it is not
+     * to blame; nor for what it may have done as it was about to be resumed. */
+    bool could_not = t->held_fast && (t->frozen || seen->suspect_at <= t->thawed_at + UNDER_WAY_NS);
+    if (could_not && seen->stopped_at != AC_NEVER && seen->stopped_at >= t->frozen_at + UNDER_WAY_NS) {
         t->usage.rescued++;
     } else {
         t->usage.hostile++;
@@ -145,7 +148,7 @@ bool ac_freeze(struct ac_card *c, bool thaw, struct ac_action *a)
         if (!t->used || t->frozen == want || t->frozen != thaw)
             continue;
         t->frozen = want;
-        t->frozen_at = c->accrued_at;
+        *(want ? &t->frozen_at : &t->thawed_at) = c->accrued_at;
         *a = (struct ac_action){.kind = AC_FREEZE, .tenant = i, .value = want};
         return true;
     }
