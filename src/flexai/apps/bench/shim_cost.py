@@ -161,4 +161,4 @@ def rows(run: Run) -> Iterator[Row]:
     )  # fmt: skip
 
 
-SHIM = Case("shim", "what the shim adds to a launch and to a process start", rows, 15, 4)
+SHIM = Case("shim", "what the shim adds to a launch and to a process start", rows, 6, 4)

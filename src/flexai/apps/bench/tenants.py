@@ -29,6 +29,8 @@ _OVER = {"succeeded", "failed", "cancelled"}
 _LAST_BYTES, _LAST_LINES = 4096, 4
 _LOOK_AT_RATE_S, _STEADY, WARM_S = 0.25, 0.03, 6.0
 """A rate is steady when three spans in a row differ by less than that; what is not after ``WARM_S`` never will be."""
+_FIRST_S = 2.0
+"""Beyond its settling, for the end of a first iteration: a program may queue many before it waits for one."""
 _KEPT = ("PATH", "PYTHONPATH", "HOME")
 _GIB = 1 << 30
 
@@ -261,11 +263,25 @@ def steady(tenant: Tenant, least_s: float, most_s: float | None = None) -> bool:
             return is_steady
 
 
-def rates_per_s(running: Sequence[Tenant], seconds: float, settle_s: float = 1.0) -> list[float]:
-    """Let all run together; iterations per second of each over ``seconds``, after ``settle_s``."""
+def begin(running: Sequence[Tenant], settle_s: float) -> None:
+    """Let all run for ``settle_s``, and until each has ended an iteration since (for two seconds more at most).
+
+    The last one that ended before is no date to count from: the time in which it was idle would be in the rate.
+    """
+    before = [tenant.counted()[0] for tenant in running]
     for tenant in running:
         tenant.order(RUN)
     time.sleep(settle_s)
+    until_s = time.monotonic() + _FIRST_S
+    while time.monotonic() < until_s:
+        if all(tenant.counted()[0] != n for tenant, n in zip(running, before, strict=True)):
+            return
+        time.sleep(0.01)
+
+
+def rates_per_s(running: Sequence[Tenant], seconds: float, settle_s: float = 1.0) -> list[float]:
+    """Let all run together; iterations per second of each over ``seconds``, after ``settle_s``."""
+    begin(running, settle_s)
     before = [tenant.counted() for tenant in running]
     time.sleep(seconds)
     after = [tenant.counted() for tenant in running]

@@ -22,7 +22,7 @@ from flexai.apps.bench.slicing.stand import (
     step,
     torch,
 )
-from flexai.apps.bench.tenants import IDLE, rate_between, steady, tenants
+from flexai.apps.bench.tenants import IDLE, begin, rate_between, steady, tenants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,7 @@ def limits(run: Run, *, bare: bool) -> Iterator[Row]:
 
 def _alone_rate(tenant: Tenant, seconds: float) -> tuple[float, float]:
     """(iterations per second, SM clock) of a program that nobody holds."""
-    steady(tenant, 0.5)
+    begin([tenant], 0.5)
     before = tenant.counted()
     time.sleep(seconds)
     after = tenant.counted()
@@ -92,11 +92,13 @@ def whole(run: Run) -> Iterator[Row]:
         for name, load, most in (("plain", plain, 0.5), ("launch-bound", bound, 1.0)):
             ratios, clocks, frees = [], [], []
             with tenants(on.pool, run.folder, [load]) as (inside,), outside(on, run.folder, [load]) as (free,):
+                for tenant in (inside, free):
+                    steady(tenant, 0.5)
+                    tenant.order(IDLE)
                 # Outside, inside, outside, ...: what drifts slowly cancels out.
                 frees.append(_alone_rate(free, seconds)[0])
                 for _ in range(n_turns):
-                    steady(inside, 0.5)
-                    window = over(measure(on, [inside], seconds, settle_s=0.0))
+                    window = over(measure(on, [inside], seconds, settle_s=0.5))
                     rate, mhz = _alone_rate(free, seconds)
                     frees.append(rate)
                     ratios.append(window.rates[0] / ((frees[-1] + frees[-2]) / 2))

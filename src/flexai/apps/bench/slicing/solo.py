@@ -25,20 +25,21 @@ class Solos:
 
     def __init__(self, on: Stand, running: Sequence[Tenant], seconds: float) -> None:
         self._on, self._running, self._seconds = on, running, seconds
-        self._before = self._measure(settle_s=1.0)
+        self._before = self._measure(0.5, warm_up=True)
         self._after: dict[tuple[object, ...], Window] = {}
 
     def again(self) -> Solos:
         """After the case."""
-        self._after = self._measure(settle_s=0.5)
+        self._after = self._measure(0.5)
         return self
 
-    def _measure(self, settle_s: float) -> dict[tuple[object, ...], Window]:
+    def _measure(self, settle_s: float, *, warm_up: bool = False) -> dict[tuple[object, ...], Window]:
         found: dict[tuple[object, ...], Window] = {}
         for tenant in self._running:
             if tenant.load.program not in found:
-                steady(tenant, settle_s)
-                windows = measure(self._on, [tenant], self._seconds, 0.0)
+                if warm_up:
+                    steady(tenant, 0.5)
+                windows = measure(self._on, [tenant], self._seconds, settle_s)
                 found[tenant.load.program] = over(windows)
         return found
 

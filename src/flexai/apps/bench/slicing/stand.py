@@ -24,9 +24,9 @@ from flexai.apps.bench.tenants import (
     END,
     IDLE,
     READY_S,
-    RUN,
     Load,
     Tenant,
+    begin,
     controls_in,
     last_lines,
     rate_between,
@@ -177,9 +177,7 @@ class Window:
 
 def measure(on: Stand, running: Sequence[Tenant], seconds: float, settle_s: float = 1.0) -> list[Window]:
     """Let all run together; one window per second, after ``settle_s``."""
-    for tenant in running:
-        tenant.order(RUN)
-    time.sleep(settle_s)
+    begin(running, settle_s)
     windows = []
     before = _state(on, running)
     for _ in range(max(1, round(seconds))):
