@@ -155,6 +155,7 @@ uint32_t sm_card_xid(const struct sm_model *m, int card);       /* 0 = healthy *
 void sm_inject_control_error(struct sm_model *m, enum sm_control_kind kind, uint32_t n_calls, int error);
 void sm_inject_log_loss(struct sm_model *m, int card, uint32_t n_records);
 void sm_inject_slow_control(struct sm_model *m, uint32_t percent); /* a control call takes so much of what it usually does */
+uint64_t sm_control_takes(const struct sm_model *m, uint64_t usual_ns);
 
 /* Figures, exact at sm_now. Counters only grow. */
 struct sm_card_figures {

@@ -159,6 +159,8 @@ static bool set_slice(struct ac_card *c, uint64_t now, bool before_resume, struc
         if (!g->used || now < g->retry_at || !slice_differs(c, g))
             continue;
         const struct tenant *t = &c->tenant[g->tenant];
+        if (c->rotate && c->lock_tokens_ns < 0 && g->slice_us > t->slice.us / 2 && g->slice_us < 2 * t->slice.us)
+            continue; /* what is owed can wait */
         if (before_resume ? !(g->stopped && !t->stop_want && g->ran) : g->stopped || t->stop_want || in_its_turn(c, g))
             continue;
         if (c->rotate && !before_resume && now > c->looked_at + MS) { /* who has the card now? */

@@ -24,6 +24,11 @@ void sm_call_add(struct sm_model *m, struct sm_call *call)
     *at = call;
 }
 
+uint64_t sm_control_takes(const struct sm_model *m, uint64_t usual_ns)
+{
+    return m->inject_slow_percent ? usual_ns * m->inject_slow_percent / 100 : usual_ns;
+}
+
 int sm_control(struct sm_model *m, enum sm_control_kind kind, int card, const uint32_t *contexts, int n, uint64_t value,
                uint64_t cookie)
 {
@@ -33,7 +38,7 @@ int sm_control(struct sm_model *m, enum sm_control_kind kind, int card, const ui
     if (!call)
         return -ENOMEM;
     struct sm_card *c = &m->cards[card];
-    uint64_t took = c->spec->control_ns[kind] * (m->inject_slow_percent ? m->inject_slow_percent : 100) / 100;
+    uint64_t took = sm_control_takes(m, c->spec->control_ns[kind]);
     uint64_t start = m->lock_free_at > m->now ? m->lock_free_at : m->now;
     start = c->lock_free_at > start ? c->lock_free_at : start;
     call->kind = kind;

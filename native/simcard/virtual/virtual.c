@@ -414,7 +414,7 @@ static int v_get_timeslice(void *self, uint32_t handle, uint32_t *us)
     const struct virtual_card *v = self;
     uint64_t ns;
     int failed = sm_get_timeslice(v->world->model, handle, &ns);
-    sv_run(v->world, 17000); /* measured on an H200 */
+    sv_run(v->world, sm_control_takes(v->world->model, 17000)); /* measured on an H200 */
     if (!failed)
         *us = (uint32_t)(ns / 1000);
     return failed;

@@ -78,6 +78,17 @@ def test_tenants_that_fill_the_card_share_it_by_the_hardwares_own_turns(play, na
     assert figures.worst <= 1.5
 
 
+@pytest.mark.parametrize("slow_percent", [100, 300])
+def test_the_budget_holds_soon_after_ten_have_come_however_dear_the_calls(play, slow_percent):
+    """What can wait does: time slices for what is owed, and asking whether they are as they were set."""
+    ten = (190, 160, 140, 120, 100, 90, 80, 60, 40, 20)
+    tenants = " ".join(f"{flood(i, milli, 500)} run:4" for i, milli in enumerate(ten))
+    figures = play("hwslice", f"slow:{slow_percent} {tenants} run:500 mark run:3000 report")
+    assert figures.card["control"] <= GOAL_LOCK_PCT
+    for i, milli in enumerate(ten):
+        assert abs(100 * figures.held(i) / figures.sum - milli / 10) <= 1
+
+
 @pytest.mark.parametrize("name", STEP)
 def test_turns_by_stop_and_resume_stretch_until_their_calls_keep_to_the_budget(play, name):
     steps = STEP[name]
