@@ -4,19 +4,11 @@
  * round a gang has a slot that is the same on all its cards: the matrix of Ousterhout (1982), cards by time. A gang's part
  * is the least that it is due on any of its cards; those whose slots find no room take turns card by card as all others do.
  */
-#include "state.h"
+#include "align.h"
 
 #define MAX_GANGS 64
 #define KEPT_NS (1000 * MS) /* a shorter pause of a rank does not end the common rounds */
-#define WHOLE_PPM 1000000ull
 #define LATE_NS (5 * MS)    /* at most: a card whose log need not be read */
-
-struct gang {
-    uint32_t id, cards; /* a bit for each */
-    uint64_t part_ppm, begin, length;
-    int64_t due_ns;
-    bool placed;
-};
 
 static bool has_turns(const struct ac_card *c, const struct tenant *t)
 {
@@ -73,50 +65,6 @@ static int find_gangs(struct ac_card *const *cards, int n_cards, struct gang *ga
         if (!(gangs[g].cards & (gangs[g].cards - 1)))
             gangs[g--] = gangs[--n];
     return n;
-}
-
-/* As early as its cards allow beside those that have their place. */
-static void place(struct gang *g, const struct gang *gangs, int n, uint64_t round_ns)
-{
-    for (int k = -1; k < n; k++) {
-        uint64_t at = k < 0 ? 0 : gangs[k].begin + gangs[k].length;
-        if (k >= 0 && (!gangs[k].placed || !(gangs[k].cards & g->cards)))
-            continue;
-        bool fits = at + g->length <= round_ns + round_ns / 1000;
-        for (int j = 0; j < n && fits; j++)
-            fits = !gangs[j].placed || !(gangs[j].cards & g->cards) || at >= gangs[j].begin + gangs[j].length ||
-                   at + g->length <= gangs[j].begin;
-        if (fits && (!g->placed || at < g->begin)) {
-            g->begin = at;
-            g->placed = true;
-        }
-    }
-}
-
-/* The largest first, by time and cards. Each slot is as long as its gang is due, but for less_ns. How many have no room? */
-static int place_all(struct gang *gangs, int n, uint32_t cards, uint64_t round_ns, int64_t less_ns)
-{
-    int n_left = 0;
-    for (int g = 0; g < n; g++)
-        if (gangs[g].cards & cards)
-            gangs[g].length = gangs[g].placed = 0;
-    for (;;) {
-        struct gang *next = NULL;
-        uint64_t most = 0;
-        for (int g = 0; g < n; g++) {
-            uint64_t size = gangs[g].part_ppm * (uint64_t)__builtin_popcount(gangs[g].cards);
-            if ((gangs[g].cards & cards) && !gangs[g].length && size > most) {
-                next = &gangs[g];
-                most = size;
-            }
-        }
-        if (!next)
-            return n_left;
-        int64_t part = (int64_t)(round_ns * next->part_ppm / WHOLE_PPM) + 1, more = next->due_ns - less_ns;
-        next->length = (uint64_t)(part + more > part / 4 ? part + more : part / 4 + 1);
-        place(next, gangs, n, round_ns);
-        n_left += !next->placed;
-    }
 }
 
 static int64_t within(int64_t value, int64_t bound)
@@ -222,9 +170,9 @@ static void begin_rounds(struct ac_card *const *cards, int n_cards, uint32_t som
     for (int g = 0; g < n; g++)
         if ((gangs[g].cards & some) && gangs[g].due_ns > most_due)
             most_due = gangs[g].due_ns;
-    int n_left = place_all(gangs, n, some, round_ns, most_due);
-    if (place_all(gangs, n, some, round_ns, 0) > n_left)
-        place_all(gangs, n, some, round_ns, most_due);
+    int n_left = ac_place_all(gangs, n, some, round_ns, most_due);
+    if (ac_place_all(gangs, n, some, round_ns, 0) > n_left)
+        ac_place_all(gangs, n, some, round_ns, most_due);
     for (int k = 0; k < n_cards; k++)
         if (some >> k & 1) {
             cards[k]->round_ns = round_ns;
