@@ -8,7 +8,10 @@ import flexai_native
 import pytest
 
 NVIDIA = Path(__file__).parents[2] / "native" / "arbiter" / "nvidia"
-SOURCES = [*sorted(p for p in NVIDIA.glob("*.c") if p.name != "probe.c"), *sorted((NVIDIA / "tests").glob("*.c"))]
+SOURCES = [
+    *sorted(p for p in NVIDIA.glob("*.c") if not p.name.startswith("probe")),
+    *sorted((NVIDIA / "tests").glob("*.c")),
+]
 FLAGS = [
     "-std=gnu11",
     "-D_GNU_SOURCE",

@@ -4,14 +4,13 @@
  * and the smallest policies over them (watch, limit, share), a proof of the controls that owes nothing to the arbiter.
  */
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
-#include "nvidia.h"
+#include "probe.h"
 
 #define MAX_TENANTS 16
 #define MAX_TENANT_GROUPS 16
@@ -24,16 +23,14 @@ struct tenant {
     int n_groups, stopped;
     uint64_t used_ns, n_starts;
 };
-static struct nv_card *card;
+struct nv_card *card;
 static struct tenant tenants[MAX_TENANTS];
 static int n_tenants;
 static uint64_t n_records, n_dropped, n_calls, call_ns, call_max_ns, card_now_ns;
 static struct { uint32_t pid; uint64_t since_ns; int running; } resident;
-static volatile sig_atomic_t ending;
+volatile sig_atomic_t ending;
 
 static void on_signal(int number) { (void)number; ending = 1; }
-
-static uint64_t now(void) { return nv_machine.now_ns(NULL); }
 
 static void sleep_ns(int64_t ns)
 {
@@ -43,7 +40,7 @@ static void sleep_ns(int64_t ns)
     nanosleep(&t, NULL);
 }
 
-static int explain(const char *what, int error)
+int explain(const char *what, int error)
 {
     fprintf(stderr, "flexai-nvprobe: %s: %s (driver status 0x%x)\n", what, strerror(-error), card ? card->rm.status : 0);
     return 1;
@@ -393,70 +390,6 @@ static int slices(const char *text)
             printf("{\"pid\":%u,\"group\":%d,\"timeslice_us\":%u}\n", tenants[i].pid, g, us);
         }
     return 0;
-}
-
-/* ---- how much memory is free, looked at often ---- */
-
-#define SPAN_NS 10000000u
-#define LOOK_EVERY_NS 100000
-#define MOST_TRIES 10000
-
-struct span { uint64_t at_ns, least_bytes, longest_ns; };
-
-static int watch_memory(const struct nv_memory *memory)
-{
-    struct span *spans = NULL;
-    size_t n = 0, room = 0, n_looks = 0;
-    uint64_t last_ns = now(), free_bytes = 0;
-    struct pollfd input = {.fd = 0, .events = POLLIN};
-    const struct timespec pause = {.tv_nsec = LOOK_EVERY_NS};
-    for (int i = 0; nv_memory_read(memory, &free_bytes); i++)
-        if (i == MOST_TRIES)
-            return explain("free memory", -EAGAIN);
-    printf("{\"memory\":\"watching\",\"free_bytes\":%llu}\n", (unsigned long long)free_bytes);
-    while (!ending && ppoll(&input, 1, &pause, NULL) == 0) {
-        int error = nv_memory_read(memory, &free_bytes);
-        uint64_t at_ns = now(), gap_ns = at_ns - last_ns;
-        if (error)
-            continue; /* the time without a look goes on */
-        last_ns = at_ns;
-        n_looks++;
-        if (n == 0 || at_ns - spans[n - 1].at_ns >= SPAN_NS) {
-            if (n == room) {
-                room = room ? 2 * room : 4096;
-                struct span *more = realloc(spans, room * sizeof *spans);
-                if (!more)
-                    break;
-                spans = more;
-            }
-            spans[n++] = (struct span){at_ns - at_ns % SPAN_NS, free_bytes, 0};
-        }
-        struct span *span = &spans[n - 1];
-        span->least_bytes = free_bytes < span->least_bytes ? free_bytes : span->least_bytes;
-        span->longest_ns = gap_ns > span->longest_ns ? gap_ns : span->longest_ns;
-    }
-    printf("{\"looks\":%zu,\"free_bytes\":%llu,\"spans\":[", n_looks, (unsigned long long)free_bytes);
-    for (size_t i = 0; i < n; i++)
-        printf("%s[%llu,%llu,%llu]", i ? "," : "", (unsigned long long)spans[i].at_ns,
-               (unsigned long long)spans[i].least_bytes, (unsigned long long)spans[i].longest_ns);
-    printf("]}\n");
-    free(spans);
-    return 0;
-}
-
-static int memory_command(const char *wanted)
-{
-    char why[160];
-    struct nv_memory memory;
-    if (nv_attach(&nv_machine, &card, wanted, why, sizeof why)) {
-        fprintf(stderr, "flexai-nvprobe: %s: %s\n", wanted[0] ? wanted : "first card", why);
-        return 1;
-    }
-    int error = nv_memory_open(&memory, card), rc = error ? explain("free memory", error) : watch_memory(&memory);
-    if (!error)
-        nv_memory_close(&memory, card);
-    nv_close(card);
-    return rc;
 }
 
 static int usage(void)
