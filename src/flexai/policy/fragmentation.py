@@ -225,7 +225,7 @@ class Stranding:
             return NONE_NEW
         else:
             self.sums, self.lost = grown(self.sums, n), grown(self.lost, n)
-            new = classes.in_use(self._seen)
+            _, new = classes.since(self._seen)
         self._seen = len(classes.log)
         self._learn_cards(mix)
         for first in range(0, len(new), AT_ONCE):

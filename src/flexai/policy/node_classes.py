@@ -112,18 +112,17 @@ class NodeClasses:
                 self._move(row, self._state_of(row, columns))
                 columns.clear()
 
-    def in_use(self, since: int = 0) -> Ints:
-        """Classes that have nodes, of those that came since the log was so long (0: all), in order of number."""
-        if not since:
-            return np.flatnonzero(self._is_used)
-        came = np.zeros(len(self._is_used), dtype=np.bool_)
-        came[self.changed(since)] = True
-        came &= self._is_used
-        return came.nonzero()[0]
+    def in_use(self) -> Ints:
+        """Classes that have nodes, in order of number."""
+        return np.flatnonzero(self._is_used)
 
-    def changed(self, since: int) -> Ints:
-        """Classes that came or went since the log was so long."""
-        return np.frombuffer(self.log[since:], dtype=np.int64)
+    def since(self, seen: int) -> tuple[Ints, Ints]:
+        """Classes that came or went since the log was so long, and of them those that have nodes, in order."""
+        changed = np.frombuffer(self.log[seen:], dtype=np.int64)
+        came = np.zeros(len(self._is_used), dtype=np.bool_)
+        came[changed] = True
+        came &= self._is_used
+        return changed, came.nonzero()[0]
 
     def forget(self) -> None:
         """Number everything anew at the next ``sync``: the books' log of changes was cut."""

@@ -158,8 +158,8 @@ class Placement:
                 more = len(classes.hosts) - len(cache.score)
                 cache.score = np.concatenate([cache.score, np.full(more, NEVER)])
                 cache.card = np.concatenate([cache.card, np.full(more, -1, dtype=np.int64)])
-            cache.score[classes.changed(cache.seen)] = NEVER
-            ids = classes.in_use(cache.seen)
+            changed, ids = classes.since(cache.seen)
+            cache.score[changed] = NEVER
             cache.seen = len(classes.log)
         for first in range(0, len(ids), AT_ONCE):
             self._score(shape, ids[first : first + AT_ONCE], cache)

@@ -172,10 +172,12 @@ class State:
 
     def class_of(self, shapes: Sequence[Shape]) -> str:
         """The one class of cards that these shapes may use, if queue terms could name it; else ``ALL_CARDS``."""
+        if len(shapes) == 1:  # of nearly every job, several times a step
+            return self.books.only_model(shapes[0].models) if shapes[0].models > 0 else ALL_CARDS
         classes = {
             self.books.only_model(shape.models) if shape.models > 0 else ALL_CARDS
             for shape in shapes
-            if shape.n_devices or len(shapes) == 1
+            if shape.n_devices
         }
         return classes.pop() if len(classes) == 1 else ALL_CARDS
 
