@@ -172,7 +172,7 @@ def jobs(draw):
     return out
 
 
-@settings(max_examples=60, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=40, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(jobs(), st.booleans(), st.booleans(), st.randoms(use_true_random=False), st.integers(0, 3))
 def test_whoever_others_were_stopped_for_starts_when_the_last_of_them_is_gone(some, park, restarts, chance, hurry):
     pool = Pool(park, restarts)

@@ -250,7 +250,7 @@ class Parking(RuleBasedStateMachine):
 
 TestParking = Parking.TestCase
 TestParking.settings = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=40,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
@@ -264,4 +264,4 @@ class MovingWhenParked(Parking):
 
 
 TestMovingWhenParked = MovingWhenParked.TestCase
-TestMovingWhenParked.settings = settings(TestParking.settings, max_examples=40)
+TestMovingWhenParked.settings = settings(TestParking.settings, max_examples=15)
