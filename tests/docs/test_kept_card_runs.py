@@ -56,3 +56,18 @@ def test_the_demo_is_told_as_it_was():
     assert f"mean wait {waits[0]:.0f} to {waits[1]:.0f} s" in told
     assert sum(one["name"].endswith("-torch") for one in demo["tenants"]) == 4
     assert demo["over_cap_bytes"] == 0
+
+
+def test_the_long_form_is_told_as_it_was():
+    rows = json.loads((KEPT.parent / "h200-long" / "slicing.json").read_text())["rows"]
+    judged = [one for one in rows if one["met"] is not None and not one["void"]]
+    shares = sorted(one["got"] for one in rows if one["name"] == "residency error, worst 1 s")
+    [memory] = [one for one in rows if one["name"] == "memory over the cap" and "0.417 minutes" in one["conditions"]]
+    told = read("README.md")
+    assert f"met {sum(one['met'] for one in judged)} of {len(judged)}:" in told
+    assert max(one["got"] for one in rows if one["name"] == "memory over the cap") == 0
+    assert "467,638 calls" in told
+    assert "467638 calls" in memory["note"]
+    assert max(one["got"] for one in rows if one["name"] == "memory looked at") < 0.8
+    assert all(one["met"] for one in rows if "limit" in one["name"] or one["name"] == "latency tenant p99")
+    assert f"up to {shares[-2]:.0f} points in one second there ({shares[-1]:.0f} once)" in told

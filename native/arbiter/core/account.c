@@ -252,6 +252,7 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
     c->started_at = earliest;
     c->lost = false;
     if (g) {
+        ac_list_began(c, g, at);
         uint32_t us = at < g->slice_at ? g->slice_was_us : real_us(g);
         g->slice_on_us = us ? us : DEFAULT_SLICE_US;
         if (!g->ran) {

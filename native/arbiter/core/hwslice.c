@@ -144,13 +144,6 @@ static bool slice_differs(const struct ac_card *c, const struct group *g)
     return us < range->least_us || us > range->most_us;
 }
 
-/* A call that sets it while its group is on the card may end the time slice that runs, begin it anew or prolong it by
- * 8 ms (H200), so in the hardware's turns it is made while another has the card. */
-static bool in_its_turn(const struct ac_card *c, const struct group *g)
-{
-    return c->rotate && c->tenant[g->tenant].candidate && ac_on_card(c) == g;
-}
-
 /* A time slice is set before its group is resumed if it can be, so that no turn begins with the last one's. */
 static bool set_slice(struct ac_card *c, uint64_t now, bool before_resume, struct ac_action *a)
 {
@@ -159,14 +152,18 @@ static bool set_slice(struct ac_card *c, uint64_t now, bool before_resume, struc
         if (!g->used || now < g->retry_at || !slice_differs(c, g))
             continue;
         const struct tenant *t = &c->tenant[g->tenant];
-        if (c->rotate && c->lock_tokens_ns < 0 && g->slice_us > t->slice.us / 2 && g->slice_us < 2 * t->slice.us)
+        bool is_trim = c->rotate && g->slice_us > t->slice.us / 2 && g->slice_us < 2 * t->slice.us;
+        if (is_trim && c->lock_tokens_ns < 0)
             continue; /* what is owed can wait */
-        if (before_resume ? !(g->stopped && !t->stop_want && g->ran) : g->stopped || t->stop_want || in_its_turn(c, g))
+        if (before_resume ? !(g->stopped && !t->stop_want && g->ran) : g->stopped || t->stop_want)
             continue;
         if (c->rotate && !before_resume && now > c->looked_at + MS) { /* who has the card now? */
             *a = (struct ac_action){.kind = AC_READ_LOG};
             return true;
         }
+        bool too_long = g->slice_us > 2 * t->slice.us;
+        if (c->rotate && !before_resume && !too_long && ac_awaits_list(c, now))
+            return false;
         *a = (struct ac_action){.kind = AC_TIMESLICE, .tenant = g->tenant, .value = t->slice.us, .n = 1};
         a->handles[0] = g->id.handle;
         return true;
@@ -336,8 +333,8 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
         ending(c, a, now);
         return;
     }
-    if (a->kind == AC_PREEMPT || a->kind == AC_STOP || a->kind == AC_RESUME)
-        c->forced_at = now; /* the hardware begins its round anew (H200) */
+    if (a->kind == AC_PREEMPT || a->kind == AC_STOP || a->kind == AC_RESUME || (a->kind == AC_TIMESLICE && result >= 0))
+        ac_forced(c, now);
     if (a->kind == AC_PREEMPT && a->value == AC_RESCUE)
         ac_room_made(c, now);
     if (a->kind == AC_PREEMPT) {
@@ -372,6 +369,10 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
             g->slice_us = a->value;
             g->slice_real_us = result > 0 ? (uint32_t)result : a->value;
             g->slice_at = now;
+            const struct group *on = ac_on_card(c);
+            c->anew_on = on ? (int)(on - c->group) : -1;
+            c->anew_at = c->listed_at = now;
+            c->due_at = 0;
             continue;
         }
         if (a->kind == AC_STOP && !g->stopped)

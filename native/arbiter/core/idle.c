@@ -54,7 +54,8 @@ static uint64_t grace(const struct ac_card *c, int tenant)
 static uint64_t off_since(const struct ac_card *c, const struct tenant *t)
 {
     uint64_t since = t->last_run > t->runnable_since ? t->last_run : t->runnable_since;
-    return since > c->last_first_end ? since : c->last_first_end;
+    since = since > c->last_first_end ? since : c->last_first_end;
+    return c->rotate && c->listed_at > since ? c->listed_at : since; /* the list began anew: who is late in it waits again */
 }
 
 /* In the hardware's turns: when somebody who has not come is overdue. */

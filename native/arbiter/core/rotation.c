@@ -11,6 +11,8 @@
 #define SWITCH_NS (180 * US) /* with what warming up costs */
 #define LEAST_SLICE_NS (1 * MS)
 #define LONGEST_ROUND_NS (145 * MS)
+#define NEW_NS (1500 * US)
+#define FORCED_NS (2 * MS)
 #define HOPS 2
 #define FOUND 4 /* times, each no later after the last than: */
 #define FORGOTTEN_NS (2000 * MS)
@@ -133,6 +135,44 @@ bool ac_halve(struct ac_card *c, uint64_t now, struct ac_action *a)
     return true;
 }
 
+/* The hardware began its list anew by a call of ours. */
+void ac_forced(struct ac_card *c, uint64_t now)
+{
+    if (now > c->forced_at + FORCED_NS)
+        c->forced_from = now;
+    c->forced_at = now;
+}
+
+/* Who came on the card right after a time slice was set is the first of the hardware's list; if nobody did, the one that
+ * had it then is, with a time slice that began anew. */
+void ac_list_began(struct ac_card *c, const struct group *g, uint64_t at)
+{
+    if (!c->anew_at || at + MS / 2 < c->forced_from)
+        return;
+    int seen = at < c->anew_at + MS ? (int)(g - c->group) : c->anew_on;
+    if (c->first < 0 || seen == c->first_seen) /* once it may be a record that is missing */
+        c->first = seen;
+    c->first_seen = seen;
+    c->anew_at = 0;
+}
+
+/* A call that sets a time slice makes the hardware begin its list anew: whoever has the card loses the rest of its turn to
+ * the list's first, or, being that, has it once more (H200, 580.159.04). Where the first has just come, both are little. */
+bool ac_awaits_list(struct ac_card *c, uint64_t now)
+{
+    const struct group *g = ac_on_card(c), *first = c->first >= 0 ? &c->group[c->first] : NULL;
+    if (!first || !first->used || first->stopped || !c->tenant[first->tenant].wants)
+        return false;
+    if (g == first && now < c->started_at + NEW_NS)
+        return false;
+    c->due_at = c->due_at ? c->due_at : now;
+    if (now > c->due_at + 2 * c->round_ns)
+        return false;
+    uint64_t ends_at = g ? c->started_at + g->slice_on_us * US + SWITCH_NS : now;
+    c->next_look = soonest(c->next_look, ends_at > now ? ends_at : now + MS);
+    return true;
+}
+
 uint64_t ac_slices_of_others(const struct ac_card *c, int than)
 {
     uint64_t sum = 0;
@@ -146,22 +186,30 @@ uint64_t ac_slices_of_others(const struct ac_card *c, int than)
     return sum;
 }
 
+/* Whether a call of ours ended its run, or made its time slice another meanwhile. */
+static bool was_forced(const struct ac_card *c, uint64_t at)
+{
+    uint64_t from = c->rotate ? c->started_at : at;
+    return from <= c->forced_at + FORCED_NS && at + FORCED_NS >= c->forced_from;
+}
+
 void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint64_t at)
 {
     struct tenant *t = &c->tenant[g->tenant];
     t->yielded_at = AC_NEVER;
     if (!(c->rotate || (c->guard && g->tenant == c->primary)) || !g->slice_us || g->stopped)
         return;
+    bool forced = was_forced(c, at);
     int64_t over = (int64_t)had_ns - (int64_t)(g->slice_on_us * US), bound = (int64_t)(g->slice_on_us * US) / 4;
     t->had_all = c->rotate && (int64_t)(had_ns + 50 * US) >= (int64_t)(g->slice_on_us * US) + t->over_ns;
     if (had_ns * 20 >= g->slice_on_us * US * 17) {
         if ((int64_t)(2 * g->slice_on_us * US) >= t->slice_ns) /* in a shorter one than is its part anybody stays */
             t->n_hops = 0;
-        if (c->rotate && over < bound)
+        if (c->rotate && over < bound && !forced)
             t->over_ns = (3 * t->over_ns + over) / 4;
-    }
-    if (had_ns * 20 < g->slice_on_us * US * 17 && (at > c->forced_at + 2 * MS || at + 2 * MS < c->forced_at))
+    } else if (!forced) {
         t->yielded_at = at;
+    }
 }
 
 void ac_came_back(struct ac_card *c, int tenant, uint64_t at)

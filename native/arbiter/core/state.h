@@ -116,7 +116,13 @@ struct ac_card {
     uint64_t card_at;       /* the card's at its end */
     bool log_fresh;         /* a reading ended since the last decision */
     uint64_t unread_ns;     /* it could not be read: how long it was waited for before it was tried again */
-    uint64_t forced_at;     /* our time at which we last took somebody off the card */
+    uint64_t forced_from, forced_at; /* our time in which the hardware last began its list of groups anew, by calls of ours */
+    /* Its list, which a time slice that is set makes it begin anew: where, is seen by who is on the card then. */
+    int first, first_seen;  /* the group that it begins with, -1: not known; and that it seemed to begin with last */
+    int anew_on;            /* that had the card at the last such call, */
+    uint64_t listed_at;     /* when that was, in our time; */
+    uint64_t anew_at;       /* the same until it is seen which group it begins with; 0: it was */
+    uint64_t due_at;        /* since when a time slice should be set that waits for the list's beginning; 0: none */
     /* Driver locks */
     uint64_t budget_ppm;    /* of the time, for control calls */
     int64_t lock_tokens_ns;
@@ -246,6 +252,9 @@ void ac_charge_slot(struct ac_card *c, int tenant, int64_t ns);
 bool ac_can_rotate(const struct ac_card *c, int n_candidates);
 void ac_rotate(struct ac_card *c, uint64_t now);
 bool ac_halve(struct ac_card *c, uint64_t now, struct ac_action *a);
+void ac_forced(struct ac_card *c, uint64_t now);
+void ac_list_began(struct ac_card *c, const struct group *g, uint64_t at);
+bool ac_awaits_list(struct ac_card *c, uint64_t now);
 uint64_t ac_slices_of_others(const struct ac_card *c, int than);
 void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint64_t at);
 void ac_came_back(struct ac_card *c, int tenant, uint64_t at);

@@ -66,6 +66,7 @@ static int apply_to(struct sm_card *c, struct sm_group *g, enum sm_control_kind 
         g->asked_ns = value;
         if (g->was_scheduled) /* before, the hardware has no entry for the group and the call is lost on it */
             g->timeslice_ns = value;
+        sm_engine_begin_anew(c);
         return 0;
     case SM_STOP:
         g->stopped = true;

@@ -182,6 +182,22 @@ void sm_engine_evict(struct sm_card *c, bool lost)
         leave(c, lost);
 }
 
+void sm_engine_begin_anew(struct sm_card *c)
+{
+    struct sm_engine *e = &c->engine;
+    if (e->state != SM_ENGINE_ON || !e->group->was_scheduled || !others_runnable(c, e->group))
+        return;
+    bool head = c->groups == e->group || sm_group_runnable(c->groups); /* between two kernels it has work all the same */
+    struct sm_group *first = head ? c->groups : next_runnable(c, c->groups);
+    sm_engine_account(c, c->model->now);
+    if (first == e->group) {
+        e->slice_end = (c->model->now > e->warm_until ? c->model->now : e->warm_until) + first->timeslice_ns;
+        return;
+    }
+    leave(c, false);
+    begin_switch(c, first, c->spec->switch_gap_ns);
+}
+
 uint64_t sm_engine_earliest(const struct sm_group *g)
 {
     const struct sm_card *c = g->card;

@@ -149,6 +149,8 @@ uint64_t sm_engine_next(const struct sm_card *c);
 void sm_engine_step(struct sm_card *c);   /* what ends at now */
 void sm_engine_decide(struct sm_card *c); /* who has the card from now on */
 void sm_engine_evict(struct sm_card *c, bool lost);
+/* The hardware goes through its list of groups from the start, as it does after a time slice was set (H200). */
+void sm_engine_begin_anew(struct sm_card *c);
 bool sm_group_runnable(const struct sm_group *g);
 bool sm_group_barred(const struct sm_group *g); /* may not run, work or no work */
 uint64_t sm_engine_earliest(const struct sm_group *g); /* when the group's kernels can make progress: a lower bound */

@@ -78,6 +78,17 @@ def test_tenants_that_fill_the_card_share_it_by_the_hardwares_own_turns(play, na
     assert figures.worst <= 1.5
 
 
+@pytest.mark.parametrize("name", ["3 floods 50/30/20", "2 floods 30/70", "kernels of 100 ms and 20 us", "5 floods"])
+def test_time_slices_are_set_where_that_takes_no_turn_from_anybody(play, name):
+    """From the first second on: each call makes the hardware begin its list anew (H200), whoever has the card."""
+    figures = play("hwslice", *FILL_THE_CARD[name], "run:1000 mark run:10000 report")
+    asked = requests(FILL_THE_CARD[name])
+    for i, milli in enumerate(asked):
+        assert abs(100 * figures.held(i) / figures.sum - 100 * milli / sum(asked)) <= 0.3
+    assert max(tenant["worst"] for tenant in figures.tenant.values()) <= 1.5
+    assert sum(tenant["stops"] for tenant in figures.tenant.values()) == 0
+
+
 @pytest.mark.parametrize("slow_percent", [100, 300])
 def test_the_budget_holds_soon_after_ten_have_come_however_dear_the_calls(play, slow_percent):
     """What can wait does: time slices for what is owed, and asking whether they are as they were set."""
@@ -86,7 +97,7 @@ def test_the_budget_holds_soon_after_ten_have_come_however_dear_the_calls(play, 
     figures = play("hwslice", f"slow:{slow_percent} {tenants} run:500 mark run:3000 report")
     assert figures.card["control"] <= GOAL_LOCK_PCT
     for i, milli in enumerate(ten):
-        assert abs(100 * figures.held(i) / figures.sum - milli / 10) <= 1
+        assert abs(100 * figures.held(i) / figures.sum - milli / 10) <= 2
 
 
 @pytest.mark.parametrize("name", STEP)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flexai.apps.cli.up.plan import Process
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
-STEADY_AFTER_S = 30.0
+STEADY_AFTER_S = 1.0  # who works for so long and is then killed, again and again, is back at once each time
 STOP_GRACE_S = 10.0
 ENDED_WELL = "exit code 0"
 CANNOT_START = "exit code 2"  # of all our processes: what they were given is wrong, which trying again does not cure
