@@ -32,8 +32,18 @@ struct sv_program {
 
 struct sv_world {
     struct sm_model *model;
-    struct sv_program *programs;
+    struct sv_program *programs, *ended; /* what is dead is kept for its figures */
 };
+
+static void free_all(struct sv_program *p)
+{
+    for (struct sv_program *next; p; p = next) {
+        next = p->next;
+        free(p->ring);
+        free(p->latency);
+        free(p);
+    }
+}
 
 struct sv_world *sv_world_new(const char *cards)
 {
@@ -52,12 +62,8 @@ struct sv_world *sv_world_new(const char *cards)
 void sv_world_free(struct sv_world *w)
 {
     sm_free(w->model);
-    for (struct sv_program *p = w->programs, *next; p; p = next) {
-        next = p->next;
-        free(p->ring);
-        free(p->latency);
-        free(p);
-    }
+    free_all(w->programs);
+    free_all(w->ended);
     free(w);
 }
 
@@ -127,8 +133,6 @@ static void step_with_peer(struct sv_program *p, uint64_t now)
 
 static void react(struct sv_program *p)
 {
-    if (p->dead)
-        return;
     uint64_t now = sv_now(p->world);
     bool finished = false;
     for (uint64_t done = sm_stream_completed(p->stream); p->completed < done; p->completed++) {
@@ -175,7 +179,7 @@ static void run_to(struct sv_world *w, uint64_t end)
         react_all(w);
         uint64_t next = sm_next_event(w->model);
         for (const struct sv_program *p = w->programs; p; p = p->next)
-            if (!p->dead && p->kind != FLOOD && p->next_at < next)
+            if (p->kind != FLOOD && p->next_at < next)
                 next = p->next_at;
         if (next >= end)
             break;
@@ -273,12 +277,20 @@ void sv_kill(struct sv_program *program)
     struct sm_process *process = program->process;
     if (program->dead)
         return;
-    for (struct sv_program *p = program->world->programs; p; p = p->next)
-        if (p->process == process) {
-            sm_group_figures(p->world->model, p->context, &p->last);
-            p->dead = true;
-            p->process = NULL;
+    struct sv_world *w = program->world;
+    for (struct sv_program **at = &w->programs; *at;) {
+        struct sv_program *p = *at;
+        if (p->process != process) {
+            at = &p->next;
+            continue;
         }
+        sm_group_figures(w->model, p->context, &p->last);
+        p->dead = true;
+        p->process = NULL;
+        *at = p->next;
+        p->next = w->ended;
+        w->ended = p;
+    }
     sm_process_gone(process);
 }
 
