@@ -251,13 +251,19 @@ bool ac_hwslice_step(struct ac_card *c, uint64_t now, struct ac_action *a)
     return ac_make_room(c, now, a) || ac_rescue(c, now, a) || ac_test_idle(c, now, a) || ac_check(c, now, a);
 }
 
+/* What was refused is tried again after twice the time that it was waited for last; 0: it was not. */
+static uint64_t longer(uint64_t was, uint64_t first, uint64_t last)
+{
+    return !was ? first : 2 * was < last ? 2 * was : last;
+}
+
 static void failed(struct ac_card *c, struct group *g, enum ac_kind kind, int n, uint64_t now)
 {
     c->usage.n_failed++;
     g->solo = n > 1; /* find out which one it was */
     if (n > 1)
         return;
-    g->retry_ns = g->retry_ns ? (g->retry_ns * 2 < LAST_RETRY_NS ? g->retry_ns * 2 : LAST_RETRY_NS) : FIRST_RETRY_NS;
+    g->retry_ns = longer(g->retry_ns, FIRST_RETRY_NS, LAST_RETRY_NS);
     g->retry_at = now + g->retry_ns;
     if (kind == AC_RESUME) { /* nobody else waits for a tenant that cannot be resumed */
         c->tenant[g->tenant].retry_at = g->retry_at;
@@ -318,7 +324,7 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
             c->judged_from = now;
             c->turn_held = c->turn_ends = 0;
         }
-        c->unread_ns = result >= 0 ? 0 : !c->unread_ns ? FIRST_UNREAD_NS : 2 * c->unread_ns < LAST_UNREAD_NS ? 2 * c->unread_ns : LAST_UNREAD_NS;
+        c->unread_ns = result < 0 ? longer(c->unread_ns, FIRST_UNREAD_NS, LAST_UNREAD_NS) : 0;
         if (result < 0) {
             c->usage.n_failed++;
             c->next_look = now + c->unread_ns;
@@ -371,7 +377,8 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
             g->slice_at = now;
             const struct group *on = ac_on_card(c);
             c->anew_on = on ? (int)(on - c->group) : -1;
-            c->anew_at = c->listed_at = now;
+            c->listed_at = now;
+            c->unseen = true;
             c->due_at = 0;
             continue;
         }

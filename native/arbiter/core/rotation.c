@@ -11,8 +11,8 @@
 #define SWITCH_NS (180 * US) /* with what warming up costs */
 #define LEAST_SLICE_NS (1 * MS)
 #define LONGEST_ROUND_NS (145 * MS)
-#define NEW_NS (1500 * US)
-#define FORCED_NS (2 * MS)
+#define NEW_NS (1500 * US)  /* since the list's first came: as long it loses little by having its time slice once more */
+#define FORCED_NS (2 * MS)  /* between calls of ours that are one act, and from one to what it did in the log */
 #define HOPS 2
 #define FOUND 4 /* times, each no later after the last than: */
 #define FORGOTTEN_NS (2000 * MS)
@@ -147,13 +147,13 @@ void ac_forced(struct ac_card *c, uint64_t now)
  * had it then is, with a time slice that began anew. */
 void ac_list_began(struct ac_card *c, const struct group *g, uint64_t at)
 {
-    if (!c->anew_at || at + MS / 2 < c->forced_from)
+    if (!c->unseen || at + MS / 2 < c->forced_from)
         return;
-    int seen = at < c->anew_at + MS ? (int)(g - c->group) : c->anew_on;
+    int seen = at < c->listed_at + MS ? (int)(g - c->group) : c->anew_on;
     if (c->first < 0 || seen == c->first_seen) /* once it may be a record that is missing */
         c->first = seen;
     c->first_seen = seen;
-    c->anew_at = 0;
+    c->unseen = false;
 }
 
 /* A call that sets a time slice makes the hardware begin its list anew: whoever has the card loses the rest of its turn to

@@ -121,7 +121,7 @@ struct ac_card {
     int first, first_seen;  /* the group that it begins with, -1: not known; and that it seemed to begin with last */
     int anew_on;            /* that had the card at the last such call, */
     uint64_t listed_at;     /* when that was, in our time; */
-    uint64_t anew_at;       /* the same until it is seen which group it begins with; 0: it was */
+    bool unseen;            /* which group it began with then */
     uint64_t due_at;        /* since when a time slice should be set that waits for the list's beginning; 0: none */
     /* Driver locks */
     uint64_t budget_ppm;    /* of the time, for control calls */

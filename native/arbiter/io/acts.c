@@ -137,15 +137,18 @@ int card_carry_out(struct arbiter *a, int at, const struct ac_action *action)
         return card->ops->preempt(card->cc, action->handles[0]);
     case AC_CHECK:
         return check(a, at, action->handles[0]);
-    case AC_FREEZE:
+    case AC_FREEZE: {
         if (card->tenant[action->tenant] < 0)
             return 0;
+        const struct io_tenant *t = &a->tenant[card->tenant[action->tenant]];
         processes_freeze(a, card->tenant[action->tenant], action->value != 0);
-        say("card %s: %s %s", card->uuid, a->tenant[card->tenant[action->tenant]].id,
-            !action->value                                   ? "goes on"
-            : a->tenant[card->tenant[action->tenant]].freezer[0] ? "undoes its stops: its group is frozen while it is stopped"
-                                                              : "undoes its stops: frozen by SIGSTOP while it is stopped");
-        return action->value && a->tenant[card->tenant[action->tenant]].freezer[0] ? 1 : 0;
+        bool by_group = t->freezer[0] != 0;
+        say("card %s: %s %s", card->uuid, t->id,
+            !action->value ? "goes on"
+            : by_group     ? "undoes its stops: its group is frozen while it is stopped"
+                           : "undoes its stops: frozen by SIGSTOP while it is stopped");
+        return action->value && by_group ? 1 : 0;
+    }
     case AC_DISCOVER:
         discover(a, at, action->value, action->n != 0);
         return 0;

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from flexai.cluster import Plan
 from flexai.policy.gang import Need
 from flexai.policy.roles import fits
-from flexai.scheduling import parking
-from flexai.scheduling.entitlement import is_claiming
+from flexai.scheduling import entitlement, parking, returning
 from flexai.scheduling.gangs import place_members
 from flexai.scheduling.places import Booking
 
@@ -46,10 +45,7 @@ def book(state: State, record: JobRecord, claimed: Iterable[MemberKey] = (), bef
         plan.give(hold)
     if not keys:  # what claimants wait for is among what is given
         for other in state.booked.values():
-            for hold in other.kept:
-                plan.give(hold)
-            for hold in other.place.values():
-                plan.take(hold)
+            other.move_in(plan)
     if before is not None and before.need == record.need and _is_free(state.books, before.place):
         placed: Mapping[int, Hold] | None = before.place
     else:
@@ -105,10 +101,7 @@ def later(state: State) -> Books:
     for hold in _leaving(state, state.stopping):
         twin.give(hold)
     for booking in state.booked.values():
-        for hold in booking.kept:
-            twin.give(hold)
-        for hold in booking.place.values():
-            twin.take(hold)
+        booking.move_in(twin)
     return twin
 
 
@@ -139,7 +132,7 @@ def first_like(state: State, record: JobRecord) -> JobRecord:
 def take(state: State, record: JobRecord) -> dict[int, Hold]:
     """Its place, all of which was kept for it, and is held by its members from now on."""
     booking = state.booked[record.job.id]
-    parking.let_go(state, booking.kept)
+    returning.let_go(state, booking.kept)
     booking.kept = []
     for hold in booking.place.values():
         state.books.take(hold)
@@ -163,7 +156,7 @@ def renew(state: State, before: Mapping[str, Booking]) -> None:
     claimants = [
         record
         for record in (state.jobs.get(job_id) for job_id in state.claims)
-        if record is not None and _waits(record) and is_claiming(state, record)
+        if record is not None and _waits(record) and entitlement.is_claiming(state, record)
     ]
     claimed = {record.job.id: state.claims[record.job.id] for record in claimants}
     left = [record for record in claimants if record.job.id not in before]
@@ -191,16 +184,8 @@ def _waits(record: JobRecord) -> bool:
 
 def may_begin(state: State, record: JobRecord) -> bool:
     """Whether the limits of its queue and its user let the job have its place."""
-    job, milli = record.job, record.needed_milli
-    if job.queue not in state.queues or state.queues.over_limit(job.queue, milli) is not None:
-        return False
-    if state.queues.over_user_limit(job.queue, job.user, milli):
-        return False
-    by_class: dict[str, int] = {}
-    for hold in state.booked[job.id].place.values() if state.queues.limited else ():
-        for name, part in state.books.by_class(hold).items():
-            by_class[name] = by_class.get(name, 0) + part
-    return not by_class or not set(by_class) & set(state.queues.full_classes(job.queue, 0, by_class))
+    place = state.booked[record.job.id].place.values()
+    return not entitlement.is_over_limit(state, record.job, record.needed_milli, place)
 
 
 # -- what is said of them ---------------------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ from flexai.cluster import ALL_CARDS
 from flexai.policy.fair_share import Claim, fair_shares
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from flexai.cluster import Shape
+    from flexai.cluster import Hold, Shape
+    from flexai.model import Job
     from flexai.scheduling.records import JobRecord, LineKey
     from flexai.scheduling.state import State
 
@@ -32,6 +33,20 @@ def resource_of(state: State, device_class: str) -> str:
 def resource_for(state: State, shapes: Sequence[Shape]) -> str:
     """The resource in which a job of these shapes is judged."""
     return resource_of(state, state.class_of(shapes)) if state.queues.managed else ALL_CARDS
+
+
+def is_over_limit(state: State, job: Job, milli: int, holds: Iterable[Hold]) -> bool:
+    """Whether a job's queue, its user or a class of cards would be over a limit with ``milli`` more, on these holds."""
+    queues = state.queues
+    if job.queue not in queues or queues.over_limit(job.queue, milli) is not None:
+        return True
+    if queues.over_user_limit(job.queue, job.user, milli):
+        return True
+    by_class: dict[str, int] = {}
+    for hold in holds if queues.limited else ():
+        for name, part in state.books.by_class(hold).items():
+            by_class[name] = by_class.get(name, 0) + part
+    return not queues.full_classes(job.queue, 0, by_class).keys().isdisjoint(by_class)
 
 
 def shares_of(state: State, k_milli: int) -> Shares:

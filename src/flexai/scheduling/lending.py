@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexai.model import Residence, TenantClass
-from flexai.scheduling import parking
+from flexai.scheduling import returning
 from flexai.scheduling.commands import Resize
 from flexai.scheduling.placing import begin
 from flexai.scheduling.predicting import ends_ms
@@ -61,13 +61,13 @@ def run(state: State) -> None:
 
 def _wake(state: State) -> None:
     """Borrowers that are parked come back to what is idle of their own cards, before others borrow it."""
-    parked = list(parking.due(state, lent=True)) if state.parked else []
+    parked = list(returning.due(state, lent=True)) if state.parked else []
     if not parked:
         return
     idle = idle_milli(state)
     for record in sorted(parked, key=lambda each: each.job.seq):
-        places = parking.wanted(record)
-        if all(idle[place] >= LEAST_IDLE_MILLI for place in places) and parking.wake_job(state, record):
+        places = returning.wanted(record)
+        if all(idle[place] >= LEAST_IDLE_MILLI for place in places) and returning.wake_job(state, record):
             for place in places:
                 idle[place] -= record.shape.compute_milli
 
@@ -81,11 +81,11 @@ def _lend(state: State, record: JobRecord, idle: NDArray[np.int64]) -> bool:
     number = next(number for role in record.waiting() for number in role.numbers)
     if record.shape_of(number) != record.shape:  # the member that waits is of a role without a slice
         return False
-    kept = parking.keep(state, record) if state.parked else []
+    kept = returning.keep(state, record) if state.parked else []
     free = replace(record.shape, compute_milli=0)
     host = (books.cpu_milli[:n] >= free.cpu_milli) & (books.ram_bytes[:n] >= free.ram_bytes)
     fits = books.cards_that_fit(free) & host[:, None] & (idle >= LEAST_IDLE_MILLI)
-    parking.let_go(state, kept)
+    returning.let_go(state, kept)
     if not fits.any():
         return False
     row, column = np.unravel_index(int(np.where(fits, idle, -1).argmax()), idle.shape)

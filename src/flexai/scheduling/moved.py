@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flexai.model import JobState, Residence
-from flexai.scheduling import evicting, parking
+from flexai.scheduling import evicting, parking, returning
 from flexai.scheduling.records import cost_class
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def parked(state: State, event: MemberParked) -> None:
     member.residence, state.reservation = Residence.IN_HOST, None
     if not member.evicting:
         state.stopping.pop((record.job.id, event.member), None)
-    if parking.is_settled(record):
+    if returning.is_settled(record):
         record.wakes_from_ms = state.now_ms + parking.least_stay_ms(state, record)
         state.note_parked(record, parked=True)
 

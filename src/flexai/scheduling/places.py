@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flexai.cluster import Hold
 
 if TYPE_CHECKING:
-    from flexai.cluster import Books
+    from flexai.cluster import Books, Plan
     from flexai.policy.gang import Need
 
 
@@ -74,6 +74,13 @@ class Booking:
             else:
                 del self.host_lacks[row]
         return len(self.kept) > n_kept
+
+    def move_in(self, books: Books | Plan) -> None:
+        """As if all of the place were had: what is kept becomes part of it. For books of a trial: ``kept`` stays."""
+        for hold in self.kept:
+            books.give(hold)
+        for hold in self.place.values():
+            books.take(hold)
 
     def _take(self, books: Books, hold: Hold) -> None:
         books.take(hold)

@@ -16,7 +16,7 @@ from flexai.cluster import Hold, Plan, group_sums
 from flexai.model import JobState
 from flexai.policy.reservation import NEVER_MS, reserve
 from flexai.policy.roles import fits
-from flexai.scheduling import booking, entitlement, parking
+from flexai.scheduling import booking, entitlement, parking, returning
 from flexai.scheduling.gangs import place_members
 from flexai.scheduling.predicting import ends_at, ends_ms
 
@@ -46,12 +46,12 @@ def run_round(state: State) -> None:
     state.refused.clear()
     if not _start_big(state):
         return
-    returning: dict[LineKey, list[JobRecord]] = {}
-    for record in sorted(parking.due(state), key=lambda each: each.job.seq) if state.parked else ():
-        returning.setdefault(parking.key_of(record), []).append(record)
-    if not state.ready and not returning:
+    back: dict[LineKey, list[JobRecord]] = {}
+    for record in sorted(returning.due(state), key=lambda each: each.job.seq) if state.parked else ():
+        back.setdefault(returning.key_of(record), []).append(record)
+    if not state.ready and not back:
         return
-    if len(state.ready) == 1 and not returning:  # by far the commonest: there is nothing to order
+    if len(state.ready) == 1 and not back:  # by far the commonest: there is nothing to order
         (key,) = state.ready
         state.ready.clear()
         while (line := state.lines.get(key)) is not None and key.need not in state.blocked and _try_line(state, line):
@@ -62,7 +62,7 @@ def run_round(state: State) -> None:
         if _has_place(state, key):
             heaps.setdefault(key.queue, []).append((_rank(state, state.lines[key]), key))
     state.ready.clear()
-    for key, some in returning.items():  # before others of their priority: they were there already
+    for key, some in back.items():  # before others of their priority: they were there already
         heaps.setdefault(key.queue, []).extend(((-key.priority, -1.0, record.job.seq), key) for record in some)
     for heap in heaps.values():
         heap.sort(key=lambda entry: entry[0])
@@ -73,8 +73,8 @@ def run_round(state: State) -> None:
             queue = min(heaps, key=lambda name: entitlement.need_rank(state, shares, heaps[name][0][1]))
         heap = heaps[queue]
         _, key = heap.pop(0)
-        if key in returning:
-            parking.wake_job(state, returning[key].pop(0))
+        if key in back:
+            returning.wake_job(state, back[key].pop(0))
         line = state.lines.get(key)
         if line is not None and key.need not in state.blocked and _try_line(state, line) and key in state.lines:
             bisect.insort(heap, (_rank(state, line), key), key=lambda entry: entry[0])
@@ -112,7 +112,7 @@ def _serve(state: State, record: JobRecord, rows: NDArray[np.int64]) -> None:
         else:
             booking.drop(state, record.job.id)
         return
-    parking.let_go(state, one.kept)
+    returning.let_go(state, one.kept)
     held, one.kept = one.kept, []
     if fits(state.books, record.need) and line.head is record and _try_line(state, line):
         return
@@ -177,10 +177,10 @@ def _try_line(state: State, line: Line) -> bool:
         if ends_at_ms >= state.refused.get(line.key.need, NEVER_MS):
             state.deferred[line.key] = None
             return False
-    kept = parking.keep(state, record) if state.parked else []
+    kept = returning.keep(state, record) if state.parked else []
     plan = Plan(state.books)
     placed = place_members(state, record, plan)
-    parking.let_go(state, kept)
+    returning.let_go(state, kept)
     if placed is None:
         if not state.is_limited(record) and not kept:
             state.blocked[line.key.need] = None

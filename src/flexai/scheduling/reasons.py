@@ -16,7 +16,7 @@ from flexai.cluster import group_sums
 from flexai.model import JobState, PendingReason, Reason, Residence
 from flexai.policy.gang import fits_together, most_together, usable
 from flexai.policy.roles import fits, pack
-from flexai.scheduling import booking, parking
+from flexai.scheduling import booking, returning
 from flexai.scheduling.queue_reasons import of_class_limit, of_queue
 from flexai.scheduling.wording import (
     asked_for,
@@ -343,13 +343,13 @@ def _order(state: State, record: JobRecord) -> PendingReason:
             "likely not be over by then.",
             wait_ms=wait_ms,
         )  # fmt: skip
-    older = parking.first_kept_for(state, record)
+    older = returning.first_kept_for(state, record)
     if older is not None:
         return say(
             state, Reason.RESERVED,
             f"What it needs is kept for job {older.job.id} of its queue, which was there before and waits in host "
             "memory; it would likely not be over by the time that that one can come back.",
-            wait_ms=max(0, parking.comes_back_ms(state, older) - state.now_ms),
+            wait_ms=max(0, returning.comes_back_ms(state, older) - state.now_ms),
         )  # fmt: skip
     ahead = sum(len(line.jobs) for line in state.lines.values()) - 1
     return say(state, Reason.BEHIND_EARLIER_JOBS, f"{ahead} jobs wait with it; its turn comes next.", n_ahead=ahead)
@@ -357,25 +357,25 @@ def _order(state: State, record: JobRecord) -> PendingReason:
 
 def _parked(state: State, record: JobRecord) -> PendingReason:
     """It is in host memory: what keeps it from coming back."""
-    if not parking.is_settled(record):
+    if not returning.is_settled(record):
         returns = any(member.residence is Residence.RETURNING for member in record.members)
         where = "back to its card" if returns else "to host memory"
         return say(state, Reason.PARKED, f"Its device memory is being moved {where}.")
-    if parking.is_over_limit(state, record):
+    if returning.is_over_limit(state, record):
         milli, queue = record.home_milli, record.job.queue
         told = f"Queue {queue} or one above it has no room within its limits for the {n_cards(milli)} that it held."
         return of_queue(state, record) or say(state, Reason.QUEUE_LIMIT, told, asked_milli=milli)
-    lack = parking.missing(state, record) if parking.back_on(state, record) is None else {}
+    lack = returning.missing(state, record) if returning.back_on(state, record) is None else {}
     wait_ms = max(0, record.wakes_from_ms - state.now_ms)
     for (row, column), (milli, n_bytes) in lack.items():
         card = card_name(state.books, row, column)
-        is_open = parking.is_open(state, (row, column))
+        is_open = returning.is_open(state, (row, column))
         told = f"lacks {lack_of(milli, n_bytes)} for it" if is_open else "is closed to new work"
         return say(
             state, Reason.PARKED,
             f"It is in host memory and comes back to the card that it left: {card} {told}"
             f"{f', and {len(lack) - 1} others lack something too' if len(lack) > 1 else ''}"
-            f"{', and no others of its model on the node have room' if parking.can_move(state, record) else ''}.",
+            f"{', and no others of its model on the node have room' if returning.can_move(state, record) else ''}.",
             row=row, column=column, missing_milli=milli, missing_memory_bytes=n_bytes, missing_cards=len(lack),
             wait_ms=wait_ms,
         )  # fmt: skip

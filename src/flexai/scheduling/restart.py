@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flexai.cluster import Hold
 from flexai.model import JobState, MemberState, Residence
-from flexai.scheduling import parking, placing
+from flexai.scheduling import parking, placing, returning
 from flexai.scheduling.jobs import new_record
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def take_found(state: State, record: JobRecord, event: GrantsFound) -> None:
         record.state, record.away_at_ms, record.wakes_from_ms = (
             JobState.PARKED, state.now_ms, state.now_ms + state.settings.park_least_ms,
         )  # fmt: skip
-        state.note_parked(record, parked=parking.is_settled(record))
+        state.note_parked(record, parked=returning.is_settled(record))
         return
     state.run_times.started(record.burst, record.job.id, state.now_ms)
     if record.n_to_start and record.is_placed:

@@ -79,7 +79,11 @@ class _Lines:
 
     def remove(self, line: socket.socket) -> None:
         """It is closed."""
-        self.of[self.open.pop(line).holder] -= 1
+        holder = self.open.pop(line).holder
+        self.of[holder] -= 1
+        if not self.of[holder]:
+            del self.of[holder]
+            self.deaf_until = {name: until for name, until in self.deaf_until.items() if until > time.monotonic()}
 
 
 class HelloServer:

@@ -210,6 +210,9 @@ def part_of(cases: Sequence[Case], number: int, of: int, quick: bool) -> list[Ca
     return parts[number - 1]
 
 
+HEADER = ("benchmark", "machine", "cards", "driver", "commit", "command", "date", "load", "seed")
+
+
 def header(name: str, cards: str, driver: str, seed: int) -> dict[str, Any]:
     """Where the figures come from."""
     return {

@@ -22,12 +22,12 @@ from rich.table import Table
 
 from flexai.adapters.command_line import run_command
 from flexai.adapters.own_pool import end_in_order
-from flexai.apps.bench.frame import Run, header, part_of, run_case, unmeasured
+from flexai.apps.bench.frame import HEADER, Run, header, part_of, run_case, unmeasured
 from flexai.apps.bench.joined import Unjoinable, join
 from flexai.apps.bench.kept import keep as keep_result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from flexai.apps.bench.frame import Case, Row
 
@@ -37,6 +37,7 @@ SUITES = {
     "slicing": "flexai.apps.bench.slicing",
 }
 GOAL_MISSED, BAD_INPUT = 6, 2
+TERMINAL = "-"
 
 
 def bench(
@@ -98,57 +99,61 @@ def bench(
         problem = f"is not read by {name!r}: leave it out" if Path(traces).is_dir() else "is no folder: name one"
         print(f"flexai bench: --traces {traces!r} {problem}", file=sys.stderr)
         return BAD_INPUT
-    to_terminal = json_file == "-"
+    to_terminal = json_file == TERMINAL
+    say = partial(print, file=sys.stderr if to_terminal else sys.stdout, flush=True)
+    pictures = Path(keep or plots) if keep or plots else None
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
     if parts:
-        return _join(suite, name, [Path(one) for one in parts], Path(keep) if keep else None)
+        try:
+            document, rows, captions = join(name, list(map(Path, parts)), [one.name for one in suite.CASES], pictures)
+        except Unjoinable as error:
+            print(f"flexai bench: --join: {error}", file=sys.stderr)
+            return BAD_INPUT
+        _write(document, json_file)
+        _tell(suite, document, rows, captions, pictures, as_json=to_terminal, keep=bool(keep), say=say)
+        return GOAL_MISSED if strict and any(row.met is False for row in rows) else 0
     cards, driver = suite.hardware()
     head = header(name, cards, driver, seed)
     scratch = Path(tempfile.mkdtemp(prefix="fxb"))
     try:
-        pictures = Path(keep or plots) if keep or plots else None
-        if pictures is not None:
-            pictures.mkdir(parents=True, exist_ok=True)
         named = traces or os.environ.get("FLEXAI_TRACES", "")
-        say = partial(print, file=sys.stderr if to_terminal else sys.stdout, flush=True)
         run = Run(quick, seed, say, scratch, Path(named) if named else None, pictures, minutes)
-        rows: list[Row] = []
-        document: dict[str, Any] = {}
+        rows = []
+        base = {**head, "quick": quick, "case": case, "part": part}
+        document = {**base, "inputs": {}, "took_s": {}, "rows": []}
         for took_s in _measure(cases, run, within_s, rows):
             # After each case: what was measured is not lost with what comes after it.
-            document = {
-                **head, "quick": quick, "case": case, "part": part, "inputs": dict(sorted(run.inputs.items())),
-                "took_s": took_s, "rows": [row.as_json() for row in rows],
-            }  # fmt: skip
-            if json_file and not to_terminal:
-                Path(json_file).write_text(json.dumps(document, indent=2) + "\n")
+            inputs = dict(sorted(run.inputs.items()))
+            document = {**base, "inputs": inputs, "took_s": took_s, "rows": [row.as_json() for row in rows]}
+            _write(document, json_file)
             if keep and pictures is not None:
                 keep_result(document, rows, run.captions, pictures)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    if to_terminal:
-        print(json.dumps(document, indent=2))
-    else:
-        _print(head, rows)
-    if pictures is not None:
-        shown = {**_draw(suite, name, rows, pictures), **run.captions}
-        for path in keep_result(document, rows, shown, pictures) if keep else []:
-            say(f"wrote {path}")
+    _tell(suite, document, rows, run.captions, pictures, as_json=to_terminal, keep=bool(keep), say=say)
     return GOAL_MISSED if strict and any(row.met is False for row in rows) else 0
 
 
-def _join(suite: Any, name: str, folders: Sequence[Path], into: Path | None) -> int:
-    if into is not None:
-        into.mkdir(parents=True, exist_ok=True)
-    try:
-        document, rows, drawn = join(name, folders, [case.name for case in suite.CASES], into)
-    except Unjoinable as error:
-        print(f"flexai bench: --join: {error}", file=sys.stderr)
-        return BAD_INPUT
-    _print({key: document[key] for key in ("benchmark", "machine", "cards", "driver", "commit", "command")}, rows)
-    if into is not None:
-        for path in keep_result(document, rows, {**drawn, **_draw(suite, name, rows, into)}, into):
-            print(f"wrote {path}")
-    return 0
+def _write(document: Mapping[str, Any], json_file: str) -> None:
+    if json_file not in {"", TERMINAL}:
+        Path(json_file).write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _tell(
+    suite: Any, document: Mapping[str, Any], rows: Sequence[Row], captions: Mapping[str, str], pictures: Path | None,
+    *, as_json: bool, keep: bool, say: Callable[[str], None],
+) -> None:  # fmt: skip
+    """What came of it: JSON or a table, the pictures (``captions`` has those drawn already), and the page to keep."""
+    if as_json:
+        print(json.dumps(document, indent=2))
+    else:
+        _print({key: document[key] for key in HEADER}, rows)
+    if pictures is None:
+        return
+    shown = {**_draw(suite, document["benchmark"], rows, pictures), **captions}
+    for path in keep_result(document, rows, shown, pictures) if keep else []:
+        say(f"wrote {path}")
 
 
 def _draw(suite: Any, name: str, rows: Sequence[Row], folder: Path) -> dict[str, str]:
