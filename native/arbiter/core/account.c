@@ -252,7 +252,6 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
     c->started_at = earliest;
     c->lost = false;
     if (g) {
-        ac_list_began(c, g, at);
         uint32_t us = at < g->slice_at ? g->slice_was_us : real_us(g);
         g->slice_on_us = us ? us : DEFAULT_SLICE_US;
         if (!g->ran) {
@@ -295,16 +294,20 @@ static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts,
     bool its_own = r->pid == c->resident_pid && r->context == c->resident_context;
     if (g && its_own && g->stopped && c->started_at > g->stopped_at) /* not what was under way when it was stopped */
         ac_ran(c, g, earliest);
+    ac_list_began(c, g, c->started_at, at);
+    uint64_t had_ns = ts > c->started_ts ? ts - c->started_ts : 0;
     close_interval(c, ts);
     if (tenant < 0 || c->tenant[tenant].class == FX_CLASS_LATENCY || tenant == c->lender)
         c->last_first_end = at;
     if (tenant < 0)
         return;
-    if (g && ts > c->started_ts)
-        ac_gave_up(c, g, ts - c->started_ts, at);
+    if (g && had_ns)
+        ac_gave_up(c, g, had_ns, at);
     struct tenant *t = &c->tenant[tenant];
     t->last_run = at;
-    if (tenant == c->primary)
+    if (tenant == c->primary && c->trial && g && ac_had_to_leave(c, g, had_ns, at))
+        c->judging = false; /* which showed nothing */
+    else if (tenant == c->primary)
         c->turn_ends++;
     if (t->class == FX_CLASS_LATENCY || tenant == c->lender)
         c->last_latency_end = at;
@@ -393,6 +396,7 @@ void ac_log(struct ac_card *c, struct cc_log_record *records, int n, uint64_t dr
     if (c->resident && card_now > c->open_at) {
         ac_charge(c, c->resident_tenant, card_now - c->open_at);
         c->open_at = card_now;
+        ac_list_began(c, ac_on_card(c), c->started_at, now);
         if (c->resident_tenant >= 0)
             c->tenant[c->resident_tenant].last_run = now;
     }

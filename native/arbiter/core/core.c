@@ -35,7 +35,7 @@ struct ac_card *ac_new(const struct ac_settings *settings, enum fx_backend backe
     c->next_lone_test = now + 50 * MS;
     c->settled_at = now;
     c->cut_at = AC_NEVER;
-    c->first = c->first_seen = c->anew_on = -1;
+    c->first = c->first_seen = -1;
     return c;
 }
 

@@ -99,7 +99,7 @@ static struct slice_range slice_of(const struct ac_card *c, int tenant, bool bes
     if (c->rotate && t->candidate) {
         uint32_t us = (uint32_t)(t->slice_ns / (int64_t)US) / n;
         us = us < 100 ? 100 : us;
-        uint32_t slack = us / (c->accrued_at < c->patient_until ? 12 : 64) + 50;
+        uint32_t slack = us / (c->accrued_at < c->patient_until && !t->owes_much ? 12 : 64) + 50;
         return (struct slice_range){us - slack, us, us + slack};
     }
     if ((c->fill || c->guard) && tenant == c->primary && n == 1)
@@ -375,8 +375,6 @@ void ac_hwslice_done(struct ac_card *c, const struct ac_action *a, int result, u
             g->slice_us = a->value;
             g->slice_real_us = result > 0 ? (uint32_t)result : a->value;
             g->slice_at = now;
-            const struct group *on = ac_on_card(c);
-            c->anew_on = on ? (int)(on - c->group) : -1;
             c->listed_at = now;
             c->unseen = true;
             c->due_at = 0;

@@ -13,11 +13,14 @@
 #define LONGEST_ROUND_NS (145 * MS)
 #define NEW_NS (1500 * US)  /* since the list's first came: as long it loses little by having its time slice once more */
 #define FORCED_NS (2 * MS)  /* between calls of ours that are one act, and from one to what it did in the log */
+#define SEEN_NS (500 * US)  /* after a call, who has the card is there by it */
 #define HOPS 2
 #define FOUND 4 /* times, each no later after the last than: */
 #define FORGOTTEN_NS (2000 * MS)
 #define SOON_NS (15 * MS)
 #define PATIENT_PART 16
+#define OLD_PART 32
+#define OLD_ROUNDS 2 /* what is more than these is an old debt */
 
 bool ac_can_rotate(const struct ac_card *c, int n_candidates)
 {
@@ -61,7 +64,7 @@ static int64_t owed(const struct ac_card *c, const struct tenant *t)
 }
 
 /* What is owed is made good over the next rounds, or little by little where it comes from a round of turns that did not end
- * and may go on; what every time slice is exceeded by is known from the log. */
+ * and may go on, or from a time that is long over; what every time slice is exceeded by is known from the log. */
 static void correct(struct ac_card *c, uint64_t now)
 {
     int64_t weight = 0, n = 0;
@@ -76,9 +79,10 @@ static void correct(struct ac_card *c, uint64_t now)
         if (!t->used || !t->candidate)
             continue;
         int64_t part = round * weight_of(t) / weight;
-        int64_t more = owed(c, t) * 3 / (4 * ROUNDS_A_TRIM * (int64_t)ac_rarer(c)), most = part / PATIENT_PART;
-        if (now < c->patient_until)
-            more = more > most ? most : more < -most ? -most : more;
+        int64_t due = owed(c, t), more = due * 3 / (4 * ROUNDS_A_TRIM * (int64_t)ac_rarer(c));
+        t->owes_much = due > OLD_ROUNDS * round || -due > OLD_ROUNDS * round;
+        int64_t most = t->owes_much ? part / OLD_PART : now < c->patient_until ? part / PATIENT_PART : INT64_MAX;
+        more = more > most ? most : more < -most ? -most : more;
         int64_t want = part + more;
         want = want < part / 3 ? part / 3 : want > 2 * part ? 2 * part : want;
         t->slice_ns = want - t->over_ns * t->n_groups;
@@ -143,17 +147,21 @@ void ac_forced(struct ac_card *c, uint64_t now)
     c->forced_at = now;
 }
 
-/* Who came on the card right after a time slice was set is the first of the hardware's list; if nobody did, the one that
- * had it then is, with a time slice that began anew. */
-void ac_list_began(struct ac_card *c, const struct group *g, uint64_t at)
+/* Soon after a time slice was set the first of the hardware's list has the card: it came then, or has its time slice once
+ * more. Is it `g`, which has or had the card from `from` to `until`? */
+void ac_list_began(struct ac_card *c, const struct group *g, uint64_t from, uint64_t until)
 {
-    if (!c->unseen || at + MS / 2 < c->forced_from)
+    uint64_t seen_at = c->listed_at + SEEN_NS;
+    if (!c->unseen || until <= seen_at)
         return;
-    int seen = at < c->listed_at + MS ? (int)(g - c->group) : c->anew_on;
-    if (c->first < 0 || seen == c->first_seen) /* once it may be a record that is missing */
+    c->unseen = false;
+    if (!g || from > seen_at || !c->rotate || c->lost || g->slice_on_us * US < 2 * SEEN_NS)
+        return;
+    bool came = from + SEEN_NS >= c->forced_from;
+    int seen = (int)(g - c->group);
+    if (c->first < 0 || came || seen == c->first_seen) /* that it stayed may be since records are missing */
         c->first = seen;
     c->first_seen = seen;
-    c->unseen = false;
 }
 
 /* A call that sets a time slice makes the hardware begin its list anew: whoever has the card loses the rest of its turn to
@@ -193,6 +201,12 @@ static bool was_forced(const struct ac_card *c, uint64_t at)
     return from <= c->forced_at + FORCED_NS && at + FORCED_NS >= c->forced_from;
 }
 
+/* By a call of ours, or by the end of a shorter time slice than it has by now. */
+bool ac_had_to_leave(const struct ac_card *c, const struct group *g, uint64_t had_ns, uint64_t at)
+{
+    return was_forced(c, at) || (g->slice_on_us < real_us(g) / 2 && had_ns * 20 >= g->slice_on_us * US * 17);
+}
+
 void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint64_t at)
 {
     struct tenant *t = &c->tenant[g->tenant];
@@ -224,6 +238,8 @@ void ac_came_back(struct ac_card *c, int tenant, uint64_t at)
     if (t->n_hops < HOPS)
         return;
     t->n_hops = 0;
+    if (t->yields) /* found already, by a record that was read at once with this one */
+        return;
     t->yields = true;
     /* Whoever was found not to, and does again, has pauses that a trial is too short for. */
     t->n_found = at < t->found_at + FORGOTTEN_NS ? t->n_found + 1 : 1;

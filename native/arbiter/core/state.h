@@ -60,6 +60,7 @@ struct tenant {
     bool woken;             /* it was idle for long: its turn is the next */
     bool paused;            /* it was for a moment: its turn is the next once it is short of its share */
     int64_t slice_ns, over_ns; /* rotation: its time slice, and what its groups have beyond theirs each time */
+    bool owes_much;         /* or is owed, more than the last rounds can have left */
     /* lease */
     struct ac_lease_seen seen;
     bool open;
@@ -119,9 +120,8 @@ struct ac_card {
     uint64_t forced_from, forced_at; /* our time in which the hardware last began its list of groups anew, by calls of ours */
     /* Its list, which a time slice that is set makes it begin anew: where, is seen by who is on the card then. */
     int first, first_seen;  /* the group that it begins with, -1: not known; and that it seemed to begin with last */
-    int anew_on;            /* that had the card at the last such call, */
-    uint64_t listed_at;     /* when that was, in our time; */
-    bool unseen;            /* which group it began with then */
+    uint64_t listed_at;     /* when it last began so, in our time, */
+    bool unseen;            /* with what is not known yet */
     uint64_t due_at;        /* since when a time slice should be set that waits for the list's beginning; 0: none */
     /* Driver locks */
     uint64_t budget_ppm;    /* of the time, for control calls */
@@ -253,9 +253,10 @@ bool ac_can_rotate(const struct ac_card *c, int n_candidates);
 void ac_rotate(struct ac_card *c, uint64_t now);
 bool ac_halve(struct ac_card *c, uint64_t now, struct ac_action *a);
 void ac_forced(struct ac_card *c, uint64_t now);
-void ac_list_began(struct ac_card *c, const struct group *g, uint64_t at);
+void ac_list_began(struct ac_card *c, const struct group *g, uint64_t from, uint64_t until);
 bool ac_awaits_list(struct ac_card *c, uint64_t now);
 uint64_t ac_slices_of_others(const struct ac_card *c, int than);
+bool ac_had_to_leave(const struct ac_card *c, const struct group *g, uint64_t had_ns, uint64_t at);
 void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint64_t at);
 void ac_came_back(struct ac_card *c, int tenant, uint64_t at);
 /* lend.c */

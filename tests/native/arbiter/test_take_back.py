@@ -74,3 +74,18 @@ def test_who_hops_while_it_begins_is_soon_back_in_the_hardwares_turns(play, n, b
     go_on = " ".join(f"kill:{i} flood:{i}:200:100" for i in range(n + 1))
     figures = play("hwslice", begin, f"run:{begins_ms}", go_on, "run:1500 mark run:3000 report")
     assert figures.card["stop"] == 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("late_ms", [0, 5, 60])
+def test_whatever_programs_do_while_they_begin_they_are_soon_in_the_hardwares_turns(play, n, late_ms):
+    """Contexts are made meanwhile: the driver keeps its locks, so the log comes late and tells much at once (H200)."""
+    shares = [500, *[500 // n] * n]
+    hops = [(20, 60), (50, 30), (70, 10), (450, 30), (20, 10), (50, 60)]
+    begin = " ".join(
+        f"step:{i}:{kernel_us}:{host_us} put:{i}:{milli}:1000:1 run:{1 + 3 * i % 7}"
+        for i, (milli, (kernel_us, host_us)) in enumerate(zip(shares, hops, strict=False))
+    )
+    go_on = " ".join(f"kill:{i} flood:{i}:200:100 run:2" for i in range(n + 1))
+    figures = play("hwslice", f"late:{late_ms}", begin, "run:90 late:0", go_on, "run:2000 mark run:3000 report")
+    assert figures.card["stop"] == 0
