@@ -10,7 +10,8 @@ class Place:
     """Where a member's processes go.
 
     Attributes:
-        cgroup: its path as in ``/proc/<pid>/cgroup``; None where there are no cgroups.
+        cgroup: its path as in ``/proc/<pid>/cgroup``; None where not all that belongs to the member is surely in one,
+            so that its first process has to stay above all that it starts.
         join_files: a process that writes its pid into each of these is inside.
     """
 
@@ -33,6 +34,9 @@ class Containment(Protocol):
         Raises:
             OSError: it is gone, or the kernel refused.
         """
+
+    def follow(self, name: str, pid: int, ticks: int) -> None:
+        """All that descends from this process is inside, but not the process itself: the supervisor of a box."""
 
     def pids(self, name: str) -> list[int]:
         """Processes inside, as pids of this namespace."""

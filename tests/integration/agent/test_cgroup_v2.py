@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from flexai.adapters.local import processes
 from flexai.adapters.local.cgroups import Cgroups
+from flexai.adapters.local.delegated import OWN_LEAF, Group, own_group
 
 from .conftest import wait_for
 
@@ -37,6 +39,29 @@ def test_processes_go_one_group_below_the_one_that_is_limited_and_frozen_for_use
     groups.admit("7.0", 123)
     assert (member / "work/cgroup.procs").read_text() == "123\n"
     assert groups.pids("7.0") == [123]
+
+
+def test_groups_below_one_that_was_given_to_a_user_have_its_path_before_theirs(files):
+    groups = Cgroups("pool", files, "/user.slice/flexai.service")
+    assert groups.make("7.0", 0, 0, [], []).cgroup == "/user.slice/flexai.service/flexai/pool/7.0"
+
+
+def test_the_group_given_to_a_user_is_that_above_the_leaf_of_its_daemons_where_it_may_be_written(tmp_path, monkeypatch):
+    given = tmp_path / "user.slice/flexai.service"
+    given.mkdir(parents=True)
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        f"30 23 0:26 / /proc rw - proc proc rw\n31 23 0:27 /user.slice {tmp_path}/user.slice rw - cgroup2 c rw\n"
+    )
+    lines = [("freezer", "/x"), ("", f"/user.slice/flexai.service/{OWN_LEAF}")]
+    monkeypatch.setattr(processes, "cgroup_lines", lambda _: lines)
+    assert own_group(mounts) == f"{given} is not this user's", "its processes may not be moved"
+    (given / "cgroup.procs").touch()
+    assert own_group(mounts) == Group("/user.slice/flexai.service", given)
+    lines[1] = ("", "/user.slice/flexai.service")
+    assert own_group(mounts) == Group("/user.slice/flexai.service", given)
+    lines[1] = ("", "/elsewhere")
+    assert own_group(mounts) == "no cgroup v2 is mounted"
 
 
 @pytest.fixture

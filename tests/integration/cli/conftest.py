@@ -39,8 +39,9 @@ def environment(run_dir):
 
 
 @pytest.fixture
-def pool(run_dir):
-    pool = fake_pool.FakePool(run_dir)
+def pool(request, run_dir):
+    """Grants name the cgroup that a test asks for, or none."""
+    pool = fake_pool.FakePool(run_dir, getattr(request, "param", None))
     pool.answers = {
         ("POST", "/v1/jobs"): {"ids": ["7"], "items": []},
         ("POST", "/v1/jobs/7/attach"): {},

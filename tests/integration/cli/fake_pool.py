@@ -44,9 +44,11 @@ class FakePool:
     Attributes:
         grants: lines of each ``/grant`` stream, one list per connection; after the last one the connection hangs.
         asked: (method, path, body) of every request.
+        cgroup: where a grant says that the command is held; None for nowhere.
     """
 
-    def __init__(self, run_dir):
+    def __init__(self, run_dir, cgroup=None):
+        self.cgroup = cgroup
         self.path = run_dir / "pool.sock"
         self.answers, self.grants, self.asked = {}, [], []
         self.released = threading.Event()
@@ -106,7 +108,8 @@ class FakePool:
                 self.end_headers()
                 self.close_connection = True
                 for line in pool.grants.pop(0) if pool.grants else []:
-                    self.wfile.write(json.dumps(line).encode() + b"\n")
+                    said = line | ({"cgroup": pool.cgroup} if line.get("state") == "granted" else {})
+                    self.wfile.write(json.dumps(said).encode() + b"\n")
                     self.wfile.flush()
                     if line.get("state") in {"granted", "cancelled", "broken"}:
                         return

@@ -12,8 +12,12 @@ import pytest
 from terminal import Terminal, until
 
 FLEXAI = str(Path(sys.executable).with_name("flexai"))
+in_a_cgroup = pytest.mark.parametrize("pool", ["/flexai/pool/7.0"], indirect=True)
+both_ways = pytest.mark.parametrize("pool", ["/flexai/pool/7.0", None], indirect=True, ids=["cgroup", "tree"])
+"""Held by a cgroup, or by the child that stays above the command."""
 
 
+@both_ways
 @pytest.mark.parametrize("code", [0, 1, 3, 255])
 def test_the_exit_code_is_the_commands(pool, flexai, code):
     result = flexai("run", "--", "sh", "-c", f"exit {code}")
@@ -21,6 +25,7 @@ def test_the_exit_code_is_the_commands(pool, flexai, code):
     assert pool.asked_for("/v1/jobs/7/finish") == [{"exit_code": code}]
 
 
+@both_ways
 def test_standard_streams_directory_and_environment_are_the_callers(pool, flexai, tmp_path, environment):
     environment["MINE"] = "kept"
     result = flexai("run", "--", "sh", "-c", "cat; pwd; echo $MINE $FLEXAI_TENANT_DIR; echo err >&2", input="typed\n")
@@ -42,6 +47,7 @@ def test_it_asks_for_what_the_options_say(pool, flexai, tmp_path):
     }  # fmt: skip
 
 
+@in_a_cgroup
 def test_the_child_is_attached_before_it_becomes_the_command(pool, flexai, tmp_path):
     started = tmp_path / "started"
     seen = {}
@@ -113,6 +119,7 @@ def test_a_pool_that_restarts_while_the_command_runs_is_told_the_end(pool, envir
     assert pool.asked_for("/v1/jobs/7/finish") == [{"exit_code": 4}]
 
 
+@both_ways
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_sent_to_run_reaches_the_command_once(pool, environment, number, tmp_path):
     program = (
@@ -133,6 +140,7 @@ def test_a_signal_sent_to_run_reaches_the_command_once(pool, environment, number
     process.stdout.close()
 
 
+@both_ways
 def test_a_command_that_dies_by_a_signal_ends_run_in_the_same_way(pool, flexai):
     assert flexai("run", "--", "sh", "-c", "kill -TERM $$").returncode == -signal.SIGTERM
     assert pool.asked_for("/v1/jobs/7/finish") == [{"exit_code": 143}]
@@ -140,12 +148,14 @@ def test_a_command_that_dies_by_a_signal_ends_run_in_the_same_way(pool, flexai):
     assert flexai("run", "--", "sh", "-c", "kill -KILL $$").returncode == -signal.SIGKILL
 
 
+@both_ways
 def test_python_leaves_no_ignored_signal_behind(pool, flexai):
     result = flexai("run", "--", "sh", "-c", "grep -E 'SigIgn|SigBlk' /proc/self/status")
     plain = subprocess.check_output(["sh", "-c", "grep -E 'SigIgn|SigBlk' /proc/self/status"], text=True)
     assert result.stdout == plain
 
 
+@both_ways
 def test_no_descriptor_of_ours_reaches_the_command(pool, flexai):
     assert flexai("run", "--", "ls", "/proc/self/fd").stdout.split() == ["0", "1", "2", "3"]  # 3 is the listing itself
 
@@ -179,6 +189,7 @@ def test_what_cannot_run_is_named_before_anything_starts(pool, flexai, words, co
     assert len(result.stderr.splitlines()) == 1
 
 
+@both_ways
 def test_a_script_without_a_line_that_names_its_interpreter_is_reported_as_the_kernel_says(pool, flexai, tmp_path):
     script = tmp_path / "script"
     script.write_text("echo hello\n")
@@ -189,6 +200,7 @@ def test_a_script_without_a_line_that_names_its_interpreter_is_reported_as_the_k
     assert pool.asked_for("/v1/jobs/7/finish") == [{"exit_code": 126}]
 
 
+@both_ways
 def test_ctrl_c_in_a_terminal_reaches_the_command_once_and_its_answer_is_the_exit_code(pool, environment):
     program = (
         "import signal, sys, time\n"
@@ -206,6 +218,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_command_once_and_its_answer_is_the_exi
     assert pool.asked_for("/v1/jobs/7/finish") == [{"exit_code": 11}]
 
 
+@both_ways
 def test_a_command_that_does_not_catch_ctrl_c_ends_run_as_interrupted(pool, environment):
     terminal = Terminal([FLEXAI, "run", "--", "sh", "-c", "echo ready; exec sleep 60"], environment)
     terminal.until(b"ready")
@@ -254,6 +267,7 @@ def test_ctrl_c_while_it_waits_takes_the_job_back(pool, environment):
     assert len(pool.asked_for("/v1/jobs/7/cancel")) == 1
 
 
+@both_ways
 def test_ctrl_z_stops_both_and_they_go_on_together(pool, environment):
     program = "print('ready', flush=True); input(); print('went on')"
     terminal = Terminal([FLEXAI, "run", "--", sys.executable, "-c", program], environment)

@@ -4,6 +4,8 @@ Groups lie at ``/flexai/<instance>/<member>`` in each hierarchy, supervisors in 
 With version 2 the processes of a member are one group below, in ``work``, whose freezer is the arbiter's: it freezes
 there who undoes its stops, we freeze above whose user or queue wants it, and neither undoes what the other did. The
 instance names the state directory, so that two pools on one machine never take each other's jobs.
+
+An agent that is not root makes the same below a group of version 2 that was given to its user (``delegated.py``).
 """
 
 import errno
@@ -41,11 +43,19 @@ def available(root: Path = _ROOT) -> str:
     return ""
 
 
+def top_of(instance: str, root: Path) -> Path:
+    """Where the groups of an instance lie below a root."""
+    return root / _TOP / instance
+
+
 class Cgroups:
     """``ports.Containment`` over the kernel's groups."""
 
-    def __init__(self, instance: str, root: Path = _ROOT) -> None:
+    def __init__(self, instance: str, root: Path = _ROOT, within: str = "") -> None:
+        """``root`` is a mount of cgroups, or one group of version 2: then ``within`` is its path in the mount."""
         self._base = f"{_TOP}/{instance}"
+        self._path = f"{within}/{self._base}"
+        self._limited: list[str] = []
         self._is_v2 = (root / "cgroup.controllers").exists()
         self._notes: list[str] = []
         if self._is_v2:
@@ -65,13 +75,16 @@ class Cgroups:
         missing = [name for name in _V2_WANTED if name not in there]
         if missing:
             self._notes.append(f"no {', '.join(missing)} controller here, so that is not limited")
-        wanted = " ".join(f"+{name}" for name in _V2_WANTED if name in there)
+        self._limited = [name for name in _V2_WANTED if name in there]
+        wanted = " ".join(f"+{name}" for name in self._limited)
         path = root
         for part in (*self._base.split("/"), None):
             try:
                 (path / "cgroup.subtree_control").write_text(wanted)
             except OSError as error:
-                self._notes.append(f"{path}: controllers cannot be enabled ({error.strerror})")
+                why = "it has processes of its own" if error.errno == errno.EBUSY else error.strerror
+                self._note(f"{', '.join(self._limited)} of jobs are not limited: {path} cannot hand them on ({why})")
+                self._limited, wanted = [], ""
             if part is not None:
                 path /= part
                 path.mkdir(exist_ok=True)
@@ -87,8 +100,10 @@ class Cgroups:
         quota_us = max(_LEAST_QUOTA_US, cpu_milli * _PERIOD_US // 1000) if cpu_milli else -1
         if self._is_v2:
             group = paths[""]
-            self._set(group / "cpu.max", f"{quota_us if quota_us > 0 else 'max'} {_PERIOD_US}")
-            self._set(group / "memory.max", str(ram_bytes) if ram_bytes else "max")
+            if "cpu" in self._limited:
+                self._set(group / "cpu.max", f"{quota_us if quota_us > 0 else 'max'} {_PERIOD_US}")
+            if "memory" in self._limited:
+                self._set(group / "memory.max", str(ram_bytes) if ram_bytes else "max")
             self._filter_devices(group, denied)
         else:
             if "cpu" in paths:
@@ -98,7 +113,7 @@ class Cgroups:
                 self._set(paths["memory"] / "memory.limit_in_bytes", str(ram_bytes or -1))
             if "devices" in paths:
                 self._set_devices(paths["devices"], allowed, denied)
-        return Place(f"/{self._base}/{name}", tuple(map(str, self._join_files(name))))
+        return Place(f"{self._path}/{name}", tuple(map(str, self._join_files(name))))
 
     def _join_files(self, name: str) -> list[Path]:
         """What a process writes its pid into; the groups are there already."""
@@ -135,12 +150,15 @@ class Cgroups:
         paths = self._paths(_SUPERVISORS)
         for path in paths.values():
             path.mkdir(parents=True, exist_ok=True)
-        return Place(f"/{self._base}/{_SUPERVISORS}", tuple(str(path / "cgroup.procs") for path in paths.values()))
+        return Place(f"{self._path}/{_SUPERVISORS}", tuple(str(path / "cgroup.procs") for path in paths.values()))
 
     def admit(self, name: str, pid: int) -> None:
         """See ``ports.Containment``."""
         for file in self._join_files(name):
             file.write_text(f"{pid}\n")
+
+    def follow(self, name: str, pid: int, ticks: int) -> None:
+        """See ``ports.Containment``; what it starts is in the group already."""
 
     def pids(self, name: str) -> list[int]:
         """See ``ports.Containment``."""
@@ -155,7 +173,7 @@ class Cgroups:
 
     def holder(self, pid: int) -> str | None:
         """See ``ports.Containment``."""
-        prefix = f"/{self._base}/"
+        prefix = f"{self._path}/"
         for controllers, path in processes.cgroup_lines(pid):
             ours = controllers == "" if self._is_v2 else "freezer" in controllers.split(",")
             # A container sees its own root as "/"; we read from outside, where the path is whole.

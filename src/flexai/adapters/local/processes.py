@@ -39,6 +39,15 @@ def parent(pid: int) -> int:
     return int(fields[_PARENT_FIELD]) if fields else 0
 
 
+def children(pid: int) -> Iterator[int]:
+    """Pids of its children, as it has them now."""
+    for file in (_PROC / str(pid) / "task").glob("*/children"):
+        try:
+            yield from map(int, file.read_text().split())
+        except OSError:
+            continue
+
+
 def owner(pid: int) -> int | None:
     """Effective user id; None when there is no such process."""
     try:

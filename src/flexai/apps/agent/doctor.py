@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flexai.adapters.local.cgroups import available
+from flexai.adapters.local.delegated import own_group
 from flexai.apps.agent.audit import Audit
 from flexai.apps.agent.cards import real_cards
 from flexai.apps.agent.doctor_controls import check_capabilities, check_controls
@@ -64,7 +65,9 @@ def checks_without_a_pool() -> list[dict[str, Any]]:
     """What can be told of this machine and of who asks, while no agent runs."""
     check = Found()
     backend, missing = real_cards()
-    why_not = available()
+    why_not, own = available(), own_group()
+    if why_not and not isinstance(own, str):
+        why_not = f"jobs are held in {own.directory}; cards not granted can be opened"
     check_machine(check, backend, missing, [why_not] if why_not else [], missing_parts())
     if _CONTROL_DEVICE.exists():
         check_controls(check)

@@ -22,6 +22,7 @@ from flexai.adapters.arbiter_client import ArbiterClient
 from flexai.adapters.fake import FakeBackend
 from flexai.adapters.local.card_claims import claim_cards
 from flexai.adapters.local.cgroups import Cgroups, available
+from flexai.adapters.local.delegated import Delegated, own_group
 from flexai.adapters.local.files import take_lock
 from flexai.adapters.local.starts import Starts
 from flexai.adapters.local.trees import ProcessTrees
@@ -212,11 +213,17 @@ async def _backend(settings: Settings) -> tuple[DeviceBackend, str]:
 
 
 def _containment(settings: Settings) -> Containment:
-    why_not = "by --cgroups off" if settings.cgroups == "off" else available()
-    if why_not:
-        return ProcessTrees(settings.run_dir / "tenants", why_not)
+    tenants_dir = settings.run_dir / "tenants"
+    if settings.cgroups == "off":
+        return ProcessTrees(tenants_dir, "by --cgroups off")
     instance = hashlib.sha256(os.fsencode(settings.state_dir)).hexdigest()[:_INSTANCE_DIGITS]
-    return Cgroups(instance)
+    why_not = available()
+    if not why_not:
+        return Cgroups(instance)
+    group = own_group()
+    if isinstance(group, str):
+        return ProcessTrees(tenants_dir, f"{why_not}; {group}")
+    return Delegated(tenants_dir, instance, group, settings.state_dir / "cgroups")
 
 
 def _shape(backend: DeviceBackend) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class Watch:
         assert tenant.phase is Phase.RUNNING, tenant
         old = self._tasks.get(tenant.key)
         if old is None or old.done():
+            if not tenant.attached and tenant.pid is not None:
+                self._containment.follow(tenant.name, tenant.pid, tenant.start_ticks)
             see = self._see_attached if tenant.attached else self._see_supervised
             self._tasks[tenant.key] = asyncio.create_task(see(tenant))
 

@@ -1,8 +1,9 @@
 """``flexai run``: wait for a grant, then be the parent of the command as a shell would be.
 
 The command is a child of this process, in its process group, so that terminal, Ctrl-C, Ctrl-Z and window changes
-reach it without our help. It waits on a pipe until the agent has put it into its cgroup. The path from start to
-``exec`` imports the standard library only; tests/unit/test_cli_fast_path.py holds that.
+reach it without our help. It waits on a pipe until the agent has put it into its cgroup; where there
+is none, it stays above the command (``child.py``). The path from start to ``exec`` imports the standard library only;
+tests/unit/test_cli_fast_path.py holds that.
 """
 
 import os
@@ -73,7 +74,7 @@ def run(words: Sequence[str]) -> int:
         _quietly(lambda: pool.post(f"/v1/jobs/{job_id}/cancel"))
         return _failed(error)
     progress.clear()
-    exit_code, error_number = child.follow()
+    exit_code, error_number = child.follow(stays=not grant.get("cgroup"))
     finish = {"exit_code": exit_code}
     _quietly(lambda: _reconnecting(lambda: pool.post(f"/v1/jobs/{job_id}/finish", finish), progress, FINISH_FOR_S))
     if given.get("json"):
