@@ -21,6 +21,7 @@ from flexai.scheduling.events import (
     MemberStarted,
     MemberWoken,
     NodePut,
+    ParkAsked,
     QueuePut,
     Tick,
     UsageMeasured,
@@ -44,6 +45,7 @@ class Parking(RuleBasedStateMachine):
         super().__init__()
         self.now, self.seq = 0, 0
         self.jobs, self.held, self.evicting, self.away, self.left_at = {}, {}, set(), {}, {}
+        self.kept, self.by_user = set(), set()
         self.scheduler = self.new_scheduler()
 
     def new_scheduler(self):
@@ -75,12 +77,14 @@ class Parking(RuleBasedStateMachine):
                 case Park():
                     assert key in self.held
                     assert key not in self.away
-                    assert self.jobs[key[0]].parkable
+                    assert self.jobs[key[0]].parkable or key[0] in self.kept
                     assert all(grant.device != "c2" for grant in self.held[key]), "this card cannot do that"
                     self.away[key] = Residence.LEAVING
+                    (self.by_user.add if command.cause == "its user asked" else self.by_user.discard)(key[0])
                     event("parked")
                 case Wake():
                     assert self.away[key] is Residence.IN_HOST
+                    assert key[0] not in self.kept, "its user has not asked for it back"
                     assert self.now - self.left_at[key] >= LEAST_MS, "woken before its time"
                     self.away[key] = Residence.RETURNING
                     if command.grants:
@@ -135,6 +139,8 @@ class Parking(RuleBasedStateMachine):
         del self.held[key]
         self.away.pop(key, None)
         self.evicting.discard(key)
+        if not any(other[0] == key[0] for other in self.away):
+            self.kept.discard(key[0])
 
     @rule(refused=st.sampled_from(["", "", "", "the host is full"]))
     def what_moves_arrives(self, refused):
@@ -142,11 +148,15 @@ class Parking(RuleBasedStateMachine):
             if where is Residence.LEAVING:
                 if refused:
                     del self.away[key]
+                    self.kept.discard(key[0])
                 else:
-                    self.away[key], self.left_at[key] = Residence.IN_HOST, self.now + 100
+                    since = -LEAST_MS if key[0] in self.by_user else self.now + 100
+                    self.away[key], self.left_at[key] = Residence.IN_HOST, since
                 self.step(MemberParked(0, *key, refused))
             elif where is Residence.RETURNING:
-                if not refused:
+                if refused:
+                    self.away[key] = Residence.IN_HOST
+                else:
                     del self.away[key]
                 self.step(MemberWoken(0, *key, refused))
 
@@ -158,6 +168,17 @@ class Parking(RuleBasedStateMachine):
         told = {MemberParked: Residence.LEAVING, MemberWoken: Residence.RETURNING}[kind]
         if self.away.get(key) is not told:
             self.step(kind(0, *key, refused))
+
+    @rule(pick=st.integers(0, 99), parked=st.booleans())
+    def its_user_parks_or_wakes_one(self, pick, parked):
+        name = f"j{pick % (self.seq + 2)}"
+        before = {key for key in self.away if key[0] == name}
+        can = name in self.scheduler.state.jobs and not self.scheduler.why_not_park(name)
+        if can or not parked:
+            (self.kept.add if parked else self.kept.discard)(name)
+        self.step(ParkAsked(0, name, parked))
+        assert not parked or can == any(key[0] == name for key in self.away) or before
+        event(f"its user {'parks' if parked and can else 'may not park' if parked else 'wakes'} one")
 
     @rule(pick=st.integers(0, 99))
     def cancel(self, pick):
@@ -197,7 +218,10 @@ class Parking(RuleBasedStateMachine):
                 index for index, member in enumerate(record.members) if member.hold is None and record.n_to_start
                 and member.state == "waiting"
             )  # fmt: skip
-            found = GrantsFound(0, record.job, sum(mine.values(), ()), evicted, waiting, away)
+            claimed = tuple((n, record.parked_for) for n, where in away if where == "leaving" and record.parked_for)
+            found = GrantsFound(
+                0, record.job, sum(mine.values(), ()), evicted, waiting, away, (), claimed, job_id in self.kept
+            )
             self.step(found)
             if record.cancelled:
                 self.step(JobCancelled(0, job_id))
@@ -240,6 +264,7 @@ class Parking(RuleBasedStateMachine):
             assert (reason is not None) == (record.state in {JobState.QUEUED, JobState.PARKED})
             assert (job_id in state.parked) == (
                 record.state is JobState.PARKED
+                and job_id not in self.kept
                 and all(self.away.get((job_id, n), Residence.IN_HOST) is Residence.IN_HOST for n in range(2))
             )
         waiting = sum(len(line.jobs) * line.key.asked_milli for line in state.lines.values())

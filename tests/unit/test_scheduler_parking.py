@@ -15,6 +15,7 @@ from flexai.scheduling.events import (
     MemberStarted,
     MemberWoken,
     NodePut,
+    ParkAsked,
     QueuePut,
     Tick,
     UsageMeasured,
@@ -175,12 +176,132 @@ def test_a_job_that_refuses_to_leave_is_stopped_for_the_owner_and_not_asked_agai
     assert told(pool.submit(300_000, "owner2", "owner")) == [("Evict", "guest")]
 
 
-def test_a_job_that_cannot_be_woken_starts_again():
+def test_a_wake_that_is_refused_is_tried_again_and_says_so():
     pool = parked()
     pool.step(MemberFinished(200_000, "owner", 0, 0))
-    commands = pool.step(MemberWoken(201_000, "guest", 0, "it is gone"))
+    assert told(pool.step(MemberWoken(201_000, "guest", 0, "out of memory"))) == []
+    assert pool.state("guest") is JobState.PARKED
+    assert "its wake was refused (out of memory), and is tried again in 5.0 s" in pool.reason("guest").message
+    assert told(pool.submit(202_000, "newer", gib=90)) == [], "its place is kept meanwhile"
+    assert told(pool.step(Tick(205_999))) == []
+    assert told(pool.step(Tick(206_000))) == [("Wake", "guest")]
+    assert pool.step(MemberWoken(207_000, "guest", 0))[-1] == SetJobState("guest", JobState.RUNNING, "woken")
+
+
+def test_a_job_that_cannot_be_woken_however_often_that_is_tried_starts_again():
+    pool, at_ms = parked(), 200_000
+    commands = pool.step(MemberFinished(at_ms, "owner", 0, 0))
+    for n_refused in range(7):
+        assert told(commands) == [("Wake", "guest")], n_refused
+        commands = pool.step(MemberWoken(at_ms, "guest", 0, "it is gone"))
+        at_ms += 5_000 << n_refused
+        commands = commands or pool.step(Tick(at_ms))
     assert told(commands) == [("Evict", "guest")]
-    assert told(pool.step(MemberFinished(202_000, "guest", 0, 143))) == [("Start", "guest")]
+    assert "could not be woken, tried 7 times: it is gone" in commands[0].cause
+    assert told(pool.step(MemberFinished(at_ms, "guest", 0, 143))) == [("Start", "guest")]
+
+
+def parked_by_its_user(**how):
+    """The guest's user parked it, and another has its card."""
+    pool = Pool(**how)
+    pool.submit(0, "guest")
+    pool.submit(1_000, "next")
+    assert told(pool.step(ParkAsked(100_000, "guest", parked=True))) == [("Park", "guest")]
+    assert told(pool.step(MemberParked(101_000, "guest", 0))) == [("Start", "next")]
+    return pool
+
+
+def test_a_job_that_its_user_parked_leaves_its_place_to_others_until_it_is_asked_for():
+    pool = parked_by_its_user(settings=SchedulerSettings())
+    assert "as its user asked" in pool.reason("guest").message
+    pool.step(MemberFinished(200_000, "next", 0, 0))
+    assert told(pool.step(Tick(10**9))) == [], "nobody asked for it"
+    assert told(pool.submit(10**9, "newer")) == [("Start", "newer")], "and nothing is kept for it"
+    pool.step(MemberFinished(10**9, "newer", 0, 0))
+    assert told(pool.step(ParkAsked(10**9, "guest", parked=False))) == [("Wake", "guest")]
+    assert pool.step(MemberWoken(10**9, "guest", 0)) == [SetJobState("guest", JobState.RUNNING, "woken")]
+
+
+def test_a_wake_that_finds_no_room_waits_with_a_true_reason_and_comes_when_there_is_room():
+    pool = parked_by_its_user()
+    assert told(pool.step(ParkAsked(110_000, "guest", parked=False))) == []
+    reason = pool.reason("guest")
+    assert reason.code is Reason.PARKED
+    assert reason.message == (
+        "It is in host memory and comes back to the card that it left: card 0 lacks 100 % for it."
+    )
+    assert told(pool.step(MemberFinished(120_000, "next", 0, 0))) == [("Wake", "guest")]
+
+
+def test_a_wake_that_waits_can_be_taken_back_or_given_up():
+    pool = parked_by_its_user()
+    pool.step(ParkAsked(110_000, "guest", parked=False))
+    assert told(pool.step(ParkAsked(111_000, "guest", parked=True))) == []
+    assert told(pool.step(MemberFinished(120_000, "next", 0, 0))) == [], "it was parked again before there was room"
+    assert told(pool.step(JobCancelled(121_000, "guest"))) == [("Evict", "guest")]
+    pool.step(MemberFinished(122_000, "guest", 0, 143))
+    assert "guest" not in pool.scheduler.state.jobs
+    assert pool.scheduler.state.parked == {}
+
+
+def test_what_its_user_parks_stays_where_it_is_if_it_cannot_be_moved():
+    pool = Pool()
+    pool.submit(0, "guest")
+    pool.step(ParkAsked(1_000, "guest", parked=True))
+    commands = pool.step(MemberParked(2_000, "guest", 0, "the host is full"))
+    assert commands == [SetJobState("guest", JobState.RUNNING, "it could not be parked: the host is full")]
+    assert not pool.scheduler.state.stopping
+    assert told(pool.step(ParkAsked(3_000, "guest", parked=True))) == [("Park", "guest")], "its user may try again"
+
+
+def test_of_a_gang_that_cannot_leave_as_a_whole_those_that_left_come_back():
+    pool = Pool(n_cards=2)
+    pool.submit(0, "guest", n_members=2, min_member=2)
+    assert len(told(pool.step(ParkAsked(1_000, "guest", parked=True)))) == 2
+    assert told(pool.step(MemberParked(2_000, "guest", 0))) == []
+    assert told(pool.step(MemberParked(2_000, "guest", 1, "the host is full"))) == [("Wake", "guest")]
+    pool.step(MemberWoken(3_000, "guest", 0))
+    assert pool.state("guest") is JobState.RUNNING
+
+
+def test_host_memory_is_looked_at_before_its_user_parks_a_job():
+    for how, why in (
+        ({"ram_gib": 39}, "may hold 40 GiB of cards, and node n has 39 GiB of host memory free for it"),
+        ({"can_park": False}, "is on card 0, which cannot park programs"),
+    ):
+        pool = Pool(**how)
+        pool.submit(0, "guest")
+        assert pool.scheduler.why_not_park("guest") == why
+        assert pool.step(ParkAsked(1_000, "guest", parked=True)) == []
+        assert pool.state("guest") is JobState.RUNNING
+
+
+def test_a_job_of_which_its_user_says_that_others_may_not_park_it_can_be_parked_by_him():
+    pool = Pool(SchedulerSettings())
+    pool.submit(0, "guest", parkable=False, time_limit_ms=10**7)
+    assert told(pool.step(ParkAsked(1_000, "guest", parked=True))) == [("Park", "guest")]
+
+
+def test_a_park_that_was_asked_for_just_before_a_restart_is_done_after_it():
+    before = Pool()
+    before.submit(0, "guest")
+    after = Pool()
+    after.scheduler = Scheduler(PARKS, check=True)
+    after.step(QueuePut(300_000, Queue("guest")))
+    record = before.scheduler.state.jobs["guest"]
+    after.step(GrantsFound(300_000, record.job, record.members[0].grants))
+    assert after.scheduler.why_not_park("guest") == "is on a node that has not come back yet"
+    assert after.step(ParkAsked(300_000, "guest", parked=True)) == []
+    assert told(after.step(NodePut(300_000, after.node))) == [("Park", "guest")]
+    after.step(MemberParked(301_000, "guest", 0))
+    assert "as its user asked" in after.reason("guest").message
+
+
+def test_what_was_parked_for_others_stays_away_if_its_user_parks_it_too():
+    pool = parked()
+    pool.step(ParkAsked(110_000, "guest", parked=True))
+    assert told(pool.step(MemberFinished(200_000, "owner", 0, 0))) == []
+    assert told(pool.step(ParkAsked(201_000, "guest", parked=False))) == [("Wake", "guest")]
 
 
 def test_it_stays_its_least_time_and_twice_that_if_it_was_back_for_a_moment_only():

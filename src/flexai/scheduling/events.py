@@ -109,6 +109,18 @@ class JobResizeAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class ParkAsked:
+    """Its user wants a running job in host memory until further notice, and its place for others; or wants it back.
+
+    One that cannot be parked stays where it is: then there is no ``Park`` among the commands.
+    """
+
+    at_ms: int
+    job_id: str
+    parked: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MemberStarted:
     """A member's process runs."""
 
@@ -159,7 +171,7 @@ class GrantsFound:
     were to start again: an elastic job grows by them. ``away`` says where the memory of members is that were parked.
     ``claimed`` says for which job members are being stopped or parked: it is told later, and has their place. A job
     that its user gave up before the restart is given up again (``JobCancelled``) after this. ``hosts`` are the members
-    that run without a card, each with its node.
+    that run without a card, each with its node. ``kept_away``: its user has it in host memory until further notice.
     """
 
     at_ms: int
@@ -170,6 +182,7 @@ class GrantsFound:
     away: tuple[tuple[int, Residence], ...] = ()
     hosts: tuple[tuple[int, str], ...] = ()
     claimed: tuple[tuple[int, str], ...] = ()
+    kept_away: bool = False
 
     @property
     def members(self) -> set[int]:
@@ -206,6 +219,7 @@ Event = (
     | JobReleased
     | JobCancelled
     | JobResizeAsked
+    | ParkAsked
     | MemberStarted
     | MemberFinished
     | MemberParked

@@ -1,4 +1,4 @@
-"""What users ask: jobs are submitted, held, released, resized and given up."""
+"""What users ask: jobs are submitted, held, released, resized, parked, woken and given up."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flexai.model import JobState
-from flexai.scheduling import members
+from flexai.model import JobState, Residence
+from flexai.scheduling import members, parking, returning
 from flexai.scheduling.commands import Resize
 from flexai.scheduling.records import JobRecord, MemberRecord
 
 if TYPE_CHECKING:
     from flexai.model import Job, Role
-    from flexai.scheduling.events import JobResizeAsked
+    from flexai.scheduling.events import JobResizeAsked, ParkAsked
     from flexai.scheduling.state import State
 
 
@@ -129,6 +129,35 @@ def resize(state: State, event: JobResizeAsked) -> None:
         state.reservation = None
         member.grants = state.grants_of(record, index, resized)
         state.out.append(Resize(record.job.id, index, member.grants, "its user asked"))
+
+
+def why_not_park(state: State, job_id: str) -> str:
+    """Why its user cannot have a job moved to host memory, or kept there, as the end of a sentence; empty if he can."""
+    record = state.jobs.get(job_id)
+    if record is None:
+        return "is not known"
+    if job_id in state.found:
+        return "is on a node that has not come back yet"
+    if record.state is not JobState.PARKED:
+        return parking.obstacle(state, record)
+    back = {Residence.RETURNING, Residence.ON_CARD}
+    returns = any(member.hold is not None and member.residence in back for member in record.members)
+    return "is being moved back to its card" if returns else ""
+
+
+def park(state: State, event: ParkAsked) -> None:
+    """Its user wants a job in host memory until further notice, or back: then it comes when there is room for it."""
+    if found := state.found.get(event.job_id):  # asked just before the pool was started again
+        state.found[event.job_id] = replace(found, kept_away=event.parked)
+        return
+    record = state.jobs.get(event.job_id)
+    if record is None or record.kept_away is event.parked or (event.parked and why_not_park(state, event.job_id)):
+        return
+    record.kept_away = event.parked
+    if event.parked and record.state is not JobState.PARKED:
+        parking.park_job(state, record, "its user asked")
+    else:
+        state.note_parked(record, parked=not event.parked and returning.is_settled(record))
 
 
 def age(state: State) -> None:

@@ -13,17 +13,34 @@ if TYPE_CHECKING:
     from flexai.scheduling.records import JobRecord, MemberRecord
     from flexai.scheduling.state import State
 
+FIRST_RETRY_MS = 5_000
+"""A wake that was refused is tried again after so long, then after twice that each time."""
+MOST_REFUSED = 6
+"""A wake that was refused so often in a row is tried no more."""
+
 
 def parked(state: State, event: MemberParked) -> None:
-    """A member is in host memory, and its place free; or it cannot be moved, and its job is stopped instead."""
+    """A member is in host memory, and its place free.
+
+    Or it cannot be moved: then its job is stopped, if that was for another, or else goes on with all that had left.
+    """
     found = _moving(state, event, Residence.LEAVING)
     if found is None:
         return
     record, member = found
     if event.refused:
-        record.cannot_park = True
         _stays(state, record, member)
-        _stop(state, record, f"it could not be parked: {event.refused}")
+        if record.parked_for:
+            record.cannot_park = True
+            _stop(state, record, f"it could not be parked: {event.refused}")
+            return
+        if not member.evicting:
+            state.stopping.pop((record.job.id, event.member), None)
+        record.kept_away = False
+        if record.is_away:
+            _arrived(state, record)
+        else:
+            _goes_on(state, record, f"it could not be parked: {event.refused}")
         return
     assert member.home is not None
     state.move_costs.parked(*cost_class(record), state.now_ms - member.moved_at_ms)
@@ -31,28 +48,56 @@ def parked(state: State, event: MemberParked) -> None:
     member.residence, state.reservation = Residence.IN_HOST, None
     if not member.evicting:
         state.stopping.pop((record.job.id, event.member), None)
+    _arrived(state, record)
+
+
+def _arrived(state: State, record: JobRecord) -> None:
+    """One more member has arrived, or stays where it was; with the last, its job waits until it can come back."""
     if returning.is_settled(record):
-        record.wakes_from_ms = state.now_ms + parking.least_stay_ms(state, record)
-        state.note_parked(record, parked=True)
+        record.wakes_from_ms = state.now_ms + (parking.least_stay_ms(state, record) if record.parked_for else 0)
+        state.note_parked(record, parked=not record.kept_away)
 
 
 def woken(state: State, event: MemberWoken) -> None:
-    """A member is back on its card, and works; or it cannot be, and its job is stopped: what it had done is lost."""
+    """A member is back on its card, and works; or it cannot be, and waits in host memory to be tried again.
+
+    After ``MOST_REFUSED`` times its job is stopped, to begin anew: what it had done is lost.
+    """
     found = _moving(state, event, Residence.RETURNING)
     if found is None:
         return
     record, member = found
     if event.refused:
-        _stop(state, record, f"it could not be woken: {event.refused}")
+        assert member.home is not None
+        state.swap(record, member, parking.in_host(member.home))
+        member.residence, state.reservation, record.why_refused = Residence.IN_HOST, None, event.refused
+    else:
+        state.move_costs.woken(*cost_class(record), state.now_ms - member.moved_at_ms)
+        _stays(state, record, member)
+    if not record.is_away:
+        _goes_on(state, record, "woken")
+    elif returning.is_settled(record):
+        _waits_again(state, record)
+
+
+def _waits_again(state: State, record: JobRecord) -> None:
+    """Some members of a job could not be brought back: what it had done lives in host memory, so it is tried again."""
+    record.n_refused_wakes += 1
+    if record.n_refused_wakes > MOST_REFUSED:
+        _stop(state, record, f"it could not be woken, tried {record.n_refused_wakes} times: {record.why_refused}")
         return
-    state.move_costs.woken(*cost_class(record), state.now_ms - member.moved_at_ms)
-    _stays(state, record, member)
-    if record.is_away or record.state is not JobState.PARKED:
+    record.wakes_from_ms = state.now_ms + (FIRST_RETRY_MS << record.n_refused_wakes - 1)
+    state.note_parked(record, parked=not record.kept_away)
+
+
+def _goes_on(state: State, record: JobRecord, cause: str) -> None:
+    """All members of a job are on their cards again."""
+    if record.state is not JobState.PARKED:
         return
     record.started_at_ms += state.now_ms - record.away_at_ms
-    record.away_at_ms, record.woken_at_ms = -1, state.now_ms
+    record.away_at_ms, record.woken_at_ms, record.n_refused_wakes, record.why_refused = -1, state.now_ms, 0, ""
     state.run_times.started(record.burst, record.job.id, record.started_at_ms)
-    state.set_state(record, JobState.RUNNING, "woken")
+    state.set_state(record, JobState.RUNNING, cause)
     if record.n_to_start:
         state.wait(record)
 

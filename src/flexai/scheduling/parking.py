@@ -19,6 +19,7 @@ from flexai.model import JobState, MemberState, Residence
 from flexai.policy.roles import fits
 from flexai.scheduling.commands import Park
 from flexai.scheduling.records import cost_class
+from flexai.scheduling.wording import card_name, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,26 +48,46 @@ def stay_ms(state: State, record: JobRecord) -> int:
 
 
 def may_park(state: State, record: JobRecord) -> bool:
-    """Whether a job can be parked: it runs as a whole, its cards do that, and there is host memory for it now.
+    """Whether a job may be parked for another: the pool does that, the job agrees to it, and nothing is in the way.
 
     Its time limit, if it has one, would go on counting; so such a job is not parked.
     """
     job = record.job
     if state.settings.park == "never" or not job.parkable or job.time_limit_ms or record.cannot_park:
         return False
-    if record.state is not JobState.RUNNING or record.is_away or any(role.request.partition for role in job.parts):
-        return False
+    return not obstacle(state, record)
+
+
+def obstacle(state: State, record: JobRecord) -> str:
+    """Why a job cannot be parked now, as the end of a sentence about it; empty if it can.
+
+    It must run as a whole, its cards must be able to, and there must be host memory for all that it may hold of them.
+    """
+    if record.state is not JobState.RUNNING or record.is_away:
+        return "does not run, or is being moved"
+    if any(role.request.partition for role in record.job.parts):
+        return "holds a partition of its card"
     holds: list[Hold] = []
     for member in record.members:
         if member.hold is None:
             continue
         hold = member.hold
-        if member.state is not MemberState.RUNNING or member.evicting or not hold.columns:
-            return False
-        if any((hold.row, column) not in state.books.parking for column in hold.columns):
-            return False
+        if member.state is not MemberState.RUNNING or member.evicting:
+            return "has members that have not begun, or are being ended"
+        if not hold.columns:
+            return "has a member that holds no card"
+        for column in hold.columns:
+            if (hold.row, column) not in state.books.parking:
+                return f"is on {card_name(state.books, hold.row, column)}, which cannot park programs"
         holds.append(hold)
-    return all(state.books.ram_bytes.item(row) >= n_bytes for row, n_bytes in _host_bytes(holds).items())
+    for row, n_bytes in _host_bytes(holds).items():
+        free_bytes = state.books.ram_bytes.item(row)
+        if free_bytes < n_bytes:
+            name = state.books.names[row]
+            return (
+                f"may hold {size(n_bytes)} of cards, and node {name} has {size(free_bytes)} of host memory free for it"
+            )
+    return ""
 
 
 def _host_bytes(holds: Iterable[Hold]) -> dict[int, int]:
@@ -136,12 +157,12 @@ def leaves(member: MemberRecord) -> Hold | None:
     return replace(hold, cpu_milli=0, ram_bytes=0)
 
 
-def park_job(state: State, record: JobRecord, cause: str, claimant: str) -> None:
-    """Command the park of all that a job holds, for a claimant."""
-    if state.now_ms - record.woken_at_ms < least_stay_ms(state, record):
-        record.n_short_stays = min(record.n_short_stays + 1, LONGEST_STAYS)
-    else:
-        record.n_short_stays = 0
+def park_job(state: State, record: JobRecord, cause: str, claimant: str = "") -> None:
+    """Command the park of all that a job holds, for a claimant or, without one, as its user asked."""
+    record.parked_for = claimant
+    if claimant:
+        comes_soon = state.now_ms - record.woken_at_ms < least_stay_ms(state, record)
+        record.n_short_stays = min(record.n_short_stays + 1, LONGEST_STAYS) if comes_soon else 0
     state.leave(record)
     for index, member in enumerate(record.members):
         if member.hold is None:

@@ -361,6 +361,12 @@ def _parked(state: State, record: JobRecord) -> PendingReason:
         returns = any(member.residence is Residence.RETURNING for member in record.members)
         where = "back to its card" if returns else "to host memory"
         return say(state, Reason.PARKED, f"Its device memory is being moved {where}.")
+    if record.kept_away:
+        return say(
+            state, Reason.PARKED,
+            "It is in host memory, as its user asked, and its place is free for others; "
+            f"`flexai wake {record.job.id}` brings it back.",
+        )  # fmt: skip
     if returning.is_over_limit(state, record):
         milli, queue = record.home_milli, record.job.queue
         told = f"Queue {queue} or one above it has no room within its limits for the {n_cards(milli)} that it held."
@@ -377,6 +383,13 @@ def _parked(state: State, record: JobRecord) -> PendingReason:
             f"{f', and {len(lack) - 1} others lack something too' if len(lack) > 1 else ''}"
             f"{', and no others of its model on the node have room' if returning.can_move(state, record) else ''}.",
             row=row, column=column, missing_milli=milli, missing_memory_bytes=n_bytes, missing_cards=len(lack),
+            wait_ms=wait_ms,
+        )  # fmt: skip
+    if wait_ms and record.why_refused:
+        return say(
+            state, Reason.PARKED,
+            f"It is in host memory: its wake was refused ({record.why_refused.rstrip('.')}), and is tried again in "
+            f"{wait_ms / 1000:.1f} s.",
             wait_ms=wait_ms,
         )  # fmt: skip
     if wait_ms:

@@ -58,7 +58,11 @@ class MemberRecord:
 
 @dataclass(slots=True)
 class JobRecord:
-    """One job that is not over."""
+    """One job that is not over.
+
+    ``parked_for`` is the job that it was parked for, if it was for one; ``kept_away``: its user has it in host memory
+    until further notice; ``why_refused``: why its latest wake was, of ``n_refused_wakes`` in a row.
+    """
 
     job: Job
     shapes: tuple[Shape, ...]
@@ -74,6 +78,10 @@ class JobRecord:
     back_ms: int = 0
     predicted_at_ms: int = -(10**15)
     cannot_park: bool = False
+    parked_for: str = ""
+    kept_away: bool = False
+    n_refused_wakes: int = 0
+    why_refused: str = ""
     n_evictions: int = 0
     exit_code: int = 0
     cause: str = ""

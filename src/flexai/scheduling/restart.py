@@ -77,14 +77,20 @@ def take_found(state: State, record: JobRecord, event: GrantsFound) -> None:
         if member.evicting or member.residence is Residence.LEAVING:
             state.stopping[record.job.id, index] = None
     if record.is_away and not record.cancelled and not any(member.evicting for member in record.members):
+        record.kept_away = event.kept_away
+        leaving_for = (who for index, who in event.claimed if record.members[index].residence is Residence.LEAVING)
+        record.parked_for = next(leaving_for, "")
         record.state, record.away_at_ms, record.wakes_from_ms = (
             JobState.PARKED, state.now_ms, state.now_ms + state.settings.park_least_ms,
         )  # fmt: skip
-        state.note_parked(record, parked=returning.is_settled(record))
+        state.note_parked(record, parked=returning.is_settled(record) and not record.kept_away)
         return
     state.run_times.started(record.burst, record.job.id, state.now_ms)
     if record.n_to_start and record.is_placed:
         state.wait(record)
+    if event.kept_away and not parking.obstacle(state, record):
+        record.kept_away = True
+        parking.park_job(state, record, "its user asked")
 
 
 def _hold_of(state: State, shape: Shape, held: list[Grant]) -> Hold:

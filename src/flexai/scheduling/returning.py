@@ -126,9 +126,11 @@ def is_open(state: State, place: Place) -> bool:
 
 
 def is_settled(record: JobRecord) -> bool:
-    """Whether all that is left of a parked job is in host memory."""
-    return record.state is JobState.PARKED and all(
-        member.hold is None or member.residence is Residence.IN_HOST for member in record.members
+    """Whether a parked job is in host memory, as far as it left its cards, and nothing of it is being moved."""
+    return (
+        record.state is JobState.PARKED
+        and record.is_away
+        and not any(member.residence in {Residence.LEAVING, Residence.RETURNING} for member in record.members)
     )
 
 
@@ -178,6 +180,7 @@ def wake_job(state: State, record: JobRecord) -> bool:
         if is_elsewhere:
             member.grants = state.grants_of(record, index, home)
         state.out.append(Wake(record.job.id, index, cause, member.grants if is_elsewhere else ()))
+    record.why_refused = ""
     state.note_parked(record, parked=False)
     return True
 

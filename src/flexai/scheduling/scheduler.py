@@ -39,6 +39,7 @@ from flexai.scheduling.events import (
     MemberWoken,
     NodeGone,
     NodePut,
+    ParkAsked,
     QueueGone,
     QueuePut,
     Tick,
@@ -95,6 +96,10 @@ class Scheduler:
         """Why a job has not started; None if it has, or is not known."""
         return reasons.reason_for(self._state, job_id)
 
+    def why_not_park(self, job_id: str) -> str:
+        """Why its user cannot have a job moved to host memory now, as the end of a sentence; empty if he can."""
+        return jobs.why_not_park(self._state, job_id)
+
     def what_must_end(self, job_id: str) -> tuple[Blocker, ...]:
         """Jobs whose end would let a waiting one start, and why each is not evicted for it."""
         return why_not.what_must_end(self._state, job_id)
@@ -129,6 +134,8 @@ class Scheduler:
                 jobs.cancel(state, event.job_id)
             case JobResizeAsked():
                 jobs.resize(state, event)
+            case ParkAsked():
+                jobs.park(state, event)
             case MemberStarted():
                 members.started(state, event)
             case MemberFinished():

@@ -279,6 +279,7 @@ class State:
             self.reservation = None
             if not record.is_away:
                 self.note_parked(record, parked=False)
+                record.kept_away, record.n_refused_wakes, record.why_refused = False, 0, ""
 
     def set_state(self, record: JobRecord, state: JobState, cause: str) -> None:
         """Change a job's visible state."""

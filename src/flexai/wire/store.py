@@ -41,8 +41,8 @@ class Member:
         client_exit: exit code that the owner of a ``run`` reported, before its process tree was gone.
         stop: set while it is being ended.
         paused: frozen by its user.
-        parked: moved to host memory by its user; it keeps its place.
-        residence: where the scheduler has its device memory moved; in host memory it holds nothing of its cards.
+        parked: its user has it in host memory until further notice.
+        residence: where its device memory is; in host memory it holds nothing of its cards.
         node: where one without a card was placed.
         started_at_ms: when its process was seen running.
         claimant: the job that its place is booked for, while it moves to host memory.
@@ -69,7 +69,7 @@ class Member:
     @property
     def is_parked(self) -> bool:
         """Whether its device memory is to be in host memory, whoever wanted that."""
-        return self.parked or self.residence in {Residence.LEAVING, Residence.IN_HOST}
+        return self.residence in {Residence.LEAVING, Residence.IN_HOST}
 
     @property
     def on_card(self) -> tuple[Grant, ...]:
@@ -93,15 +93,6 @@ class PauseAsked:
     at_ms: int
     job_id: str
     paused: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ParkAsked:
-    """The user of a running job moved it to host memory, or back. It keeps its grants."""
-
-    at_ms: int
-    job_id: str
-    parked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +122,7 @@ class PoolStarted:
     told: tuple[tuple[str, str], ...] = ()
 
 
-PoolEvent = ClientFinished | PauseAsked | ParkAsked | StopAsked | PoolStarted
+PoolEvent = ClientFinished | PauseAsked | StopAsked | PoolStarted
 """What happens without the scheduler having to decide anything."""
 
 LogEvent = Event | PoolEvent

@@ -46,8 +46,8 @@ async def test_a_borrower_is_parked_for_the_owner_and_comes_back(new_rig):
         assert "card 0 lacks 100 %" in view["reason"]["message"]
         (queue,) = [each for each in (await rig.get("/v1/queues"))["items"] if each["name"] == "guest"]
         assert (queue["held_milli"], queue["held_bytes"]) == (0, 0)
-        refused = await rig.post(f"/v1/jobs/{guest}/wake", 409)
-        assert refused["code"] == "ParkedByScheduler"
+        told = await rig.post(f"/v1/jobs/{guest}/wake")
+        assert (told["state"], told["reason"]["code"]) == ("parked", "Parked"), "it waits anyway"
         rig.agent.end(owner)
         await rig.in_state(guest, "running")
         rig.agent.end(guest)
@@ -59,6 +59,84 @@ async def test_a_borrower_is_parked_for_the_owner_and_comes_back(new_rig):
         assert rig.agent.starts == [f"{guest}.0.1", f"{owner}.0.1"], "nobody started twice"
         await rig.pool.core.stored()
         assert any('"decision":"Park"' in line for line in replayed(rig.settings.state_dir))
+
+
+async def parked_by_its_user(rig_or_client, shows, agent):
+    """One whose user parked it while both cards were taken; and who has its place now."""
+    first, second, third = [await submit(rig_or_client) for _ in range(3)]
+    for job_id in (first, second):
+        await shows(job_id, "running")
+    response = await rig_or_client.post(f"/v1/jobs/{first}/park", json={})
+    assert response.status_code == 200, response.text
+    await shows(third, "running")
+    assert agent.starts[-1] == f"{third}.0.1"
+    return first, third
+
+
+async def test_what_its_user_parks_leaves_its_place_and_a_wake_that_finds_no_room_waits_with_a_reason(new_rig):
+    async with new_rig() as rig:
+        job_id, neighbour = await parked_by_its_user(rig.client, rig.in_state, rig.agent)
+        view = await rig.in_state(job_id, "parked")
+        assert "as its user asked" in view["reason"]["message"]
+        assert all(member["parked"] for member in view["members"])
+        refused = await rig.post(f"/v1/jobs/{job_id}/resize", 409, compute_milli=500)
+        assert refused["code"] == "IsParked"
+        view = await rig.post(f"/v1/jobs/{job_id}/wake")
+        assert view["state"] == "parked"
+        assert "lacks 100 % for it" in view["reason"]["message"]
+        await rig.post(f"/v1/jobs/{job_id}/park")
+        assert "as its user asked" in (await rig.get(f"/v1/jobs/{job_id}"))["reason"]["message"], "it was taken back"
+        await rig.post(f"/v1/jobs/{job_id}/wake")
+        rig.agent.end(neighbour)
+        await rig.in_state(job_id, "running")
+        told = [kind for kind in await kinds(rig, job_id) if "Park" in kind or "Wake" in kind or "Card" in kind]
+        assert told == ["ParkAsked", "Park", "LeftCard", "WakeAsked", "ParkAsked", "WakeAsked", "Wake", "BackOnCard"]
+        await rig.pool.core.stored()
+        assert any('"decision":"Park"' in line for line in replayed(rig.settings.state_dir))
+
+
+async def test_a_wake_that_waits_can_be_given_up(new_rig):
+    async with new_rig() as rig:
+        job_id, _ = await parked_by_its_user(rig.client, rig.in_state, rig.agent)
+        await rig.post(f"/v1/jobs/{job_id}/wake")
+        await rig.post(f"/v1/jobs/{job_id}/cancel")
+        await rig.in_state(job_id, "cancelled")
+
+
+async def test_what_cannot_be_parked_says_why_at_once_or_goes_on_and_tells_its_story(new_rig):
+    async with new_rig(refuse={"park": "CannotPark"}) as rig:
+        big = await submit(rig.client, ram_bytes=0, memory_bytes=1 * GIB)
+        await rig.in_state(big, "running")
+        await rig.post(f"/v1/jobs/{big}/park")
+        await rig.in_state(big, "running")
+        events = (await rig.get(f"/v1/jobs/{big}/history"))["items"]
+        assert any("could not be parked: Refused by script." in str(event) for event in events)
+        assert all(member["parked"] is False for member in (await rig.get(f"/v1/jobs/{big}"))["members"])
+        waits = await submit(rig.client, n_devices=2)
+        assert (await rig.post(f"/v1/jobs/{waits}/park", 409))["code"] == "NotRunning"
+
+
+async def test_a_pool_that_is_killed_knows_who_is_parked_by_his_user_and_whose_wake_waits(pool_process):
+    pool = pool_process(options=PARKS, with_agent=True)  # or it would stay for park_least after the restart
+    agent = await pool.open_agent()
+    await pool.start()
+
+    async def shows(job_id, state):
+        await pool.shows(f"/v1/jobs/{job_id}", lambda view: view["state"] == state)
+
+    waits, neighbour = await parked_by_its_user(pool.client, shows, agent)
+    stays = str(int(waits) + 1)
+    assert (await pool.client.post(f"/v1/jobs/{stays}/park", json={})).json()["state"] == "parked"
+    await submit(pool.client)
+    assert (await pool.client.post(f"/v1/jobs/{waits}/wake", json={})).json()["state"] == "parked"
+    await pool.kill()
+    await pool.start()
+    for job_id, why in ((stays, "as its user asked"), (waits, "lacks 100 % for it")):
+        await pool.shows(f"/v1/jobs/{job_id}", lambda view, why=why: why in str(view["reason"]))
+        assert (await pool.get(f"/v1/jobs/{job_id}"))["state"] == "parked"
+    agent.end(neighbour)
+    await pool.shows(f"/v1/jobs/{waits}", lambda view: view["state"] == "running")
+    assert not any(call["op"] == "signal" for call in agent.calls)
 
 
 async def test_what_the_agent_cannot_park_is_stopped(new_rig):

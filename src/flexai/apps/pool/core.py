@@ -28,6 +28,7 @@ from flexai.scheduling.events import (
     JobSubmitted,
     MemberStarted,
     NodePut,
+    ParkAsked,
     Tick,
 )
 from flexai.wire.store import LogEvent, PoolEvent, decode_event, encode_event
@@ -49,6 +50,10 @@ class DecisionCore(Protocol):
 
     def reason_for(self, job_id: str) -> PendingReason | None:
         """Why a job has not started; None if it has, or is not known."""
+        ...
+
+    def why_not_park(self, job_id: str) -> str:
+        """Why its user cannot have a job moved to host memory now, as the end of a sentence; empty if he can."""
         ...
 
     def what_must_end(self, job_id: str) -> Sequence[Blocker]:
@@ -283,6 +288,8 @@ class Core:
         self.transitions.commands(seq, event.at_ms, commands)
         if isinstance(event, JobResizeAsked):
             self.transitions.resized(event)
+        elif isinstance(event, ParkAsked):
+            self.transitions.park_asked(event)
         elif isinstance(event, MemberStarted):
             self.transitions.started(event.job_id)
 

@@ -60,7 +60,8 @@ def _found(now_ms: int, record: JobRecord) -> list[Event]:
         for claimant in [member.stop.claimant if member.stop else member.claimant]
         if claimant and (member.stop or member.residence is Residence.LEAVING)
     )
-    found = GrantsFound(now_ms, record.job, grants, evicted, waiting, away, hosts, claimed)
+    kept_away = any(member.parked for member in record.members if member.is_placed)
+    found = GrantsFound(now_ms, record.job, grants, evicted, waiting, away, hosts, claimed, kept_away)
     given_up = any(not stop.requeue and stop.cause.startswith("cancelled") for stop in stops.values())
     return [found, JobCancelled(now_ms, record.id)] if given_up else [found]
 

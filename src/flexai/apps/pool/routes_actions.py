@@ -13,9 +13,9 @@ from flexai.apps.pool.http import Refusal, answer, body_of, fields_of, peer_of_r
 from flexai.apps.pool.routes_jobs import array_view, job_of, jobs_of, view, views
 from flexai.apps.pool.service import Pool
 from flexai.model import JobState, MemberState
-from flexai.scheduling.events import JobCancelled, JobHeld, JobReleased, JobResizeAsked
+from flexai.scheduling.events import JobCancelled, JobHeld, JobReleased, JobResizeAsked, ParkAsked
 from flexai.wire import api
-from flexai.wire.store import ClientFinished, ParkAsked, PauseAsked
+from flexai.wire.store import ClientFinished, PauseAsked
 
 
 def router(pool: Pool) -> APIRouter:
@@ -32,6 +32,8 @@ def router(pool: Pool) -> APIRouter:
         compute, limit = api.decode_resize(await fields_of(request))
         if record.state.is_final:
             raise conflict(record, "JobEnded", record.stands, "Submit it again")
+        if record.state is JobState.PARKED:
+            raise conflict(record, "IsParked", "is in host memory, and comes back with what it held", "Resize it then")
         if record.job.roles:
             raise conflict(record, "HasRoles", "has roles, which are not resized", "Cancel it and submit it again")
         await pool.core.post(JobResizeAsked(pool.core.clock(), record.id, compute, limit), {"compute_milli": compute})
@@ -134,12 +136,11 @@ def _actions(pool: Pool) -> dict[str, tuple[Callable[[JobRecord], Any], str]]:
         holders = [member for member in record.members if member.is_placed]
         if record.state.is_final or not holders or record.state is JobState.STARTING:
             raise conflict(record, "NotRunning", record.stands, "Only a running job can be asked that")
-        if flag == "parked" and record.state is JobState.PARKED:
-            raise conflict(
-                record, "ParkedByScheduler", "is in host memory because others are owed its card",
-                f"It comes back by itself: `flexai explain {record.id}` says when",
-            )  # fmt: skip
-        return None if all(getattr(m, flag) is wanted for m in holders) else event(now(), record.id, wanted)
+        if all(getattr(member, flag) is wanted for member in holders):
+            return None
+        if event is ParkAsked and wanted and (why := pool.core.scheduler.why_not_park(record.id)):
+            raise conflict(record, "CannotPark", why, "Pause it instead: its memory then stays on its card")
+        return event(now(), record.id, wanted)
 
     return {
         "cancel": (
@@ -150,6 +151,12 @@ def _actions(pool: Pool) -> dict[str, tuple[Callable[[JobRecord], Any], str]]:
         "release": (lambda record: queued(record, JobState.QUEUED, JobReleased), "Let a held job go on."),
         "pause": (lambda record: running(record, "paused", True, PauseAsked), "Freeze it where it runs."),
         "unpause": (lambda record: running(record, "paused", False, PauseAsked), "Let a frozen job go on."),
-        "park": (lambda record: running(record, "parked", True, ParkAsked), "Move it to host memory."),
-        "wake": (lambda record: running(record, "parked", False, ParkAsked), "Bring it back from host memory."),
+        "park": (
+            lambda record: running(record, "parked", True, ParkAsked),
+            "Move it to host memory; its place is free for others.",
+        ),
+        "wake": (
+            lambda record: running(record, "parked", False, ParkAsked),
+            "Bring it back from host memory, as soon as there is room for it.",
+        ),
     }

@@ -68,9 +68,12 @@ class Transitions:
                     self._line(event.at_ms, record, _ASKED[type(event)], extra)
                     if isinstance(event, e.JobCancelled):
                         record.cause = str(extra.get("cause") or "")
-            case w.ClientFinished() | w.PauseAsked() | w.ParkAsked() | w.StopAsked():
+            case w.ClientFinished() | w.PauseAsked() | w.StopAsked():
                 if record := self._book.active.get(event.job_id):
                     self._asked(record, event)
+            case e.ParkAsked():
+                if record := self._book.active.get(event.job_id):
+                    self._line(event.at_ms, record, "ParkAsked" if event.parked else "WakeAsked", extra)
             case w.PoolStarted():
                 self._line(event.at_ms, None, "PoolStarted", _chosen(event.scheduler))
             case e.MemberStarted():
@@ -171,7 +174,8 @@ class Transitions:
         leaves = isinstance(command, c.Park)
         residence = Residence.LEAVING if leaves else Residence.RETURNING
         claimant = command.claimant if isinstance(command, c.Park) else ""
-        self._change(record, command.member, residence=residence, claimant=claimant)
+        parked = leaves and (record.members[command.member].parked or not claimant)
+        self._change(record, command.member, residence=residence, claimant=claimant, parked=parked)
         if isinstance(command, c.Wake) and command.grants:
             self._change(record, command.member, grants=command.grants)
         if not leaves:
@@ -190,6 +194,8 @@ class Transitions:
         if leaves and not event.refused:
             key = "usage end", record.id, event.member, event.at_ms
             self.outcome.rows[key] = rows.close_usage(record.id, event.member, event.at_ms)
+        if leaves and event.refused:
+            self._kept(record, parked=False)
         if leaves or not event.refused:
             arrived = Residence.IN_HOST if leaves and not event.refused else Residence.ON_CARD
             self._change(record, event.member, residence=arrived)
@@ -214,7 +220,18 @@ class Transitions:
             self._book.resized(record, event.compute_milli, event.limit_milli)
             self.outcome.jobs[record.id] = record
 
-    def _asked(self, record: JobRecord, event: w.ClientFinished | w.PauseAsked | w.ParkAsked | w.StopAsked) -> None:
+    def park_asked(self, event: e.ParkAsked) -> None:
+        """The scheduler has decided on a wish to be in host memory until further notice, or back."""
+        if record := self._book.active.get(event.job_id):
+            away = all(member.is_parked for member in record.members if member.is_placed)
+            self._kept(record, event.parked and away)
+
+    def _kept(self, record: JobRecord, parked: bool) -> None:
+        for number, member in enumerate(record.members):
+            if member.is_placed and member.parked is not parked:
+                self._change(record, number, parked=parked)
+
+    def _asked(self, record: JobRecord, event: w.ClientFinished | w.PauseAsked | w.StopAsked) -> None:
         for number, member in enumerate(record.members):
             if not member.is_placed:
                 continue
@@ -223,16 +240,12 @@ class Transitions:
                     self._change(record, number, client_exit=event.exit_code)
                 case w.PauseAsked():
                     self._change(record, number, paused=event.paused)
-                case w.ParkAsked():
-                    self._change(record, number, parked=event.parked)
                 case w.StopAsked():
                     stop = Stop(event.grace_ms, requeue=False, cause=event.cause)
                     self._change(record, number, stop=member.stop or stop)
         match event:
             case w.PauseAsked():
                 self._line(event.at_ms, record, "Paused" if event.paused else "Unpaused", {})
-            case w.ParkAsked():
-                self._line(event.at_ms, record, "Parked" if event.parked else "Woken", {})
             case w.StopAsked():
                 self._line(event.at_ms, record, "Stop", {"cause": event.cause})
             case w.ClientFinished():

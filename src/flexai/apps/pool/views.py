@@ -48,13 +48,11 @@ def job_view(record: JobRecord, reason: PendingReason | None, position: int | No
 
 
 def shown_state(record: JobRecord) -> str:
-    """Its state as its user sees it: one that is being ended is stopping, one in host memory is parked."""
+    """Its state as its user sees it: one that is being ended is stopping."""
     if record.state is JobState.RUNNING:
         holders = [member for member in record.members if member.is_placed]
         if any(member.stop for member in holders):
             return JobState.STOPPING.value
-        if holders and all(member.is_parked for member in holders):
-            return JobState.PARKED.value
     return record.state.value
 
 

@@ -38,7 +38,7 @@ Ids = Annotated[list[str], typer.Argument(metavar="JOB...", help="Job ids, as 17
 Id = Annotated[str, typer.Argument(metavar="JOB", help="Job id, as 17 or 17_3.", show_default=False)]
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 _AWAY_PAUSE_S = 0.5
-_DONE = {"pause": "paused", "unpause": "goes on", "park": "is parked", "wake": "is woken"}  # no states of their own
+_DONE = {"pause": "paused", "unpause": "goes on"}  # no states of their own
 _AWAY_FOR_S = 300.0
 
 
@@ -200,12 +200,18 @@ def unpause(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> in
 
 
 def park(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> int:
-    """Move idle jobs off their cards into main memory."""
+    """Move running jobs to host memory; others may have their place.
+
+    They keep all their work, and stay there until they are woken.
+    """
     return _each(job_ids, "park", as_json, run_dir)
 
 
 def wake(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> int:
-    """Bring parked jobs back to a card."""
+    """Bring parked jobs back, once their cards have room.
+
+    One whose card has none waits for it; `flexai explain` says what is missing.
+    """
     return _each(job_ids, "wake", as_json, run_dir)
 
 
@@ -230,9 +236,12 @@ def _each(job_ids: list[str], action: str, as_json: bool, run_dir: str | None) -
     for job_id in job_ids:
         check_job_id(job_id)
     paths = {job_id: f"/v1/jobs/{job_id}/{action}" for job_id in job_ids}
-    return post_each(
-        pool_from(run_dir), paths, as_json, lambda job_id, answer: f"{job_id}: {_DONE.get(action) or answer['state']}"
-    )
+
+    def told(job_id: str, answer: dict[str, Any]) -> str:
+        why = reason_text(answer) if answer["state"] == "parked" and action in {"park", "wake"} else ""
+        return f"{job_id}: {_DONE.get(action) or answer['state']}{f': {why}' if why else ''}"
+
+    return post_each(pool_from(run_dir), paths, as_json, told)
 
 
 def _ran_ms(job: Mapping[str, Any], now_ms: float) -> float | None:
