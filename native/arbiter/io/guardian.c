@@ -37,6 +37,7 @@ int guardian_main(const char *run_dir, const struct cc_ops *ops)
     uint32_t watched = 0;
     signal(SIGTERM, end);
     signal(SIGINT, end);
+    guardian_leave(run_dir);
     mlockall(MCL_CURRENT);
     while (!over) {
         if (!j && !(j = journal_map(run_dir, false))) {

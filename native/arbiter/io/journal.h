@@ -63,5 +63,7 @@ void journal_thaw_group(struct journal *j, const char *file);
  * could not be resumed stays named. Returns how many groups were resumed. Without `only`, `rescues` grows before each process
  * is resumed, so that an arbiter which is alive after all never takes it for the tenant's doing. */
 int journal_resume(struct journal *j, const struct cc_ops *ops, const char *only);
+/* Leave the arbiter's control group, and say in <run>/guardian who we are and why that was not possible, if it was not. */
+void guardian_leave(const char *run_dir);
 int guardian_main(const char *run_dir, const struct cc_ops *ops);
 #endif

@@ -4,6 +4,7 @@ A point is a store into the journal, or an order to the card: between two of the
 """
 
 import contextlib
+import os
 import platform
 import subprocess
 import time
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from flexai.apps.agent.doctor import Found, check_guardian
+from flexai.apps.agent.guardian import guardian
 from flexai.apps.bench.tenants import RUN, Control
 from flexai.wire import arbiter
 
@@ -57,6 +60,71 @@ def flood(make_node):
     node.arbiter.wait()
     yield node
     control.close()
+
+
+@pytest.fixture
+def group(cgroup2):
+    """A control group for the arbiter and all that belongs to it."""
+    path = (cgroup2 or Path("/nowhere")) / f"flexai-test-{os.getpid()}"
+    try:
+        path.mkdir()
+        assert (path / "cgroup.kill").exists()
+    except OSError:
+        pytest.skip("needs cgroup v2, and the right to make groups")
+    yield path
+    (path / "cgroup.kill").write_text("1")
+    until = time.monotonic() + 5
+    while (path / "cgroup.procs").read_text() and time.monotonic() < until:
+        time.sleep(0.01)
+    path.rmdir()
+
+
+def test_whoever_kills_the_arbiters_whole_control_group_leaves_nobody_stopped(make_node, group):
+    """Both began in it, as in a service's; the guardian left."""
+    node = make_node()
+    control = Control(node.run_dir / "control")
+    program = node.run("one", "flood", "--control", control.path)
+    node.eventually(lambda: control.is_ready)
+    control.order(RUN)
+    node.counted = lambda: control.counted()[0]
+    node.put("one", program, 500)
+    (group / "cgroup.procs").write_text(str(node.arbiter.pid))
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        node.start_guardian()
+    finally:
+        (group.parent / "cgroup.procs").write_text(str(os.getpid()))
+    node.eventually((node.run_dir / "guardian").exists)
+    found = guardian(node.run_dir, node.arbiter.pid)
+    assert (found.group, found.shares) == ("/flexai/guardians", "")
+    node.agent.ask(arbiter.Op.SUSPEND, tenant="one")
+    time.sleep(0.1)
+    before = node.counted()
+    time.sleep(0.1)
+    assert node.counted() <= before + 1, "it is stopped"
+    (group / "cgroup.kill").write_text("1")
+    assert goes_on_after_s(node, time.monotonic()) < 1, "a busy machine; 0.1 s is the law on its crash points"
+    assert node.arbiter.wait(5) == -9
+    assert node.guardian.poll() is None
+    control.close()
+
+
+def test_a_guardian_that_could_not_leave_the_arbiters_group_says_so(tmp_path):
+    (tmp_path / "guardian").write_text(f"{os.getpid()}\nRead-only file system\n")
+    assert guardian(tmp_path, os.getpid()) is None, "we are no guardian"
+    asleep = subprocess.Popen(["sh", "-c", "read _; exit 0", "--guardian"], stdin=subprocess.PIPE)
+    (tmp_path / "guardian").write_text(f"{asleep.pid}\nRead-only file system\n")
+    until = time.monotonic() + 5
+    while guardian(tmp_path, os.getpid()) is None and time.monotonic() < until:  # it is just being executed
+        time.sleep(0.01)
+    found = Found()
+    check_guardian(found, tmp_path, os.getpid())
+    asleep.communicate(b"\n")
+    (entry,) = found.entries
+    assert (entry["ok"], entry["limited"]) == (False, True)
+    assert "in the arbiter's control group (Read-only file system)" in entry["detail"]
+    check_guardian(found, tmp_path, os.getpid())
+    assert "not running" in found.entries[-1]["detail"]
 
 
 def goes_on_after_s(node, began_s):

@@ -14,6 +14,7 @@ from flexai.adapters.local.delegated import own_group
 from flexai.apps.agent.audit import Audit
 from flexai.apps.agent.cards import real_cards
 from flexai.apps.agent.doctor_controls import check_capabilities, check_controls
+from flexai.apps.agent.guardian import guardian
 from flexai.apps.agent.node import Node
 from flexai.apps.agent.tenant_env import missing_parts
 from flexai.ports import DeviceBackend
@@ -49,6 +50,8 @@ def checks(node: Node, audit: Audit, run_dir: Path, state_dir: Path, missing: st
     check_machine(check, parts.backend, missing, list(parts.containment.notes()), parts.env.notes)
     check("who undoes stops", True, _FROZEN[parts.containment.hostile_frozen_by])
     _check_arbiter(node, audit, check)
+    if audit.last is not None:
+        check_guardian(check, run_dir, audit.last.arbiter_pid)
     if _CONTROL_DEVICE.exists():
         check_controls(check)
         if audit.last is not None:
@@ -105,6 +108,20 @@ def check_modes(check: Found, backend: DeviceBackend) -> None:
     check("parking", True, why_not or "device memory can be moved to the host", "")
     for mode in backend.modes():
         check(mode.name, not mode.remedy, mode.detail, mode.remedy)
+
+
+def check_guardian(check: Found, run_dir: Path, arbiter_pid: int) -> None:
+    """Who resumes what a dead arbiter had stopped, and whether what kills the one kills the other."""
+    found = guardian(run_dir, arbiter_pid)
+    if found is None:
+        detail = "not running: what an arbiter that dies had stopped waits for the next one"
+        check("guardian", ok=False, detail=detail, remedy="Start it: `flexai up`")
+        return
+    detail = f"in a control group of its own ({found.group})"
+    if found.shares:
+        detail = f"in the arbiter's control group ({found.shares}): what kills that whole group kills both"
+    remedy = "Start FlexAI as root where cgroup v2 is mounted and may be written"
+    check("guardian", not found.shares, detail, remedy, limited=True)
 
 
 def _check_arbiter(node: Node, audit: Audit, check: Found) -> None:

@@ -31,6 +31,7 @@ from flexai.apps.agent.audit import Audit
 from flexai.apps.agent.cards import real_cards
 from flexai.apps.agent.checkpoint_file import CheckpointFile
 from flexai.apps.agent.doctor import checks
+from flexai.apps.agent.guardian import guardian_notes
 from flexai.apps.agent.hello import HelloServer
 from flexai.apps.agent.memory_look import MemoryLook
 from flexai.apps.agent.news import News
@@ -135,10 +136,11 @@ async def serve(settings: Settings) -> int:
 
     hello = HelloServer(node)
     hello.open(settings.run_dir / "hello.sock")
+    usage_file = UsageFile(settings.run_dir / "usage")
     audit = Audit(
         node,
         hello,
-        UsageFile(settings.run_dir / "usage"),
+        usage_file,
         over_cap=settings.over_cap,
         hostile_acts=settings.hostile_acts,
         memory=memory,
@@ -153,7 +155,10 @@ async def serve(settings: Settings) -> int:
             else {"backend": None, "note": "no arbiter"}
             for device in backend.devices()
         }
-        told = [*([missing] if missing else []), *notes, *env.notes, *backend.notes(), *containment.notes()]
+        told = [
+            *([missing] if missing else []), *notes, *env.notes, *backend.notes(), *containment.notes(),
+            *guardian_notes(settings.run_dir, usage_file),
+        ]  # fmt: skip
         return {
             "node": shape, "privileged": os.geteuid() == 0, "backends": backends, "notes": told,
             "hostile_frozen_by": containment.hostile_frozen_by,
