@@ -73,6 +73,9 @@ class QueueTree:
     def __contains__(self, name: object) -> bool:
         return name in self._states
 
+    def __len__(self) -> int:
+        return len(self._states)
+
     def __getitem__(self, name: str) -> QueueState:
         return self._states[name]
 

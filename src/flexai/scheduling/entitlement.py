@@ -93,13 +93,25 @@ def need_rank(state: State, shares: Shares, key: LineKey) -> tuple[float, ...]:
         return (2.0, 0.0)
     queue, resource = state.queues[key.queue], resource_for(state, key.shapes)
     below_quota = any(queue.used_of(each) < queue.quota_of(each) for each in {ALL_CARDS, resource})
-    used: float = queue.used_of(resource)
+    return (0.0 if below_quota else 1.0, use_over_share(state, shares, key, 0))
+
+
+def is_within_quota(state: State, key: LineKey, milli: int) -> bool:
+    """Whether a line's queue, with ``milli`` for a job of it, is within what it is guaranteed."""
+    queue, resource = state.queues[key.queue], resource_for(state, key.shapes)
+    return all(queue.used_of(each) + milli <= queue.quota_of(each) for each in {ALL_CARDS, resource})
+
+
+def use_over_share(state: State, shares: Shares, key: LineKey, more_milli: int) -> float:
+    """What a queue uses, and ``more_milli``, over its fair share; with past use (``need_rank``), if that counts."""
+    queue, resource = state.queues[key.queue], resource_for(state, key.shapes)
+    used: float = queue.used_of(resource) + more_milli
     share: float = max(shares.get((key.queue, resource), 0), 1)
     if state.settings.fair_k_milli:
         k = state.settings.fair_k_milli / 1000
         past = state.queues.past(queue, resource, state.now_ms) + _adds(state, key) / 2
         used, share = used + k * past, share * (1 + k)
-    return (0.0 if below_quota else 1.0, used / share)
+    return used / share
 
 
 def _adds(state: State, key: LineKey) -> float:

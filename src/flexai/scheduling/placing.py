@@ -16,7 +16,7 @@ from flexai.cluster import Hold, Plan, group_sums
 from flexai.model import JobState
 from flexai.policy.reservation import NEVER_MS, reserve
 from flexai.policy.roles import fits
-from flexai.scheduling import booking, entitlement, parking, returning
+from flexai.scheduling import booking, due, entitlement, parking, returning
 from flexai.scheduling.gangs import place_members
 from flexai.scheduling.predicting import ends_at, ends_ms
 
@@ -60,7 +60,7 @@ def run_round(state: State) -> None:
     heaps: dict[str, list[tuple[tuple[float, ...], LineKey]]] = {}
     for key in state.ready:
         if _has_place(state, key):
-            heaps.setdefault(key.queue, []).append((_rank(state, state.lines[key]), key))
+            heaps.setdefault(key.queue, []).append((due.rank_of(state, state.lines[key]), key))
     state.ready.clear()
     for key, some in back.items():  # before others of their priority: they were there already
         heaps.setdefault(key.queue, []).extend(((-key.priority, -1.0, record.job.seq), key) for record in some)
@@ -70,14 +70,14 @@ def run_round(state: State) -> None:
     while heaps:
         queue = next(iter(heaps))
         if len(heaps) > 1:
-            queue = min(heaps, key=lambda name: entitlement.need_rank(state, shares, heaps[name][0][1]))
+            queue = min(heaps, key=lambda name: due.turn(state, shares, heaps[name][0][1]))
         heap = heaps[queue]
         _, key = heap.pop(0)
         if key in back:
             returning.wake_job(state, back[key].pop(0))
         line = state.lines.get(key)
         if line is not None and key.need not in state.blocked and _try_line(state, line) and key in state.lines:
-            bisect.insort(heap, (_rank(state, line), key), key=lambda entry: entry[0])
+            bisect.insort(heap, (due.rank_of(state, line), key), key=lambda entry: entry[0])
         while heap and heap[0][1].need in state.blocked:
             heap.pop(0)
         if not heap:
@@ -202,6 +202,8 @@ def begin(state: State, record: JobRecord, placed: Mapping[int, Hold], cause: st
     state.leave(record)
     booking.drop(state, record.job.id)
     grows = record.is_placed
+    if not grows:
+        due.note_large(state, record)
     n_waiting = record.n_to_start
     for number, hold in placed.items():
         state.start(record, number, hold, cause, lent=lent)
@@ -221,7 +223,7 @@ def _start_big(state: State) -> bool:
         held_for = state.reservation
         if held_for is not None and held_for.job_id in state.big and not held_for.has_news:
             return True
-        line = _due(state)
+        line = due.next_large(state)
         if line is None:
             state.reservation = None
             return True
@@ -239,28 +241,6 @@ def _start_big(state: State) -> bool:
         state.reservation = reserve(record.job.id, record.need, state.books, state.now_ms, _ends_for(state, record))
         return True
     return True
-
-
-def _due(state: State) -> Line | None:
-    """The line whose head, a large job that may start and has no place booked, is next.
-
-    One for which others were stopped before all; then by priority, and by the largest ratio of time waited to
-    expected card time: short ones soon, long ones surely (highest response ratio next: Brinch Hansen 1971).
-    """
-    due: tuple[tuple[float, ...], Line] | None = None
-    for job_id in state.big:
-        record = state.jobs[job_id]
-        if job_id in state.booked:
-            continue
-        assert record.line is not None
-        line = state.lines[record.line]
-        if line.head is record and state.queues.over_limit(record.job.queue, record.needed_milli) is None:
-            priority, cost, seq = _rank(state, line)
-            waited_ms = state.now_ms - record.job.submitted_at_ms
-            rank = (job_id not in state.claims, priority, cost / max(waited_ms, 1), seq)
-            if due is None or rank < due[0]:
-                due = (rank, line)
-    return due[1] if due else None
 
 
 def _ends_for(state: State, claimant: JobRecord) -> Iterator[tuple[int, Hold]]:
@@ -311,12 +291,3 @@ def hold_of(
 ) -> Hold:
     """A hold from cards by place (all of one node)."""
     return Hold(places[0][0], tuple(c for _, c in places), compute_milli, memory_bytes, cpu_milli, ram_bytes, cut)
-
-
-def _rank(state: State, line: Line) -> tuple[float, ...]:
-    """Order inside a queue: priority, then least expected card time (ADR 3), then submission."""
-    head = line.head
-    if state.settings.order == "fifo":
-        return (-line.key.priority, 0.0, head.job.seq)
-    expected_ms = state.run_times.expected_ms(line.key.burst, state.now_ms)
-    return (-line.key.priority, expected_ms * line.key.asked_milli, head.job.seq)

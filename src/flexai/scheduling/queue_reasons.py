@@ -1,4 +1,4 @@
-"""Why a job waits for its queue: there is none of that name, or a limit."""
+"""Why a job waits for its queue: there is none of that name, a limit, or its share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from flexai.model import PendingReason, Reason
 from flexai.policy.gang import fits_together
-from flexai.scheduling.wording import n_cards, say
+from flexai.scheduling import due, entitlement
+from flexai.scheduling.wording import card_time, lasting, n_cards, say
 
 if TYPE_CHECKING:
     from flexai.cluster import Shape
@@ -38,6 +39,27 @@ def of_queue(state: State, record: JobRecord) -> PendingReason | None:
             limit_milli=limit, used_milli=used, asked_milli=asked, missing_milli=used + asked - limit,
         )  # fmt: skip
     return None
+
+
+def of_fair_share(state: State, record: JobRecord) -> PendingReason | None:
+    """It is large, its queue's large jobs had more than the queue's share, and others wait: no place is made for it."""
+    if record.job.id not in state.big or record.job.id in state.booked or record.job.id in state.claims:
+        return None
+    shares = entitlement.shares_of(state, 0)
+    if len(state.queues) == 1 or not due.must_make_up(state, shares, record):
+        return None
+    advance, queues = due.advance_of(state, shares, record), due.who_waits(state, record)
+    wait_ms, queue = advance.made_up_in_ms, record.job.queue
+    until = f"for {lasting(wait_ms)}" if wait_ms >= 0 else "as long as they run, and for a while after"
+    others = f" and {len(queues) - 1} other{'s' * (len(queues) > 2)} go" if len(queues) > 1 else " goes"
+    return say(
+        state, Reason.FAIR_SHARE,
+        f"Large jobs of queue {queue} hold {n_cards(advance.held_milli)} and had {card_time(advance.owed)} more than "
+        f"its fair share of {n_cards(advance.share_milli)}: {until}, {queues[0]}{others} first, and until then it "
+        "starts only if what it needs is left.",
+        held_milli=advance.held_milli, share_milli=advance.share_milli, owed_milli_ms=advance.owed,
+        n_queues=len(queues), wait_ms=wait_ms,
+    )  # fmt: skip
 
 
 def of_class_limit(state: State, record: JobRecord) -> PendingReason | None:

@@ -17,7 +17,7 @@ from flexai.model import JobState, PendingReason, Reason, Residence
 from flexai.policy.gang import fits_together, most_together, usable
 from flexai.policy.roles import fits, pack
 from flexai.scheduling import booking, returning
-from flexai.scheduling.queue_reasons import of_class_limit, of_queue
+from flexai.scheduling.queue_reasons import of_class_limit, of_fair_share, of_queue
 from flexai.scheduling.wording import (
     asked_for,
     card_name,
@@ -55,6 +55,7 @@ def reason_for(state: State, job_id: str) -> PendingReason | None:
         _waiting(state, record)
         or of_queue(state, record)
         or _of_any_role(record, lambda one: _impossible(bare, one))
+        or of_fair_share(state, record)
         or _of_any_role(record, lambda one: _resources(bare, one))
         or _beside(bare, record)
         or _of_any_role(record, lambda one: _filtered(seen, one))

@@ -90,6 +90,7 @@ class JobRecord:
     reason: PendingReason | None = None
     waits_on: set[str] = field(default_factory=set)
     line: LineKey | None = None
+    counts_in: tuple[str, str] | None = None
 
     @property
     def shape(self) -> Shape:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flexai.cluster import Hold
 from flexai.model import JobState, MemberState, Residence
-from flexai.scheduling import parking, placing, returning
+from flexai.scheduling import due, parking, placing, returning
 from flexai.scheduling.jobs import new_record
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def take_found(state: State, record: JobRecord, event: GrantsFound) -> None:
     for grant in event.grants:
         by_member.setdefault(grant.member, []).append(grant)
     hosts = dict(event.hosts)
+    due.note_large(state, record)
     for index, member in enumerate(record.members):
         held, shape = by_member.get(index, []), record.shape_of(index)
         if held:

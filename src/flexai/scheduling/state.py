@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from flexai.cluster import Hold
     from flexai.model import Job, Role
+    from flexai.policy.advance import Advance
     from flexai.policy.gang import Need
     from flexai.policy.reservation import Reservation
     from flexai.scheduling.commands import Command
@@ -68,6 +69,7 @@ class State:
     claims: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     booked: dict[str, Booking] = field(default_factory=dict)
     parked: dict[str, int] = field(default_factory=dict)
+    advances: dict[tuple[str, str], Advance] = field(default_factory=dict)
     now_ms: int = 0
     out: list[Command] = field(default_factory=list)
     _shapes: dict[Shape, Shape] = field(default_factory=dict)
@@ -209,6 +211,8 @@ class State:
         self.evictable_holds.add(self.books, record.job.id, hold, evictable=record.job.preemptible or member.lent)
         member.by_class = self.books.by_class(hold)
         self.queues.add(record.job.queue, record.job.user, member.by_class, self.now_ms)
+        if record.counts_in is not None:
+            self.advances[record.counts_in].hold(sum(member.by_class.values()), self.now_ms)
 
     def unhold(self, record: JobRecord, member: MemberRecord) -> Hold | None:
         """Note that it holds nothing any more; the books are the caller's."""
@@ -217,6 +221,8 @@ class State:
             self.evictable_holds.remove(record.job.id, hold, evictable=record.job.preemptible or member.lent)
             given = {each: -milli for each, milli in member.by_class.items()}
             self.queues.add(record.job.queue, record.job.user, given, self.now_ms)
+            if record.counts_in is not None:
+                self.advances[record.counts_in].hold(sum(given.values()), self.now_ms)
         return hold
 
     def swap(self, record: JobRecord, member: MemberRecord, hold: Hold) -> None:

@@ -25,6 +25,20 @@ def n_cards(milli: int) -> str:
     return "1 card" if milli == 1000 else f"{milli / 1000:g} cards"
 
 
+def card_time(milli_ms: int) -> str:
+    """Compute times time: ``2.5 card-hours``."""
+    hours = milli_ms / 3_600_000_000
+    return f"{hours:.3g} card-hours" if hours >= 1 else f"{60 * hours:.3g} card-minutes"
+
+
+def lasting(ms: int) -> str:
+    """A time ahead, rounded up: ``40 s``, ``25 min``, ``7 h``."""
+    for unit_ms, name, n_most in ((1000, "s", 120), (60_000, "min", 180)):
+        if ms <= n_most * unit_ms:
+            return f"{-(-ms // unit_ms)} {name}"
+    return f"{-(-ms // 3_600_000)} h"
+
+
 def part(milli: int) -> str:
     """Of one card: ``30 %``."""
     return f"{milli / 10:g} %"

@@ -24,6 +24,7 @@ from flexai.scheduling.events import (
     MemberFinished,
     NodePut,
     QueuePut,
+    Tick,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 MOST_SUPPLIES = 4
 """A reason may hide another of a different kind (a limit of the queue before a lack of cards), but not for ever."""
-ORDER = {Reason.BEHIND_EARLIER_JOBS, Reason.RESERVED}
+ORDER = {Reason.BEHIND_EARLIER_JOBS, Reason.RESERVED, Reason.FAIR_SHARE}
 
 
 @dataclass(slots=True)
@@ -97,6 +98,8 @@ class ReasonChecker:
         self._started.clear()
         first = self.scheduler.reason_for(job_id)
         assert first is not None, f"{job_id} has no reason"
+        if first.code is Reason.FAIR_SHARE:
+            self._check_share(job_id, first)
         for other in self.waiting():
             if other != job_id:
                 self._feed(JobHeld(self._now_ms, other))
@@ -111,6 +114,32 @@ class ReasonChecker:
             if job_id in self._started:
                 return
         raise AssertionError(f"{job_id} was given all it named and did not start: {self.said}")
+
+    def _check_share(self, job_id: str, reason: PendingReason) -> None:
+        """Jobs of other queues wait, large ones of its own hold what is said; its turn comes when it is said to.
+
+        Raises:
+            AssertionError: any of that is not so.
+        """
+        jobs, numbers = self.truth.jobs, reason.numbers
+        job = jobs[job_id]
+        assert {jobs[other].queue for other in self.waiting()} - {job.queue}, "nobody of another queue waits"
+        held = [
+            grants for (other, _), grants in self.truth.holds.items()
+            if jobs[other].queue == job.queue and jobs[other].n_cards >= self.scheduler.state.big_from
+        ]  # fmt: skip
+        assert sum(grant.compute_milli for grants in held for grant in grants) == numbers["held_milli"]
+        assert numbers["owed_milli_ms"] > 0
+        if numbers["wait_ms"] < 0:
+            assert numbers["held_milli"] >= numbers["share_milli"]
+            return
+        for early_ms in (1, 0):
+            later = ReasonChecker(self.events, self.settings)
+            commands = later.scheduler.step(Tick(self._now_ms + numbers["wait_ms"] - early_ms, 0))
+            now = later.scheduler.reason_for(job_id)
+            if not commands:  # nothing changed but the time
+                assert now is not None
+                assert (now.code is Reason.FAIR_SHARE) == bool(early_ms), f"{early_ms}: {now}"
 
     def _feed(self, event: Event) -> None:
         self._now_ms = max(self._now_ms, event.at_ms)
