@@ -11,7 +11,7 @@ code = main(["run", "--run-dir", sys.argv[1], "--", "true"])
 print(json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules} | set(sys.modules))]))
 """
 HEAVY = {"rich", "httpx", "pydantic", "typer", "fastapi", "numpy", "yaml", "uvicorn", "click", "argparse", "asyncio"}
-HEAVY |= {"email.parser", "ssl", "http.client", "flexai.model"}
+HEAVY |= {"email.parser", "ssl", "http.client", "flexai.model", "dataclasses", "inspect", "ctypes"}
 
 
 def test_run_imports_none_of_the_heavy_packages(tmp_path):

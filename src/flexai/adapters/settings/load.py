@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flexai.wire.errors import BadInput
 from flexai.wire.quantity import parse_duration_ms
@@ -12,8 +11,8 @@ from flexai.wire.quantity import parse_duration_ms
 OVER_CAP = ("warn", "stop", "kill")  # as model.OVER_CAP has them; `run` reads settings and cannot wait for the model
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+# Neither record is a dataclass: `flexai run` waits for this module, and `dataclasses` takes 10 ms of it.
+class Settings(NamedTuple):
     """What this process was told.
 
     Attributes:
@@ -57,8 +56,7 @@ class Settings:
     keep_days: int = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting: its key in the file, its variable, and how its text is read."""
 
     key: str

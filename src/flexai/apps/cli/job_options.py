@@ -5,9 +5,8 @@ Standard library only: this is on the fast path of ``run``.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flexai.adapters.settings import Settings
 from flexai.wire.errors import BadInput
@@ -15,8 +14,7 @@ from flexai.wire.handed_over import handed_over
 from flexai.wire.quantity import parse_duration_ms, parse_share, parse_size
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One option: ``metavar`` is empty for a switch; ``many`` may be given again."""
 
     flag: str
