@@ -87,6 +87,9 @@ void ac_accrue(struct ac_card *c, uint64_t now)
 {
     uint64_t past = now > c->accrued_at ? now - c->accrued_at : 0;
     bool window_over = now - c->window_at >= WINDOW_NS;
+    uint64_t asked_milli = 0;
+    for (int i = 0; i < c->n_tenants; i++)
+        asked_milli += c->tenant[i].used ? c->tenant[i].request_milli : 0;
     c->accrued_at = now;
     c->lock_tokens_ns = least(c->lock_tokens_ns + (int64_t)(past * c->budget_ppm / 1000000), (int64_t)c->budget_ppm * 500);
     for (int i = 0; i < c->n_tenants; i++) {
@@ -98,8 +101,10 @@ void ac_accrue(struct ac_card *c, uint64_t now)
         cap = t->in_slots && cap < slot ? slot : cap; /* it has its time in one piece */
         t->tokens_ns = least(t->tokens_ns + (int64_t)(past / 1000 * t->limit_milli + past % 1000 * t->limit_milli / 1000),
                              cap > 2 * high ? cap : 2 * high);
-        int64_t priority_cap = (int64_t)(200 * MS) / 1000 * t->request_milli;
-        t->priority_ns = least(t->priority_ns + (int64_t)(past / 1000 * t->request_milli), priority_cap);
+        /* Where more is asked for than the card has, everybody's part is so much smaller: turns are by virtual time anyway. */
+        uint64_t scaled_milli = asked_milli > 1000 ? t->request_milli * 1000ull / asked_milli : t->request_milli;
+        int64_t priority_cap = (int64_t)(200 * MS / 1000 * scaled_milli);
+        t->priority_ns = least(t->priority_ns + (int64_t)(past / 1000 * scaled_milli), priority_cap);
         t->spent = t->spent ? t->priority_ns < priority_cap / 10 : t->priority_ns < 0;
         if (t->wants) {
             t->usage.wanted_ns += past;
@@ -108,7 +113,7 @@ void ac_accrue(struct ac_card *c, uint64_t now)
         }
         if (window_over) {
             uint64_t had = t->usage.held_ns > t->window_held ? t->usage.held_ns - t->window_held : 0;
-            uint64_t part = (now - c->window_at) / 1000 * t->request_milli;
+            uint64_t part = (now - c->window_at) / 1000 * scaled_milli;
             if (had > part)
                 t->usage.borrowed_ns += had - part;
             t->window_held = t->usage.held_ns;

@@ -14,7 +14,8 @@ bool ac_others_want(const struct ac_card *c, int than)
 {
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *t = &c->tenant[i];
-        if (i != than && !are_mates(c, i, than) && t->used && t->wants && t->n_groups && !t->suspended && !t->throttled)
+        bool known = t->n_groups || c->backend == FX_BACKEND_LEASE; /* which asks for no groups */
+        if (i != than && !are_mates(c, i, than) && t->used && t->wants && known && !t->suspended && !t->throttled)
             return true;
     }
     return false;

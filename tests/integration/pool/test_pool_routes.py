@@ -6,7 +6,9 @@ import grp
 import os
 import socket
 
+from flexai.apps.pool.devices import over_commit
 from flexai.apps.pool.identity import Peer
+from flexai.model import Device, Grant, TenantClass
 from flexai.wire import api
 from flexai.wire.queue import QUEUE_FIELDS
 
@@ -49,6 +51,28 @@ async def test_cards_show_their_slices_and_can_be_cordoned_by_index(new_rig):
         assert top["jobs"][0]["id"] == job_id
         assert len(top["devices"]) == 2
         assert (await rig.get("/v1/doctor"))["checks"][0]["ok"] is True
+
+
+async def test_a_card_that_came_back_with_less_than_is_promised_of_it_is_flagged(new_rig, shows):
+    async with new_rig() as rig:
+        job_id = await rig.submit(compute_milli=300, memory_bytes=30 << 30)
+        await rig.in_state(job_id, "running")
+        assert (await rig.get("/v1/devices"))["items"][0]["over_committed"] is None
+        await rig.agent.close()
+        rig.agent.node["devices"][0]["memory_bytes"] = 20 << 30
+        await rig.agent.open()
+        told = "30 GiB of its 20 GiB of memory are promised: who comes last is refused some"
+        await shows(lambda: rig.get("/v1/devices"), lambda page: page["items"][0]["over_committed"] == told)
+        check = (await rig.get("/v1/doctor"))["checks"][-1]
+        assert (check["name"], check["ok"], check["detail"]) == ("promises of card 0", False, told)
+        assert (await rig.get(f"/v1/jobs/{job_id}"))["state"] == "running", "what is held stays"
+
+
+def test_requests_beyond_a_whole_card_are_told():
+    card = Device("c0", "sim", "simulated", 0, 80 << 30)
+    grants = [Grant(str(n), 0, "n", "c0", 650, 1000, 1 << 30, TenantClass.GUARANTEED) for n in range(2)]
+    assert over_commit(card, grants) == "130% of its compute is promised: each has its part in proportion"
+    assert over_commit(card, grants[:1]) == ""
 
 
 async def test_an_array_is_many_jobs_that_can_be_asked_for_and_cancelled_as_one(new_rig):

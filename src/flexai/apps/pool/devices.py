@@ -1,15 +1,18 @@
 """Cards as the API shows them: what is known, granted and measured of each."""
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flexai.apps.pool.book import JobRecord
 from flexai.apps.pool.http import Refusal
 from flexai.apps.pool.identity import Peer
 from flexai.apps.pool.service import Pool
-from flexai.model import DeviceHealth, Grant
+from flexai.model import Device, DeviceHealth, Grant
+from flexai.wire.quantity import format_share, format_size
 
 HEALTHY = DeviceHealth.HEALTHY
+_WHOLE_MILLI = 1000
 
 
 def views(pool: Pool, peer: Peer) -> list[dict[str, Any]]:
@@ -23,6 +26,7 @@ def views(pool: Pool, peer: Peer) -> list[dict[str, Any]]:
         held_here = slices[device.uuid]
         foreign = pool.link.foreign.get(device.uuid, {})
         shared = pool.link.card(device.uuid)
+        over = over_commit(device, [grant for _, _, grant in held_here])
         items.append(
             {
                 "uuid": device.uuid,
@@ -34,12 +38,13 @@ def views(pool: Pool, peer: Peer) -> list[dict[str, Any]]:
                 "health": pool.link.health.get(device.uuid, HEALTHY).value,
                 "cordoned": device.uuid in pool.book.cordoned,
                 "backend": shared.get("backend"),
-                "note": _note(shared),
+                "note": _note(shared, over),
                 "source": "simulated" if device.vendor == "simulated" else "real",
                 "accounting": shared.get("source"),
                 "round_ms": (shared.get("round_ns") or 0) / 1e6,
                 "compute_granted_milli": sum(grant.compute_milli for _, _, grant in held_here),
-                "memory_granted_bytes": sum(grant.memory_bytes or device.memory_bytes for _, _, grant in held_here),
+                "memory_granted_bytes": _memory_bytes(device, [grant for _, _, grant in held_here]),
+                "over_committed": over or None,
                 "foreign_memory_bytes": foreign.get("memory_bytes", 0),
                 "foreign_compute_milli": foreign.get("compute_milli", 0),
                 "slices": [_slice(pool, peer, record, member, grant) for record, member, grant in held_here],
@@ -48,10 +53,40 @@ def views(pool: Pool, peer: Peer) -> list[dict[str, Any]]:
     return items
 
 
-def _note(shared: dict[str, Any]) -> str | None:
+def over_commit(device: Device, grants: Sequence[Grant]) -> str:
+    """What is promised of a card beyond what it has, and what that means; empty where nothing is.
+
+    No decision of ours leads there: a card that came back with less memory does, or grants that an older log tells of.
+    """
+    milli, n_bytes = sum(grant.compute_milli for grant in grants), _memory_bytes(device, grants)
+    said = []
+    if milli > _WHOLE_MILLI:
+        said.append(f"{format_share(milli)} of its compute is promised: each has its part in proportion")
+    if n_bytes > device.memory_bytes:
+        has, promised = format_size(device.memory_bytes), format_size(n_bytes)
+        said.append(f"{promised} of its {has} of memory are promised: who comes last is refused some")
+    return "; ".join(said)
+
+
+def over_committed(pool: Pool) -> Iterator[tuple[Device, str]]:
+    """Cards of which more is promised than they have, and what."""
+    grants: defaultdict[str, list[Grant]] = defaultdict(list)
+    for _, _, held in pool.book.holders():
+        for grant in held.on_card:
+            grants[grant.device].append(grant)
+    for _, device in pool.book.devices():
+        if told := over_commit(device, grants[device.uuid]):
+            yield device, told
+
+
+def _memory_bytes(device: Device, grants: Sequence[Grant]) -> int:
+    return sum(grant.memory_bytes or device.memory_bytes for grant in grants)
+
+
+def _note(shared: dict[str, Any], over: str) -> str | None:
     adrift_bytes = shared.get("adrift_bytes") or 0
     adrift = f"{adrift_bytes >> 20} MiB belong to no process (managed pages or host memory)" if adrift_bytes else ""
-    return "; ".join(filter(None, (shared.get("note"), adrift))) or None
+    return "; ".join(filter(None, (over, shared.get("note"), adrift))) or None
 
 
 def find(pool: Pool, name: str) -> str:

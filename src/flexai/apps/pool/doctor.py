@@ -5,6 +5,7 @@ import shutil
 from typing import Any
 
 from flexai.adapters.agent_client import AgentAway, AgentRefused
+from flexai.apps.pool.devices import over_committed
 from flexai.apps.pool.service import Pool
 from flexai.wire.quantity import format_size
 
@@ -14,7 +15,7 @@ _LEAST_FREE_BYTES = 1 << 30
 
 async def checks(pool: Pool) -> list[dict[str, Any]]:
     """Checks in the order in which to mend what fails: name, ok, detail, remedy."""
-    return [_database(pool), await asyncio.to_thread(_disk, pool), *await _agent(pool)]
+    return [_database(pool), await asyncio.to_thread(_disk, pool), *await _agent(pool), *_over_committed(pool)]
 
 
 def _database(pool: Pool) -> dict[str, Any]:
@@ -29,6 +30,14 @@ def _disk(pool: Pool) -> dict[str, Any]:
     ok = free >= _LEAST_FREE_BYTES
     remedy = f"Free space at {pool.settings.state_dir}: without it no job can be accepted"
     return {"name": "disk space", "ok": ok, "detail": f"{format_size(free)} free", "remedy": "" if ok else remedy}
+
+
+def _over_committed(pool: Pool) -> list[dict[str, Any]]:
+    remedy = "End, resize or park some of its jobs: `flexai devices`"
+    return [
+        {"name": f"promises of card {device.index}", "ok": False, "detail": told, "remedy": remedy}
+        for device, told in over_committed(pool)
+    ]
 
 
 async def _agent(pool: Pool) -> list[dict[str, Any]]:
