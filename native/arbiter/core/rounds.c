@@ -9,6 +9,8 @@
 #define FIRST_TRIALS 2
 #define BEGINS_NS (3000 * MS)
 #define FIRST_TRIAL_NS (300 * MS) /* from the first to the second, twice as much to the next */
+#define MOST_TAKEN_MILLI 900
+#define SORTING_NS (300 * MS)
 #define RARE_NS (50 * MS) /* requests farther apart are not waited for */
 
 bool ac_waiting(const struct ac_card *c)
@@ -80,11 +82,30 @@ static int64_t due(const struct ac_card *c, int tenant)
     return (c->round_vt - c->tenant[tenant].vt) * turn_weight(c, tenant) / 1000;
 }
 
+/* Card time of that much time, as far as latency tenants and lent gaps leave it. */
+static uint64_t left_of(const struct ac_card *c, uint64_t time_ns)
+{
+    return time_ns / 1000 * (1000 - c->taken_milli);
+}
+
+/* What they took of the last round. */
+static void measure_taken(struct ac_card *c)
+{
+    uint64_t wall = c->accrued_at - c->round_began, taken = c->unfree_ns - c->unfree_was;
+    if (wall < c->round_ns / 4)
+        return;
+    bool any = ac_latency_beside(c) && taken <= wall;
+    uint32_t milli = any ? (uint32_t)(taken * 1000 / wall) : 0;
+    c->taken_milli = milli < MOST_TAKEN_MILLI ? milli : MOST_TAKEN_MILLI;
+    c->round_began = c->accrued_at;
+    c->unfree_was = c->unfree_ns;
+}
+
 /* What is left of a turn that ended early waits for the next round unless it is much: a turn of its own costs as much as
  * a whole one. */
 static bool is_due(const struct ac_card *c, int tenant, uint64_t weight)
 {
-    uint64_t third = c->round_ns * (uint64_t)turn_weight(c, tenant) / weight / 3;
+    uint64_t third = left_of(c, c->round_ns) * (uint64_t)turn_weight(c, tenant) / weight / 3;
     return due(c, tenant) >= (int64_t)(third > c->set.min_turn_ns ? third : c->set.min_turn_ns);
 }
 
@@ -106,8 +127,8 @@ uint64_t ac_round_cost(struct ac_card *c, uint64_t *least_ns)
     /* Less where not everybody need be stopped, more for reading. */
     uint64_t cost = c->round_spent_ns ? c->round_spent_ns : usual;
     cost = cost < 2 * usual ? cost : 2 * usual; /* not what a start or a trial cost */
-    if (ac_latency_beside(c)) /* turns end early, right after a request, or in any gap of an owner */
-        cost = c->lender >= 0 ? cost * 3 / 2 : cost * 5 / 4;
+    if (c->lender >= 0) /* turns end early, in any gap of an owner */
+        cost = cost * 3 / 2;
     c->round_spent_ns = 0;
     *least_ns = n * c->set.turn_ns;
     uint64_t last = c->last_spent_ns;
@@ -130,10 +151,11 @@ static void begin_round(struct ac_card *c)
         if (c->tenant[i].used && c->tenant[i].candidate)
             lowest = c->tenant[i].vt < lowest ? c->tenant[i].vt : lowest;
     uint64_t least, cost = ac_round_cost(c, &least);
+    measure_taken(c);
     c->round_ns = ac_round_length(c->round_ns, cost, c->budget_ppm, least);
     if (c->round_vt < lowest)
         c->round_vt = lowest;
-    c->round_vt += (int64_t)(c->round_ns * 1000 / weight_of_candidates(c));
+    c->round_vt += (int64_t)(left_of(c, c->round_ns) * 1000 / weight_of_candidates(c));
 }
 
 bool ac_goes_first(const struct ac_card *c, const struct tenant *t)
@@ -157,9 +179,23 @@ uint64_t ac_first_look(const struct ac_card *c, uint64_t now)
     return first;
 }
 
-int ac_next_turn(struct ac_card *c)
+/* Found to hop, beside one that turned out to fill the card after all: whether it does is tried before anybody has its turn. */
+static int untried(const struct ac_card *c)
 {
     int best = -1;
+    for (int i = 0; i < c->n_tenants && c->accrued_at < c->sorting_until; i++) {
+        const struct tenant *t = &c->tenant[i];
+        if (takes_turns(t) && t->yields && !t->gappy && !t->turns_to_trial && (best < 0 || t->vt < c->tenant[best].vt))
+            best = i;
+    }
+    return best;
+}
+
+int ac_next_turn(struct ac_card *c)
+{
+    int best = untried(c);
+    if (best >= 0)
+        return best;
     uint64_t weight = weight_of_candidates(c);
     ac_hold_back(c);
     for (int i = 0; i < c->n_tenants; i++) {
@@ -192,7 +228,7 @@ static void plan_trials(struct ac_card *c, struct tenant *t, bool fills_after_al
             c->tenant[i].turns_to_trial = 0;
     t->turns_to_trial = TRIAL_TURNS;
     t->trial_at = AC_NEVER;
-    if (t->n_trials < FIRST_TRIALS && !t->in_slots && c->round_ns <= BEGINS_NS / 8)
+    if (t->n_trials < FIRST_TRIALS && !t->in_slots)
         t->trial_at = now + (FIRST_TRIAL_NS << t->n_trials++);
 }
 
@@ -226,11 +262,16 @@ void ac_judge_turn(struct ac_card *c, uint64_t now)
     if (t->in_slots) /* whoever it keeps waiting by that has other cards, too */
         hop = hop > GANG_HOP_NS ? hop : GANG_HOP_NS;
     bool was = t->yields;
-    t->gappy = held * 100 < wall * 92 && gap > hop;
-    t->yields = c->turn_ends > 1 || held * 100 < wall * 97;
+    bool left = c->turn_ends > 0; /* else it was only late to come, and another's time slice is none of its doing */
+    t->gappy = left && held * 100 < wall * 92 && gap > hop;
+    t->yields = c->turn_ends > 1 || (left && held * 100 < wall * 97);
     plan_trials(c, t, was && !t->yields, now);
-    c->fill = t->gappy; /* else the rest of the turn is its own */
+    c->fill = t->gappy; /* else the rest of the turn is its own, */
     c->trial = false;
+    if (was && !t->yields)
+        c->sorting_until = now + SORTING_NS;
+    if (untried(c) >= 0)
+        c->turn_end = now; /* now or later */
 }
 
 /* Somebody else's turns are filled, for which the time slices of all others are short. */
@@ -272,7 +313,7 @@ void ac_begin_turn(struct ac_card *c, int tenant, uint64_t now)
     bool others = ac_waiting(c);
     c->turn_began = now;
     c->judging = false;
-    int64_t length = due(c, tenant), most = (int64_t)(c->round_ns > c->set.turn_ns ? c->round_ns : c->set.turn_ns);
+    int64_t length = due(c, tenant) * 1000 / (1000 - (int64_t)c->taken_milli), most = (int64_t)(c->round_ns > c->set.turn_ns ? c->round_ns : c->set.turn_ns);
     length = length > most ? most : length;
     length = length < (int64_t)c->set.min_turn_ns ? (int64_t)c->set.min_turn_ns : length;
     c->turn_end = now + (uint64_t)length;

@@ -495,7 +495,7 @@ def test_many_short_processes_in_a_row_cost_the_others_nothing_and_leave_nothing
 def test_a_card_that_falls_off_costs_those_of_another_card_nothing(play, load):
     tenants = " ".join(f"{load.format(i)} put:{i}:{milli}:1000:1" for i, milli in enumerate((300, 500, 200)))
     for after_ms in (0, 17):
-        steps = f"cards:2 card:0 {tenants} card:1 {tenants} run:{3000 + after_ms} mark card:1 xid:79 run:1000"
+        steps = f"cards:2 card:0 {tenants} card:1 {tenants} run:{4000 + after_ms} mark card:1 xid:79 run:1000"
         figures = play("hwslice", steps, "card:0 report")
         assert figures.held(0) >= 30 - 2
         assert figures.held(1) >= 50 - 2
