@@ -191,13 +191,15 @@ def _print(head: dict[str, Any], rows: Sequence[Row]) -> None:
     for key, value in head.items():
         console.print(f"{key:10} {value}", markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("NAME", "CONDITIONS", "GOAL", "STRETCH", "GOT", "UNIT", "MET"):
+    stretches = any(row.stretch for row in rows)
+    for column in ("NAME", "CONDITIONS", "GOAL", *(["STRETCH"] if stretches else []), "GOT", "UNIT", "MET"):
         table.add_column(column, justify="right" if column in {"GOAL", "STRETCH", "GOT"} else "left")
     colours = {"yes": "green", "stretch": "green", "no": "red", "void": "yellow", "": "default"}
     for row in rows:
         mark = f"[{colours[row.verdict]}]{row.verdict}[/]" if row.verdict else ""
         got = "-" if row.got != row.got else f"{row.got:.4g}"
-        table.add_row(row.name, row.conditions, str(row.goal or ""), str(row.stretch or ""), got, row.unit, mark)
+        goals = [str(goal or "") for goal in ((row.goal, row.stretch) if stretches else (row.goal,))]
+        table.add_row(row.name, row.conditions, *goals, got, row.unit, mark)
     console.print(table)
     for row in rows:
         if row.note or row.void:

@@ -49,6 +49,6 @@ def long_queue(run: Run) -> Iterator[Row]:
 
 
 CASES = (
-    Case("submissions", "durable submissions per second, 1 and 16 clients", submissions),
-    Case("queue", "a queue of 10,000 jobs: its list, and decisions meanwhile", long_queue),
+    Case("submissions", "durable submissions per second, 1 and 16 clients", submissions, 12, 5),
+    Case("queue", "a queue of 10,000 jobs: its list, and decisions meanwhile", long_queue, 6, 4),
 )

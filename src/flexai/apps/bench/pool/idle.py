@@ -50,4 +50,4 @@ def _resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-CASES = (Case("idle", "agent and arbiter while nothing runs, 8 cards", idle),)
+CASES = (Case("idle", "agent and arbiter while nothing runs, 8 cards", idle, 36, 12),)

@@ -59,5 +59,5 @@ def _make(clone: Path, home: Path, target: str) -> tuple[float, str]:
     return (took_s, lines[-1]) if done.returncode == 0 else (math.nan, f"failed: {' / '.join(lines[-3:])}")
 
 
-CASES = (Case("make", "make demo and make test, from a fresh clone and again", newcomer),)
+CASES = (Case("make", "make demo and make test, from a fresh clone and again", newcomer, 900, 1),)
 """Last of the suite: it takes longer than all others together."""

@@ -65,4 +65,8 @@ def allocations(run: Run) -> Iterator[Row]:
     )
 
 
-CASES = (Case("memory", "random alloc and free from 4 processes of a tenant, by the driver's own ledger", allocations),)
+CASES = (
+    Case(
+        "memory", "random alloc and free from 4 processes of a tenant, by the driver's own ledger", allocations, 15, 6
+    ),
+)

@@ -44,4 +44,4 @@ def _until_it_began_ms(words: Sequence[str], environment: Mapping[str, str]) -> 
     return (int(said.stdout) - began_ns) / 1e6
 
 
-CASES = (Case("run", "what `flexai run` takes before the command begins", overhead),)
+CASES = (Case("run", "what `flexai run` takes before the command begins", overhead, 8, 5),)

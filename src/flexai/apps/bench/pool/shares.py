@@ -111,7 +111,7 @@ def _rates(pool: PoolClient, run: Run, loads: Sequence[Load], seconds: float) ->
 
 
 CASES = (
-    Case("share", "share by iterations over solo, 2 to 6 busy tenants, each backend", accuracy),
-    Case("limit", "hard limit of 30 %, lone tenant, each backend", hard_limit),
-    Case("lend", "idle share lent to a busy neighbour, and taken back", lending),
+    Case("share", "share by iterations over solo, 2 to 6 busy tenants, each backend", accuracy, 140, 45),
+    Case("limit", "hard limit of 30 %, lone tenant, each backend", hard_limit, 40, 25),
+    Case("lend", "idle share lent to a busy neighbour, and taken back", lending, 20, 10),
 )

@@ -133,6 +133,6 @@ def same_decisions(run: Run) -> Iterable[Row]:
 
 
 CASES = (
-    Case("optimum", "work lost by reclaim against the exact optimum", reclaim_optimum),
-    Case("repeatable", "byte-identical decisions in other processes", same_decisions),
+    Case("optimum", "work lost by reclaim against the exact optimum", reclaim_optimum, 2),
+    Case("repeatable", "byte-identical decisions in other processes", same_decisions, 6),
 )

@@ -66,4 +66,4 @@ def _shares_on(run: Run, n_cards: int) -> Row:
     return Row("worst queue off its fair share", conditions, goal, max(errors), "%", note, errors)
 
 
-CASES = (Case("fairness", "card time of backlogged queues against fair share", shares),)
+CASES = (Case("fairness", "card time of backlogged queues against fair share", shares, 45),)

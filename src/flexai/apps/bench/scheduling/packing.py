@@ -163,7 +163,7 @@ def _whole_by_hi(nodes: Sequence[Node], jobs: Sequence[Job], capacity: int) -> f
 
 
 CASES = (
-    Case("allocation", "GPU allocation on openb, and FGD beside it", allocation),
-    Case("renaming", "allocation does not depend on names", renaming),
-    Case("slices", "allocation of slices against whole cards", slices),
+    Case("allocation", "GPU allocation on openb, and FGD beside it", allocation, 245),
+    Case("renaming", "allocation does not depend on names", renaming, 4),
+    Case("slices", "allocation of slices against whole cards", slices, 55),
 )

@@ -98,6 +98,6 @@ def _trace(run: Run, works: Sequence[Work]) -> str:
 
 
 CASES = (
-    Case("waits", "waits on the Philly trace", waits),
-    Case("preemption", "the same when large jobs may evict small ones", preemption),
+    Case("waits", "waits on the Philly trace", waits, 65),
+    Case("preemption", "the same when large jobs may evict small ones", preemption, 55),
 )

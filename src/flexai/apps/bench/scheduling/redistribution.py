@@ -191,6 +191,6 @@ def _first_work_late_ms(control: Control) -> float:
 
 
 CASES = (
-    Case("lent", "live pool: idle slice-time lent while a waiting job's memory fits", lent),
-    Case("take-back", "live pool: how late an owner's work is because its compute was lent", taken_back),
+    Case("lent", "live pool: idle slice-time lent while a waiting job's memory fits", lent, 160),
+    Case("take-back", "live pool: how late an owner's work is because its compute was lent", taken_back, 50),
 )

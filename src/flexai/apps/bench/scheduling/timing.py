@@ -84,9 +84,9 @@ def memory(run: Run) -> Iterable[Row]:
 
 
 CASES = (
-    Case("binds", "decisions a second", binds),
-    Case("latency", "event to decision with 5,000 jobs waiting", latency),
-    Case("reclaim", "a gang reclaimed out of a full cluster", reclaim),
-    Case("verdict", "cannot fit, with its reason", verdict),
-    Case("memory", "resident memory at 65,000 cards and 100,000 jobs", memory),
+    Case("binds", "decisions a second", binds, 25),
+    Case("latency", "event to decision with 5,000 jobs waiting", latency, 3),
+    Case("reclaim", "a gang reclaimed out of a full cluster", reclaim, 2),
+    Case("verdict", "cannot fit, with its reason", verdict, 12),
+    Case("memory", "resident memory at 65,000 cards and 100,000 jobs", memory, 12),
 )

@@ -90,6 +90,6 @@ def _utilisation(policy: str, nodes: Sequence[Node], jobs: Sequence[Job], busy_m
 
 
 CASES = (
-    Case("serving", "utilisation of serving pods: whole cards, slices, lent compute", serving_pods),
-    Case("joined", "utilisation of two traces joined: synthetic, with its sensitivity", joined),
+    Case("serving", "utilisation of serving pods: whole cards, slices, lent compute", serving_pods, 2),
+    Case("joined", "utilisation of two traces joined: synthetic, with its sensitivity", joined, 8),
 )
