@@ -2,12 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from flexai.wire import arbiter
+
+from .conftest import Agent
 
 LEASE = 1
 
@@ -68,3 +72,55 @@ def test_a_tenant_stopped_with_work_in_flight_holds_up_nobody(make_node):
     assert node.shares(0.5)["two"] > 95
     one.send_signal(signal.SIGCONT)
     assert node.eventually(lambda: abs(node.shares(1)["one"] - 30) < 4)
+
+
+def two_floods(make_node):
+    """Two programs that fill the card, 30 and 70, in the hardware's own turns."""
+    node = make_node()
+    for name, request in (("one", 300), ("two", 700)):
+        node.put(name, node.run(name, "flood"), request)
+    node.shares(0.7)
+    return node
+
+
+def at_their_requests(shares):
+    return shares["one"] >= 30 - 2 and shares["two"] >= 70 - 2
+
+
+def test_an_agent_that_is_killed_costs_nobody_its_share(make_node):
+    node = two_floods(make_node)
+    node.agent.line.close()
+    assert at_their_requests(node.shares(1))
+    assert len(node.usage().tenants) == 2, "they are held as before, until another agent says otherwise"
+
+
+FLOOD = """
+import socket, sys, time
+n, until = 0, time.monotonic() + float(sys.argv[2])
+print("begins", flush=True)
+while time.monotonic() < until:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
+            line.connect(sys.argv[1])
+            for _ in range(20):
+                line.send(b"x" * 700)
+                n += 1
+    except OSError:
+        pass
+print(n)
+"""
+
+
+def test_a_process_that_floods_the_arbiters_socket_costs_nobody_its_share(make_node):
+    """As one of our own user can; any other is turned away as it connects."""
+    node = two_floods(make_node)
+    flood = [sys.executable, "-c", FLOOD, str(node.run_dir / "arbiter.sock"), "1.8"]
+    with subprocess.Popen(flood, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begins\n"
+        assert at_their_requests(node.shares(1))
+        assert int(process.stdout.readline()) > 100
+    assert node.arbiter.poll() is None
+    agent = Agent(node.run_dir / "arbiter.sock")
+    assert agent.ask(arbiter.Op.SUSPEND, tenant="one").code == ""
+    agent.line.close()
+    assert node.eventually(lambda: node.shares(0.5)["two"] > 95)
