@@ -124,10 +124,12 @@ void ac_accrue(struct ac_card *c, uint64_t now)
         c->window_at = now;
 }
 
+/* Found out later: since it last had the card, or might have. */
 void ac_sleeps(struct ac_card *c, struct tenant *t)
 {
+    uint64_t since = t->runnable_since != AC_NEVER && t->runnable_since > t->last_run ? t->runnable_since : t->last_run;
     if (t->wants)
-        t->idle_since = c->accrued_at;
+        t->idle_since = since < c->accrued_at ? since : c->accrued_at;
     t->wants = false;
 }
 
@@ -227,15 +229,40 @@ static void close_interval(struct ac_card *c, uint64_t ts)
     c->resident = false;
 }
 
-/* Records are missing. Whoever was on the card had no more than its time slice; the rest was `next`'s, or nobody knows. */
-static void close_after_loss(struct ac_card *c, const struct group *next, uint64_t ts)
+/* By the hardware's turns: of a time of which records are missing all had what their time slices are, but for those two. */
+static void charge_unseen(struct ac_card *c, uint64_t ns, int but, int nor)
 {
-    const struct group *g = ac_find_group(c, c->resident_pid, c->resident_context);
-    uint64_t end = g && c->rotate ? c->started_ts + g->slice_on_us * US : ts;
-    end = end < c->open_at ? c->open_at : end < ts ? end : ts;
+    int64_t sum = 0;
+    for (int i = 0; c->rotate && i < c->n_tenants; i++)
+        sum += c->tenant[i].used && c->tenant[i].candidate && i != but && i != nor ? c->tenant[i].slice_ns : 0;
+    if (sum <= 0) {
+        ac_charge(c, AC_OUTSIDE, ns);
+        return;
+    }
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].candidate && i != but && i != nor)
+            ac_charge(c, i, (uint64_t)((int64_t)ns * (c->tenant[i].slice_ns / 1000) / (sum / 1000)));
+}
+
+/* Whoever has the card at this time of the card's; records may be missing of whose time slice is over since. */
+static uint64_t surely_had_until(const struct ac_card *c, uint64_t ts)
+{
+    const struct group *g = c->lost && c->rotate ? ac_on_card(c) : NULL;
+    uint64_t end = g ? c->started_ts + g->slice_on_us * US : ts;
+    return end < c->open_at ? c->open_at : end < ts ? end : ts;
+}
+
+/* Records are missing. Whoever was on the card had no more than its time slice; the rest was `next`'s, or others'. */
+static void close_after_loss(struct ac_card *c, const struct group *next, uint64_t ts, int began)
+{
+    int had = c->resident_tenant;
+    c->lost = true;
+    uint64_t end = surely_had_until(c, ts);
     close_interval(c, end);
-    if (ts > end)
-        ac_charge(c, next ? next->tenant : AC_OUTSIDE, ts - end);
+    if (ts > end && next)
+        ac_charge(c, next->tenant, ts - end);
+    else if (ts > end)
+        charge_unseen(c, ts - end, had, began);
 }
 
 static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t ts, uint64_t at, uint64_t earliest)
@@ -243,7 +270,7 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
     struct group *g = ac_find_group(c, r->pid, r->context);
     const struct process *p = g ? NULL : find_process(c, r->pid);
     if (c->resident)
-        close_after_loss(c, NULL, ts); /* its END is missing */
+        close_after_loss(c, NULL, ts, g ? g->tenant : AC_OUTSIDE); /* its END is missing */
     c->resident = true;
     c->resident_tenant = g ? g->tenant : p ? p->tenant : AC_OUTSIDE;
     if (c->resident_tenant != c->last_tenant) {
@@ -285,14 +312,19 @@ static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts,
     if (!c->resident) {
         /* Its START was lost: it ran since the last thing we know, no longer than a time slice or so. */
         const struct group *g = ac_find_group(c, r->pid, r->context);
-        if (c->lost && g && c->last_ts && ts > c->last_ts && ts - c->last_ts < 50 * MS)
-            ac_charge(c, g->tenant, ts - c->last_ts);
+        uint64_t unseen = c->lost && g && c->last_ts && ts > c->last_ts ? ts - c->last_ts : 0;
+        uint64_t slice = g && c->rotate && unseen > g->slice_us * US ? g->slice_us * US : unseen;
+        if (unseen && unseen < (c->rotate ? 2 * c->round_ns : 50 * MS)) {
+            ac_charge(c, g->tenant, slice);
+            if (unseen > slice)
+                charge_unseen(c, unseen - slice, g->tenant, AC_OUTSIDE);
+        }
         c->lost = false;
         return;
     }
     int tenant = c->resident_tenant;
     if (c->lost && r->context && r->context != c->resident_context) {
-        close_after_loss(c, ac_find_group(c, r->pid, r->context), ts);
+        close_after_loss(c, ac_find_group(c, r->pid, r->context), ts, AC_OUTSIDE);
         return;
     }
     struct group *g = ac_find_group(c, c->resident_pid, c->resident_context);
@@ -376,6 +408,7 @@ void ac_log(struct ac_card *c, struct cc_log_record *records, int n, uint64_t dr
     if (dropped) {
         c->usage.log_dropped += dropped;
         c->lost = true;
+        c->lost_at = now;
     }
     enum leap leap = n < WHOLE_READING ? clock_leapt(c, card_now, now) : NO_LEAP;
     if (leap == CARD_LEAPT)
@@ -399,8 +432,9 @@ void ac_log(struct ac_card *c, struct cc_log_record *records, int n, uint64_t dr
         c->last_ts = ts;
     }
     if (c->resident && card_now > c->open_at) {
-        ac_charge(c, c->resident_tenant, card_now - c->open_at);
-        c->open_at = card_now;
+        uint64_t until = surely_had_until(c, card_now);
+        ac_charge(c, c->resident_tenant, until - c->open_at);
+        c->open_at = until;
         ac_list_began(c, ac_on_card(c), c->started_at, now);
         if (c->resident_tenant >= 0)
             c->tenant[c->resident_tenant].last_run = now;

@@ -5,6 +5,7 @@
 #include "state.h"
 
 #define LATEST_TEST_NS (100 * MS) /* it is made then, whatever it costs: who waits must not wait for ever */
+#define LONG_GONE_NS (12 * MS)
 #define AFTER_TEST_NS (10 * MS)
 #define REQUESTS_NS (30 * MS) /* from one to the next, if they are to take the place of tests */
 #define FILLED_GAP_NS (30 * MS)
@@ -56,7 +57,10 @@ static uint64_t off_since(const struct ac_card *c, const struct tenant *t)
 {
     uint64_t since = t->last_run > t->runnable_since ? t->last_run : t->runnable_since;
     since = since > c->last_first_end ? since : c->last_first_end;
-    return c->rotate && c->listed_at > since ? c->listed_at : since; /* the list began anew: who is late in it waits again */
+    if (!c->rotate)
+        return since;
+    since = c->listed_at > since ? c->listed_at : since; /* the list began anew: who is late in it waits again */
+    return c->lost_at > since ? c->lost_at : since;      /* and it may have been there, unseen */
 }
 
 /* In the hardware's turns: when somebody who has not come is overdue. */
@@ -92,7 +96,9 @@ void ac_find_idle(struct ac_card *c, uint64_t now)
             since = c->settled_at > GRACE_NS ? c->settled_at - GRACE_NS / 3 : since;
         else if (i == c->primary && c->settled_at == AC_NEVER)
             continue;
-        bool gone = c->rotate && t->yielded_at != AC_NEVER && now > t->yielded_at + GRACE_NS && c->lock_tokens_ns > 0;
+        /* For one that is long gone the budget is overdrawn, as it is after several programs began: it will be back. */
+        bool in_budget = c->lock_tokens_ns > 0, gone = c->rotate && t->yielded_at != AC_NEVER &&
+                         now > t->yielded_at + (in_budget ? GRACE_NS : LONG_GONE_NS) && c->lock_tokens_ns > -LEAST_TOKENS_NS;
         if (!gone && (now <= since || now - since < grace(c, i)))
             continue;
         if (c->rotate && ac_overruns(c, now)) {

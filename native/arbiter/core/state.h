@@ -108,6 +108,7 @@ struct ac_card {
     uint64_t open_at;       /* card time up to which it is charged */
     uint64_t last_ts;
     bool lost;              /* records were lost: the next END may close what we did not see begin */
+    uint64_t lost_at;       /* our time when that was last told */
     uint64_t alone_since;   /* our time at which another tenant than the one before came on the card */
     int last_tenant;
     uint64_t last_latency_end; /* our time */

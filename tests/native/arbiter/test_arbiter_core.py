@@ -269,12 +269,10 @@ def test_a_process_that_takes_a_while_to_end_is_no_failure_of_control(play):
 
 
 def test_lost_and_disordered_records_do_not_carry_the_shares_away(play):
-    figures = play(
-        "hwslice", f"{THIRTY_SEVENTY} run:500 mark",
-        *["lose:3 run:250"] * 20, "report",
-    )  # fmt: skip
-    assert abs(figures.held(0) - 30) <= 5
-    assert figures.sum >= 96
+    for begin_ms in (450, 490, 540, 600):
+        figures = play("hwslice", f"{THIRTY_SEVENTY} run:{begin_ms} mark", *["lose:3 run:250"] * 20, "report")
+        assert abs(figures.held(0) - 30) <= 3
+        assert figures.sum >= 99
     figures = play("hwslice", f"{THIRTY_SEVENTY} shuffle run:500 mark run:5000 report")
     assert abs(figures.held(0) - 30) <= 0.5, "they are put in order"
     assert figures.sum >= 99
@@ -393,7 +391,7 @@ def test_who_is_stopped_by_somebody_else_while_it_waits_is_told_so_within_50_ms(
 
 def test_time_slices_of_ten_are_long_so_one_that_was_stopped_is_missed_after_a_round(play):
     tenants = " ".join(f"flood:{i}:1000 put:{i}:100:1000:1" for i in range(10))
-    for when_ms in (0, 30, 80, 120):  # while it waits
+    for when_ms in (0, 45, 80, 120):  # while it waits
         figures = play("hwslice", f"{tenants} run:{2000 + when_ms} bar:0 run:320 report")
         assert [tenant["rescued"] for tenant in figures.tenant.values()] == [1] + [0] * 9
 
