@@ -39,7 +39,17 @@ ANSWERS = {
     ("GET", "/v1/jobs/7/wait"): {**RUNNING, "state": "succeeded", "exit_code": 0},
     ("GET", "/v1/jobs/7/logs"): b"line one\nline two\n",
     ("GET", "/v1/jobs/8/explain"): EXPLAINED,
-    ("GET", "/v1/history"): page({"seq": 1, "at_ms": 1_700_000_000_000, "job_id": "7", "kind": "started", "pid": 5}),
+    ("GET", "/v1/history"): page(
+        {
+            "seq": 1,
+            "at_ms": 1_700_000_000_000,
+            "job_id": "7",
+            "kind": "started",
+            "pid": 5,
+            "exit_code": None,
+            "grants": [{"limit_milli": -1, "compute_milli": 300, "memory_bytes": 16 << 30}],
+        }
+    ),
     ("GET", "/v1/usage"): {
         "items": [{"user": "ann", "queue": "team-a", "card_hours": 1.5, "memory_gib_hours": 3.0, "n_jobs": 2}],
         "cursor": None,
@@ -58,11 +68,11 @@ ANSWERS = {
 }
 SHOWN = [
     (("jobs",), ["8", "team-a", "queued", "30%", "16 GiB", "2 of 4 cards have 30% left."]),
-    (("devices",), ["h200", "hwslice", "30%", "141 GiB", "simulated"]),
+    (("devices",), ["h200", "hwslice", "30%", "141 GiB", "simulated", "train", "60%", "30.1%", "5 GiB"]),
     (("status",), ["1 running, 2 queued", "without privileges", "no cgroups"]),
     (("top", "--once"), ["simulated", "█", "train", "5 GiB", "guaranteed", "and 7 more"]),
     (("explain", "8"), ["NotEnoughCompute", "number 3 in its line", "20%"]),
-    (("history",), ["started", "pid 5"]),
+    (("history",), ["started", "pid 5, grants limit none, compute 30%, memory 16 GiB"]),
     (("usage", "--since", "24h"), ["ann", "1.5000"]),
     (("queue", "list"), ["team-a", "2 cards", "30%", "all"]),
     (("queue", "set", "team-a", "--quota", "2.5"), ["team-a set"]),
@@ -315,3 +325,12 @@ def test_of_several_jobs_one_that_is_refused_does_not_keep_the_others_from_it(po
     document = json.loads(asked.stdout)
     assert [error["name"] for error in document["errors"]] == ["99"]
     assert len(document["items"]) == 1
+
+
+def test_a_list_without_jobs_says_so_and_of_what(pool, command):
+    pool.answers["GET", "/v1/jobs"] = page()
+    assert command("jobs").stdout == "no jobs\n"
+    assert (
+        command("jobs", "--state", "final", "--queue", "team-a").stdout
+        == "no jobs of state 'final' and queue 'team-a'\n"
+    )

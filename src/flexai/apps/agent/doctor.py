@@ -18,6 +18,7 @@ from flexai.apps.agent.guardian import guardian
 from flexai.apps.agent.node import Node
 from flexai.apps.agent.tenant_env import missing_parts
 from flexai.ports import DeviceBackend
+from flexai.wire.quantity import format_size
 
 _CONTROL_DEVICE = Path("/dev/nvidiactl")
 _FROZEN = {
@@ -59,7 +60,7 @@ def checks(node: Node, audit: Audit, run_dir: Path, state_dir: Path, missing: st
     check_modes(check, parts.backend)
     for name, directory in (("run directory", run_dir), ("state directory", state_dir)):
         free_bytes = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
-        detail = f"{directory}: {free_bytes >> 20} MiB free"
+        detail = f"{directory}: {format_size(free_bytes)} free"
         check(name, free_bytes > _LEAST_FREE_BYTES, detail, "Make room there")
     return check.entries
 

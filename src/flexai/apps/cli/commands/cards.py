@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Group
+from rich.markup import escape
 
 from flexai.apps.cli.commands.listing import table_of
 from flexai.apps.cli.commands.shown import AsJson, RunDir, pool_from, post_each, share, show, size
@@ -19,7 +21,9 @@ def devices(as_json: AsJson = False, run_dir: RunDir = None) -> None:
     """List cards and their slices."""
     pool = pool_from(run_dir)
     answer = pool.pages("/v1/devices")
-    show({"items": answer}, as_json, devices_table(answer))
+    slices = [(card, entry) for card in answer for entry in card.get("slices") or ()]
+    cards = devices_table(answer)
+    show({"items": answer}, as_json, Group(cards, "", slices_table(slices)) if slices else cards)
 
 
 def devices_table(cards: list[dict[str, Any]]) -> Listing:
@@ -39,6 +43,22 @@ def devices_table(cards: list[dict[str, Any]]) -> Listing:
     )  # fmt: skip
 
 
+def slices_table(slices: list[tuple[dict[str, Any], dict[str, Any]]]) -> Listing:
+    """One row for each slice of a card."""
+    return table_of(
+        ("CARD", "JOB", "NAME<<", "USER?", "CLASS??", "ASKED>", "LIMIT>??", "GOT 10 s>", "MEMORY>", "USED>?"),
+        (
+            (
+                card["index"], entry["job_id"] or "other", escape(str(entry.get("name") or "")), entry.get("user"),
+                entry.get("tenant_class"), share(entry.get("asked_milli")), share(entry.get("limit_milli")),
+                share(int(entry.get("got_milli_10s") or 0)) or "0%", size(entry.get("memory_bytes")),
+                size(int(entry.get("used_bytes") or 0)),
+            )
+            for card, entry in slices
+        ),
+    )  # fmt: skip
+
+
 def outside(card: dict[str, Any]) -> str:
     """What processes that the pool did not start hold and use of a card: ``30 GiB, 76%``."""
     held, used = card.get("foreign_memory_bytes") or 0, card.get("foreign_compute_milli") or 0
@@ -53,7 +73,7 @@ def health(card: dict[str, Any]) -> str:
 def note(card: dict[str, Any]) -> str:
     """Simulated cards say so in every view; how long a tenant waits for its turn, where several take turns."""
     round_ms = card.get("round_ms") or 0
-    turns = f"a round of turns takes {round_ms:.0f} ms" if round_ms else ""
+    turns = f"rounds of {round_ms:.0f} ms" if round_ms else ""
     texts = ["simulated" if card.get("source") == "simulated" else "", turns, str(card.get("note") or "")]
     return "; ".join(text for text in texts if text)
 

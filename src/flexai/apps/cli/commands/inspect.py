@@ -194,16 +194,24 @@ def _machine() -> list[dict[str, Any]]:
 
 _MACHINE_WITHIN_S = 30.0
 _SHOWN = frozenset({"at_ms", "job_id", "kind", "seq"})
+_UNITS = {"_bytes": size, "_milli": share, "_at_ms": moment, "_ms": duration}
 
 
 def _flat(value: object, name: str = "") -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_flat(inner, key)}".rstrip() for key, inner in value.items())
+        return ", ".join(f"{_plain(key)} {_flat(inner, key)}".rstrip() for key, inner in value.items())
     if isinstance(value, list):
         return ", ".join(_flat(inner) for inner in value)
-    if isinstance(value, int) and name.endswith("_bytes"):
-        return size(value)
-    return str(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return str(value)
+    if value < 0 and name.endswith("_milli"):
+        return "none"
+    return next((tell(value) for unit, tell in _UNITS.items() if name.endswith(unit)), str(value))
+
+
+def _plain(name: str) -> str:
+    """A field without its unit, which its value has: ``limit_milli`` -> ``limit``."""
+    return next((name.removesuffix(unit) for unit in _UNITS if name.endswith(unit)), name).replace("_", " ")
 
 
 COMMANDS = (status, explain, history, usage, doctor)

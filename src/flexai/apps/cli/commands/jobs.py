@@ -43,7 +43,7 @@ _AWAY_FOR_S = 300.0
 
 
 def jobs(
-    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only jobs in these states, as running,queued or final.")] = None,
     user: Annotated[str | None, typer.Option(help="Only jobs of this user.")] = None,
     queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 100,
@@ -52,7 +52,10 @@ def jobs(
 ) -> None:
     """List jobs: those that have not ended in order of submission, then the latest that have; waiting ones say why."""
     items = pool_from(run_dir).pages("/v1/jobs", limit, state=state, user=user, queue=queue)
-    show({"items": items}, as_json, jobs_table(items))
+    asked = " and ".join(
+        f"{what} {name!r}" for what, name in (("state", state), ("user", user), ("queue", queue)) if name
+    )
+    show({"items": items}, as_json, jobs_table(items) if items else f"no jobs{asked and f' of {asked}'}")
 
 
 def jobs_table(items: list[dict[str, Any]]) -> Listing:

@@ -44,7 +44,7 @@ def queues_table(queues: list[dict[str, Any]]) -> Listing:
         )  # fmt: skip
         rows += [(f"  {terms['device_class']}", "", *_terms(terms), *[""] * 4) for terms in queue.get("classes") or ()]
     return table_of(
-        ("QUEUE", "PARENT??", "QUOTA>", "LIMIT>", "WEIGHT>?", "PRIORITY>??", "IN USE>", "RUNNING>", "WAITING>",
+        ("QUEUE<<", "PARENT??", "QUOTA>", "LIMIT>", "WEIGHT>?", "PRIORITY>??", "IN USE>", "RUNNING>", "WAITING>",
          "USERS<?"),
         rows,
     )  # fmt: skip

@@ -18,8 +18,9 @@ from flexai.wire.quantity import format_duration, format_share, format_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from rich.console import RenderableType
+
     from flexai.adapters.settings import Settings
-    from flexai.apps.cli.commands.listing import Listing
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunDir = Annotated[str | None, typer.Option("--run-dir", help="Folder of the pool's sockets.")]
@@ -79,7 +80,7 @@ def post_each(
     return exits.REFUSED if errors else exits.OK
 
 
-def show(answer: Any, as_json: bool, table: Listing | str) -> None:
+def show(answer: Any, as_json: bool, table: RenderableType) -> None:
     """Print ``answer`` as JSON, or the table made from it."""
     if as_json:
         print_json(answer)

@@ -73,7 +73,7 @@ def _next_picture(pool: PoolClient, width: int) -> RenderableType:
 def picture(answer: Mapping[str, Any], width: int) -> RenderableType:
     """All of ``GET /v1/top`` as one renderable; a narrow screen shows fewer columns."""
     cards = answer.get("devices") or []
-    parts: list[RenderableType] = [Text.from_markup(_headline(answer, cards))]
+    parts: list[RenderableType] = [_headline(answer, cards, width)]
     parts.append(_cards_table(cards, width))
     slices = [(card, entry) for card in cards for entry in card.get("slices") or ()]
     if slices:
@@ -85,7 +85,7 @@ def picture(answer: Mapping[str, Any], width: int) -> RenderableType:
     return Group(*parts)
 
 
-def _headline(answer: Mapping[str, Any], cards: list[dict[str, Any]]) -> str:
+def _headline(answer: Mapping[str, Any], cards: list[dict[str, Any]], width: int) -> Text:
     n_cards = max(1, len(cards))
     granted = sum(card.get("compute_granted_milli", 0) for card in cards) / n_cards / 10
     busy = sum(bar_milli(card) for card in cards) / n_cards / 10
@@ -93,10 +93,11 @@ def _headline(answer: Mapping[str, Any], cards: list[dict[str, Any]]) -> str:
     status = answer.get("status") or {}
     counts = ", ".join(f"{count} {state}" for state, count in (status.get("jobs") or {}).items() if count)
     away = "" if (status.get("agent") or {}).get("connected", True) else "   [red]the agent is away[/red]"
-    return (
-        f"[bold]FlexAI[/bold]  {time.strftime('%H:%M:%S')}   {len(cards)}{simulated} cards, {granted:.0f}% granted, "
-        f"{busy:.0f}% busy   {counts or 'no jobs'}{away}"
-    )
+    now = f"[bold]FlexAI[/bold]  {time.strftime('%H:%M:%S')}"
+    of_cards = f"{len(cards)}{simulated} cards, {granted:.0f}% granted, {busy:.0f}% busy"
+    of_jobs = f"{counts or 'no jobs'}{away}"
+    line = Text.from_markup(f"{now}   {of_cards}   {of_jobs}")
+    return line if len(line) <= width else Text.from_markup(f"{now}   {of_cards}\n{of_jobs}")
 
 
 def bar_milli(card: Mapping[str, Any]) -> int:
