@@ -342,7 +342,7 @@ static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts,
         ac_gave_up(c, g, had_ns, at);
     struct tenant *t = &c->tenant[tenant];
     t->last_run = at;
-    if (tenant == c->primary && c->trial && g && ac_had_to_leave(c, g, had_ns, at))
+    if (tenant == c->primary && c->fill && g && ac_had_to_leave(c, g, had_ns, at))
         c->judging = false; /* which showed nothing */
     else if (tenant == c->primary)
         c->turn_ends++;
