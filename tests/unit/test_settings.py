@@ -42,6 +42,7 @@ def test_a_later_file_wins(tmp_path):
         ("color = true", ["color", "True"]),
         ("= 1", ["config.toml", "TOML"]),
         ("color = 'pink'", ["color", "pink", "auto"]),
+        ("share = '300%'", ["config.toml: share", "300%", "0.1% to 100%"]),
     ],
 )
 def test_a_wrong_file_names_file_key_value_and_remedy(tmp_path, content, names):

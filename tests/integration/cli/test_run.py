@@ -163,9 +163,9 @@ def test_no_descriptor_of_ours_reaches_the_command(pool, flexai):
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["no-such-command"], 127, "no such command"),
-        (["/etc/passwd"], 126, "cannot be executed"),
-        (["/"], 126, "cannot be executed"),
+        (["no-such-command"], 127, "no such command. Give a program on PATH"),
+        (["/etc/passwd"], 126, "cannot be executed. Name its interpreter before it"),
+        (["/"], 126, "cannot be executed. Name the program in it"),
         (["docker", "run", "image"], 125, "a daemon of containers"),
         (["sudo", "-E", "podman", "run", "image"], 125, "a daemon of containers"),
         (["sh", "-c", "cd / && docker run image"], 125, "a daemon of containers"),

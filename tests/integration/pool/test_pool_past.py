@@ -121,3 +121,12 @@ async def test_usage_counts_card_hours_from_grant_to_end(new_rig):
         (item,) = (await rig.get("/v1/usage"))["items"]
         assert item["queue"] == "default"
         assert item["n_jobs"] == 2
+
+
+async def test_explain_says_of_each_card_what_its_machine_lacks(new_rig):
+    async with new_rig() as rig:
+        job_id = await rig.submit(compute_milli=100, cpu_milli=10_000_000, ram_bytes=1 << 60)
+        why = await rig.get(f"/v1/jobs/{job_id}/explain")
+        assert not any(card["fits"] for card in why["cards"])
+        assert all("CPUs free, not 10000; its machine has " in card["says"] for card in why["cards"])
+        assert all(card["says"].endswith("GiB free, not 1.074e+09 GiB") for card in why["cards"])

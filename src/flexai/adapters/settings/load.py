@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flexai.wire.errors import BadInput
-from flexai.wire.quantity import parse_duration_ms
+from flexai.wire.quantity import parse_duration_ms, parse_share
 
 OVER_CAP = ("warn", "stop", "kill")  # as model.OVER_CAP has them; `run` reads settings and cannot wait for the model
 
@@ -108,6 +108,14 @@ def _duration(text: str) -> int:
         raise ValueError(f"{error.problem}. {error.remedy}") from None
 
 
+def _share(text: str) -> str:
+    try:
+        parse_share(text)
+    except BadInput as error:
+        raise ValueError(f"{error.problem}. {error.remedy}") from None
+    return text
+
+
 def _moves(text: str) -> int:
     if not text.isdigit() or int(text) > 1000:
         raise ValueError("is not a whole number from 0 to 1000. Write for example 4")
@@ -160,7 +168,7 @@ SETTINGS = (
             " itself while stopped, or changed its time slice); before, it is stopped again and frozen; `0` for never",
             "`20`"),
     Setting("queue", str, "queue of jobs that name none", "`default`"),
-    Setting("share", str, "share of a card of jobs that name none", "`100%`"),
+    Setting("share", _share, "share of a card of jobs that name none", "`100%`"),
     Setting("ready_timeout_s", _seconds, "how long `flexai up` waits for each process to answer", "`30`"),
     Setting("color", _color, "`auto` (colour on a terminal), `always` or `never`", "`auto`"),
     Setting("grace", _duration, "of the pool: time between SIGTERM and SIGKILL of jobs that say nothing else", "`30s`",

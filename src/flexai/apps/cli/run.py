@@ -38,10 +38,11 @@ def run(words: Sequence[str]) -> int:
         return _failed(error)
     program = find_program(command[0], os.environ)
     if program is None:
-        print(f"flexai run: {command[0]}: no such command", file=sys.stderr)
+        print(f"flexai run: {command[0]}: no such command. Give a program on PATH, or its path", file=sys.stderr)
         return exits.NO_COMMAND
     if not os.access(program, os.X_OK) or os.path.isdir(program):  # noqa: PTH112  as the kernel will judge
-        print(f"flexai run: {program}: cannot be executed", file=sys.stderr)
+        remedy = "Name the program in it" if os.path.isdir(program) else "Name its interpreter before it, or chmod +x"  # noqa: PTH112
+        print(f"flexai run: {program}: cannot be executed. {remedy}", file=sys.stderr)
         return exits.CANNOT_EXECUTE
     try:
         check_command([os.path.realpath(program)], "flexai run")

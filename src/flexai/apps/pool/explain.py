@@ -10,7 +10,7 @@ from flexai.apps.pool.identity import Peer
 from flexai.apps.pool.service import Pool
 from flexai.apps.pool.views import queue_view, reason_view
 from flexai.cluster import Shape
-from flexai.model import MILLI_PER_DEVICE, Device, JobState, Role
+from flexai.model import MILLI_PER_DEVICE, Device, JobState, Node, Role
 from flexai.policy.filters import FILTERS, Cards, Filter
 from flexai.wire.store import to_plain
 
@@ -27,7 +27,7 @@ def explain(pool: Pool, peer: Peer, record: JobRecord) -> dict[str, Any]:
         "would_start_if_ended": _blockers(pool, peer, record),
         "agent_connected": pool.link.is_connected,
         "over_cap": over_caps(pool, record),
-        "cards": [_card(pool, record, device) for _, device in pool.book.devices()],
+        "cards": [_card(pool, record, node, device) for node, device in pool.book.devices()],
     }
 
 
@@ -57,7 +57,7 @@ def over_caps(pool: Pool, record: JobRecord) -> list[dict[str, Any]]:
     return found
 
 
-def _card(pool: Pool, record: JobRecord, device: Device) -> dict[str, Any]:
+def _card(pool: Pool, record: JobRecord, node: Node, device: Device) -> dict[str, Any]:
     held = [
         (holder, grant)
         for holder, _, member in pool.book.holders()
@@ -69,7 +69,7 @@ def _card(pool: Pool, record: JobRecord, device: Device) -> dict[str, Any]:
     taken = sum(grant.memory_bytes or device.memory_bytes for _, grant in held)
     free_bytes = max(0, device.memory_bytes - taken - foreign)
     said = {
-        role: _problems(pool, role, device, free_milli, free_bytes, is_held=taken > 0)
+        role: _on_host(pool, role, node) + _problems(pool, role, device, free_milli, free_bytes, is_held=taken > 0)
         for role in record.job.parts
         if role.request.n_devices
     }
@@ -86,6 +86,19 @@ def _card(pool: Pool, record: JobRecord, device: Device) -> dict[str, Any]:
         "fits": not all(said.values()) and not is_here,
         "says": "the job is on it" if is_here else says,
     }
+
+
+def _on_host(pool: Pool, role: Role, node: Node) -> list[str]:
+    """What the machine of a card lacks for one member."""
+    held = [holder.job.role_of(at) for holder, at, member in pool.book.holders() if member.node == node.name]
+    free_milli = max(0, node.cpu_milli - sum(other.cpu_milli for other in held))
+    free_bytes = max(0, node.ram_bytes - sum(other.ram_bytes for other in held))
+    problems = []
+    if free_milli < role.cpu_milli:
+        problems.append(f"its machine has {free_milli / 1000:g} CPUs free, not {role.cpu_milli / 1000:g}")
+    if free_bytes < role.ram_bytes:
+        problems.append(f"its machine has {free_bytes / 2**30:.4g} GiB free, not {role.ram_bytes / 2**30:.4g} GiB")
+    return problems
 
 
 def _problems(pool: Pool, role: Role, device: Device, free_milli: int, free_bytes: int, *, is_held: bool) -> list[str]:
