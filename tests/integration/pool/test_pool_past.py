@@ -125,8 +125,17 @@ async def test_usage_counts_card_hours_from_grant_to_end(new_rig):
 
 async def test_explain_says_of_each_card_what_its_machine_lacks(new_rig):
     async with new_rig() as rig:
-        job_id = await rig.submit(compute_milli=100, cpu_milli=10_000_000, ram_bytes=1 << 60)
-        why = await rig.get(f"/v1/jobs/{job_id}/explain")
-        assert not any(card["fits"] for card in why["cards"])
-        assert all("CPUs free, not 10000; its machine has " in card["says"] for card in why["cards"])
-        assert all(card["says"].endswith("GiB free, not 1.074e+09 GiB") for card in why["cards"])
+        ask = {"compute_milli": 100, "cpu_milli": 10_000_000, "ram_bytes": 1 << 60}
+        job_id = await rig.submit(**ask)
+
+        async def free_cpus():
+            cards = (await rig.get(f"/v1/jobs/{job_id}/explain"))["cards"]
+            assert not any(card["fits"] for card in cards)
+            assert all(card["says"].endswith("GiB free, not 1.074e+09 GiB") for card in cards)
+            (said,) = {card["says"].partition(" CPUs free, not 10000; its machine has ")[0] for card in cards}
+            return float(said.removeprefix("its machine has "))
+
+        before = await free_cpus()
+        held = await rig.submit(compute_milli=100, cpu_milli=1000)
+        await rig.in_state(held, "running")
+        assert await free_cpus() == before - 1

@@ -12,7 +12,7 @@ from flexai.apps.pool.views import queue_view, reason_view
 from flexai.cluster import Shape
 from flexai.model import MILLI_PER_DEVICE, Device, JobState, Node, Role
 from flexai.policy.filters import FILTERS, Cards, Filter
-from flexai.wire.store import to_plain
+from flexai.wire.store import Member, to_plain
 
 
 def explain(pool: Pool, peer: Peer, record: JobRecord) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _card(pool: Pool, record: JobRecord, node: Node, device: Device) -> dict[str
 
 def _on_host(pool: Pool, role: Role, node: Node) -> list[str]:
     """What the machine of a card lacks for one member."""
-    held = [holder.job.role_of(at) for holder, at, member in pool.book.holders() if member.node == node.name]
+    held = [holder.job.role_of(at) for holder, at, member in pool.book.holders() if _host_of(member) == node.name]
     free_milli = max(0, node.cpu_milli - sum(other.cpu_milli for other in held))
     free_bytes = max(0, node.ram_bytes - sum(other.ram_bytes for other in held))
     problems = []
@@ -99,6 +99,10 @@ def _on_host(pool: Pool, role: Role, node: Node) -> list[str]:
     if free_bytes < role.ram_bytes:
         problems.append(f"its machine has {free_bytes / 2**30:.4g} GiB free, not {role.ram_bytes / 2**30:.4g} GiB")
     return problems
+
+
+def _host_of(member: Member) -> str:
+    return member.grants[0].node if member.grants else member.node
 
 
 def _problems(pool: Pool, role: Role, device: Device, free_milli: int, free_bytes: int, *, is_held: bool) -> list[str]:
