@@ -18,7 +18,7 @@ from flexai.model import (
     TopologyLevel,
 )
 from flexai.scheduling import Scheduler, SchedulerSettings
-from flexai.scheduling.commands import Evict, Park, Start, Wake
+from flexai.scheduling.commands import Book, Evict, Park, Start, Wake
 from flexai.scheduling.events import (
     DeviceChanged,
     GrantsFound,
@@ -29,6 +29,7 @@ from flexai.scheduling.events import (
     MemberStarted,
     MemberWoken,
     NodePut,
+    PlaceBooked,
     QueuePut,
     Tick,
 )
@@ -56,7 +57,7 @@ class Pool:
         self.nodes = nodes(8) if restarts else nodes(4, 4)  # of several nodes one is back before the other
         self.now, self.log = 0, []
         self.jobs, self.held, self.evicting, self.leaving, self.away = {}, {}, {}, {}, set()
-        self.claimants, self.begun = set(), set()
+        self.claimants, self.begun, self.booked = set(), set(), {}
         self.scheduler = Scheduler(self.settings, check=True)
         for each in (*(QueuePut(0, queue) for queue in QUEUES), *(NodePut(0, node) for node in self.nodes)):
             self.step(each)
@@ -70,6 +71,7 @@ class Pool:
                     assert key not in self.held
                     self.held[key] = command.grants
                     self.begun.add(command.job_id)
+                    self.booked.pop(command.job_id, None)
                     self.step(MemberStarted(self.now, *key))
                 case Evict():
                     self.evicting[key] = command.claimant
@@ -77,6 +79,9 @@ class Pool:
                 case Park():
                     self.leaving[key] = command.claimant
                     self.note(command)
+                case Book():
+                    self.booked.pop(command.job_id, None)
+                    self.booked[command.job_id] = command
                 case Wake():
                     self.away.discard(key)
                     self.step(MemberWoken(self.now, *key))
@@ -147,6 +152,9 @@ class Pool:
         for job_id, job in self.jobs.items():
             if job_id not in held_by and job_id in before.state.jobs:
                 self.step(JobSubmitted(self.now, job))
+        for book in self.booked.values():
+            if book.job_id not in held_by and (book.grants or book.hosts):
+                self.step(PlaceBooked(self.now, book.job_id, book.grants, book.hosts, book.claimed))
         for node in self.nodes:
             self.step(NodePut(self.now, node))
 
@@ -181,8 +189,12 @@ def test_whoever_others_were_stopped_for_starts_when_the_last_of_them_is_gone(so
         pool.jobs[job.id] = job
         pool.step(JobSubmitted(pool.now, job))
         if restarts and chance.random() < 0.1:
+            before = pool.scheduler.state
             pool.restart()
-            pool.claimants &= pool.begun | set(pool.scheduler.state.booked)  # rarely one is not known any more: docs
+            places = {name: one.place for name, one in pool.scheduler.state.booked.items()}
+            assert places == {
+                name: one.place for name, one in before.booked.items() if not pool.scheduler.state.jobs[name].is_placed
+            }
         for _ in range(hurry):  # some of those that were told to stop are gone, in any order, before the next comes
             if (pool.evicting or pool.leaving) and chance.random() < 0.4:
                 pool.end(chance.choice(sorted({*pool.evicting, *pool.leaving})))

@@ -16,6 +16,7 @@ from flexai.cluster import Plan
 from flexai.policy.gang import Need
 from flexai.policy.roles import fits
 from flexai.scheduling import entitlement, parking, returning
+from flexai.scheduling.commands import Book
 from flexai.scheduling.gangs import place_members
 from flexai.scheduling.places import Booking
 
@@ -33,11 +34,11 @@ MOST_ORDERS = 8
 """In so many orders it is tried to give every claimant a place again, after a restart."""
 
 
-def book(state: State, record: JobRecord, claimed: Iterable[MemberKey] = (), before: Booking | None = None) -> bool:
+def book(state: State, record: JobRecord, claimed: Iterable[MemberKey] = ()) -> bool:
     """Book the place that a job will have once those stopped for it are gone; False if there is none.
 
     ``claimed`` are the members stopped for it. Without any it waits for those that are being stopped anyway, as far as
-    they stand on the nodes of its place. ``before`` is what it had booked: if that may be had, it is had again.
+    they stand on the nodes of its place.
     """
     keys = tuple(key for key in claimed if key in state.stopping)
     plan, gained = Plan(state.books), set(state.books.gained)
@@ -46,15 +47,18 @@ def book(state: State, record: JobRecord, claimed: Iterable[MemberKey] = (), bef
     if not keys:  # what claimants wait for is among what is given
         for other in state.booked.values():
             other.move_in(plan)
-    if before is not None and before.need == record.need and _is_free(state.books, before.place):
-        placed: Mapping[int, Hold] | None = before.place
-    else:
-        placed = place_members(state, record, plan)
+    placed = place_members(state, record, plan)
     plan.undo()
     state.books.gained.intersection_update(gained)  # nobody gained by the trial
     if placed is None:
         return False
-    booking = Booking(record.need, _least(record, placed))
+    _enter(state, record, _least(record, placed), keys)
+    return True
+
+
+def _enter(state: State, record: JobRecord, place: dict[int, Hold], keys: tuple[MemberKey, ...]) -> None:
+    """A place is a job's from now on: what is free of it is kept."""
+    booking = Booking(record.need, place)
     if not keys:
         held = {key: state.jobs[key[0]].members[key[1]].hold for key in state.stopping}
         keys = tuple(key for key, hold in held.items() if hold is not None and hold.row in booking.rows)
@@ -62,7 +66,27 @@ def book(state: State, record: JobRecord, claimed: Iterable[MemberKey] = (), bef
     state.booked[record.job.id] = booking
     booking.keep(state.books)
     state.reservation = None
-    return True
+
+
+def _book_again(state: State, record: JobRecord, before: Booking | None, claimed: tuple[MemberKey, ...]) -> bool:
+    """Book for a claimant what it had ``before``, if that may be had; else another place; False if there is none."""
+    if before is not None and before.need == record.need and _can_have(state, before.place):
+        _enter(state, record, before.place, claimed)
+        return True
+    return not any(key in state.stopping for key in claimed) or book(state, record, claimed)
+
+
+def _can_have(state: State, place: Mapping[int, Hold]) -> bool:
+    """Whether a job could have a place once all who are being stopped are gone, beside all places booked so far."""
+    plan, gained = Plan(state.books), set(state.books.gained)
+    for hold in _leaving(state, state.stopping):
+        plan.give(hold)
+    for other in state.booked.values():
+        other.move_in(plan)
+    able = _is_free(state.books, place)
+    plan.undo()
+    state.books.gained.intersection_update(gained)  # nobody gained by the trial
+    return able
 
 
 def _is_free(books: Books, place: Mapping[int, Hold]) -> bool:
@@ -85,6 +109,13 @@ def _least(record: JobRecord, placed: Mapping[int, Hold]) -> dict[int, Hold]:
         numbers = [number for number in each.numbers if number in placed][: each.together.n_members]
         out |= {number: placed[number] for number in numbers}
     return out
+
+
+def is_whole(record: JobRecord, place: Mapping[int, Hold]) -> bool:
+    """Whether a place is one for just the members of a job that must start together."""
+    needed = record.needed_roles()
+    n_placed = [sum(number in place for number in each.numbers) for each in needed]
+    return n_placed == [each.together.n_members for each in needed] and sum(n_placed) == len(place)
 
 
 def _leaving(state: State, keys: Iterable[MemberKey]) -> Iterator[Hold]:
@@ -150,26 +181,49 @@ def drop_all(state: State) -> dict[str, Booking]:
 def renew(state: State, before: Mapping[str, Booking]) -> None:
     """Book again for every claimant: what it had ``before``, where that may be had, or else anything that will do.
 
-    After a restart nobody knows what they had. One may then take what another needs more: so it is tried in several
-    orders, until all have a place.
+    One may then take what another needs more: so it is tried in several orders, until all have a place. Whoever had one
+    on nodes that are not back yet waits for them.
     """
     claimants = [
         record
         for record in (state.jobs.get(job_id) for job_id in state.claims)
-        if record is not None and _waits(record) and entitlement.is_claiming(state, record)
+        if record is not None
+        and record.job.id not in state.places_told
+        and _waits(record)
+        and (record.job.id in before or entitlement.is_claiming(state, record))
     ]
     claimed = {record.job.id: state.claims[record.job.id] for record in claimants}
     left = [record for record in claimants if record.job.id not in before]
     left.sort(key=lambda record: -record.needed_milli)
     known = [record for record in claimants if record.job.id in before]
+    known.sort(key=lambda record: list(before).index(record.job.id))
     for turn in range(max(1, min(len(left), MOST_ORDERS))):
         order = [*known, *left[turn:], *left[:turn]]
-        done = [book(state, record, claimed[record.job.id], before.get(record.job.id)) for record in order]
+        done = [
+            _book_again(state, record, before.get(each), claimed[each]) for record in order for each in [record.job.id]
+        ]
         if all(done):
             return
         if turn + 1 < min(len(left), MOST_ORDERS):
             drop_all(state)
     state.big.update((record.job.id, None) for record in claimants if record.job.id not in state.booked)
+
+
+def note(state: State) -> None:
+    """Say which places are booked now that were not, or were others; a job that starts needs none any more."""
+    for job_id in [name for name in state.noted if name not in state.booked]:
+        del state.noted[job_id]
+        record = state.jobs.get(job_id)
+        if record is not None and not record.is_placed:
+            state.out.append(Book(job_id))
+    for job_id, booking in state.booked.items():
+        now, before = (booking.place, state.claims[job_id]), state.noted.get(job_id)
+        if before is None or any(one is not other and one != other for one, other in zip(now, before, strict=True)):
+            state.noted[job_id] = now
+            record = state.jobs[job_id]
+            grants = tuple(g for number, hold in now[0].items() for g in state.grants_of(record, number, hold))
+            hosts = tuple((n, state.books.names[hold.row]) for n, hold in now[0].items() if not hold.columns)
+            state.out.append(Book(job_id, grants, hosts, now[1]))
 
 
 def is_void(state: State, job_id: str) -> bool:

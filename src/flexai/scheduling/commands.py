@@ -72,6 +72,20 @@ class Wake:
 
 
 @dataclass(frozen=True, slots=True)
+class Book:
+    """A place is booked for a waiting job, or none any more; there is nothing to do but to remember it.
+
+    Its members will hold ``grants``, those without a card be on the nodes ``hosts``, once the members ``claimed`` (job,
+    member), which are being stopped or parked, are gone. A new scheduler is told so by ``PlaceBooked``.
+    """
+
+    job_id: str
+    grants: tuple[Grant, ...] = ()
+    hosts: tuple[tuple[int, str], ...] = ()
+    claimed: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SetJobState:
     """A job's visible state changed; the store and the watchers want to know."""
 
@@ -81,4 +95,4 @@ class SetJobState:
     reason: PendingReason | None = None
 
 
-Command = Start | Evict | Resize | Park | Wake | SetJobState
+Command = Start | Evict | Resize | Park | Wake | Book | SetJobState

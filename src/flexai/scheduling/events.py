@@ -191,6 +191,17 @@ class GrantsFound:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceBooked:
+    """After a restart: this place was booked for a job that waits (``commands.Book``); told after the job itself."""
+
+    at_ms: int
+    job_id: str
+    grants: tuple[Grant, ...] = ()
+    hosts: tuple[tuple[int, str], ...] = ()
+    claimed: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class UsageMeasured:
     """Measured compute use of grants over the last window: (job, member, device uuid, thousandths used)."""
 
@@ -225,6 +236,7 @@ Event = (
     | MemberParked
     | MemberWoken
     | GrantsFound
+    | PlaceBooked
     | UsageMeasured
     | Tick
 )

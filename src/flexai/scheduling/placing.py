@@ -209,6 +209,7 @@ def begin(state: State, record: JobRecord, placed: Mapping[int, Hold], cause: st
         state.start(record, number, hold, cause, lent=lent)
     if not grows:
         state.claims.pop(record.job.id, None)
+        state.places_told.pop(record.job.id, None)
         record.started_at_ms = state.now_ms
         state.note_running(record, runs=True)
         state.run_times.started(record.burst, record.job.id, state.now_ms)

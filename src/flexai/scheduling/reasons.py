@@ -287,14 +287,15 @@ def _cards_missing(state: State, record: JobRecord, n_ok: NDArray[np.int64]) -> 
     ram = np.maximum(0, shape.ram_bytes - books.ram_bytes[:n])
     host = (cpu + 0.0) / np.maximum(books.cpu_total[:n], 1) + ram / np.maximum(books.ram_total[:n], 1)
     host += (books.cpu_total[:n] < shape.cpu_milli) | (books.ram_total[:n] < shape.ram_bytes)  # never there
-    if shape.n_devices > 1 or shape.partition:
+    all_cut = not (like & ~is_cut).any()
+    if shape.n_devices > 1 or shape.partition or all_cut:
         row = int(np.where(like.sum(axis=1) >= shape.n_devices, n_ok - host / 4, -np.inf).argmax())
         have, total = int(n_ok[row]), int(n_ok.sum())
         return say(
             state, Reason.FRAGMENTED if total >= shape.n_devices else Reason.NOT_ENOUGH_DEVICES,
             f"{total} of {n_like} cards have {free_part(record)}; it needs "
             f"{shape.n_devices} on one node, and {books.names[row]} comes nearest with {have}"
-            f"{host_lack(int(cpu[row]), int(ram[row]))}.",
+            f"{host_lack(int(cpu[row]), int(ram[row]))}{'; all are cut into partitions' * all_cut}.",
             row=row, n_fit=have, n_devices=shape.n_devices, missing_devices=shape.n_devices - have,
             missing_cpu_milli=int(cpu[row]), missing_ram_bytes=int(ram[row]),
         )  # fmt: skip

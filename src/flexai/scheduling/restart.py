@@ -6,18 +6,27 @@ from typing import TYPE_CHECKING
 
 from flexai.cluster import Hold
 from flexai.model import JobState, MemberState, Residence
-from flexai.scheduling import due, parking, placing, returning
+from flexai.scheduling import booking, due, parking, placing, returning
+from flexai.scheduling.events import GrantsFound, PlaceBooked
 from flexai.scheduling.jobs import new_record
+from flexai.scheduling.places import Booking
 
 if TYPE_CHECKING:
     from flexai.cluster import Shape
     from flexai.model import Grant
-    from flexai.scheduling.events import GrantsFound
     from flexai.scheduling.records import JobRecord
     from flexai.scheduling.state import State
 
 
-def found(state: State, event: GrantsFound) -> None:
+def told(state: State, event: GrantsFound | PlaceBooked) -> None:
+    """What a pool that was started again knows of before."""
+    if isinstance(event, GrantsFound):
+        _found(state, event)
+    else:
+        _place_told(state, event)
+
+
+def _found(state: State, event: GrantsFound) -> None:
     """Grants that exist after a restart; booked when all their nodes are back."""
     job = event.job
     if job.id in state.jobs:
@@ -43,7 +52,31 @@ def found(state: State, event: GrantsFound) -> None:
             state.found_on.setdefault(node, {})[job.id] = None
 
 
-def is_back(state: State, event: GrantsFound) -> bool:
+def _place_told(state: State, event: PlaceBooked) -> None:
+    """A place was booked for a job before a restart: it is again, when all its nodes are back."""
+    record = state.jobs.get(event.job_id)
+    if record is not None and not record.is_placed:
+        state.places_told[event.job_id] = event
+        state.claims[event.job_id] = event.claimed
+
+
+def places_back(state: State) -> dict[str, Booking]:
+    """Places that were told, and of which all nodes and cards are back."""
+    out: dict[str, Booking] = {}
+    for job_id, event in list(state.places_told.items()):
+        record = state.jobs.get(job_id)
+        if record is None or record.is_placed:
+            del state.places_told[job_id]
+        elif is_back(state, event):
+            del state.places_told[job_id]
+            place = {index: hold for index, (hold, _) in _told_of(state, record, event).items()}
+            if booking.is_whole(record, place):
+                out[job_id] = Booking(record.need, place)
+                state.noted[job_id] = place, state.claims[job_id]
+    return out
+
+
+def is_back(state: State, event: GrantsFound | PlaceBooked) -> bool:
     """Whether all that was found has its nodes and cards again."""
     row_of, place_of = state.books.row_of, state.books.place_of
     return all(grant.node in row_of and grant.device in place_of for grant in event.grants) and all(
@@ -53,19 +86,9 @@ def is_back(state: State, event: GrantsFound) -> bool:
 
 def take_found(state: State, record: JobRecord, event: GrantsFound) -> None:
     """Book grants that exist: they are truth, even on a card that is cordoned."""
-    by_member: dict[int, list[Grant]] = {}
-    for grant in event.grants:
-        by_member.setdefault(grant.member, []).append(grant)
-    hosts = dict(event.hosts)
     due.note_large(state, record)
-    for index, member in enumerate(record.members):
-        held, shape = by_member.get(index, []), record.shape_of(index)
-        if held:
-            hold = _hold_of(state, shape, held)
-        elif index in hosts:
-            hold = Hold(state.books.row_of[hosts[index]], (), 0, (), shape.cpu_milli, shape.ram_bytes)
-        else:
-            continue
+    for index, (was_given, held) in _told_of(state, record, event).items():
+        member, shape, hold = record.members[index], record.shape_of(index), was_given
         if member.residence is not Residence.ON_CARD:
             member.home, member.moved_at_ms = hold, state.now_ms
             hold = (parking.in_host if member.residence is Residence.IN_HOST else parking.beside_host)(hold)
@@ -92,6 +115,21 @@ def take_found(state: State, record: JobRecord, event: GrantsFound) -> None:
     if event.kept_away and not parking.obstacle(state, record):
         record.kept_away = True
         parking.park_job(state, record, "its user asked")
+
+
+def _told_of(state: State, record: JobRecord, event: GrantsFound | PlaceBooked) -> dict[int, tuple[Hold, list[Grant]]]:
+    """What members hold, or are to hold, as it was told, in the order of the members."""
+    by_member: dict[int, list[Grant]] = {}
+    for grant in event.grants:
+        by_member.setdefault(grant.member, []).append(grant)
+    hosts, out = dict(event.hosts), {}
+    for index in range(len(record.members)):
+        held, shape = by_member.get(index, []), record.shape_of(index)
+        if held:
+            out[index] = _hold_of(state, shape, held), held
+        elif index in hosts:
+            out[index] = Hold(state.books.row_of[hosts[index]], (), 0, (), shape.cpu_milli, shape.ram_bytes), held
+    return out
 
 
 def _hold_of(state: State, shape: Shape, held: list[Grant]) -> Hold:

@@ -40,6 +40,7 @@ from flexai.scheduling.events import (
     NodeGone,
     NodePut,
     ParkAsked,
+    PlaceBooked,
     QueueGone,
     QueuePut,
     Tick,
@@ -87,6 +88,8 @@ class Scheduler:
             evicting.run(state, [line] if line is not None else [], evicting.STEPS)
         if isinstance(event, UsageMeasured | Tick | JobSubmitted | MemberFinished):
             lending.run(state)
+        if state.booked or state.noted:
+            booking.note(state)
         state.compact()
         if self._check:
             state.books.check()
@@ -109,7 +112,7 @@ class Scheduler:
         state.settling = isinstance(event, NodePut | NodeGone | DeviceChanged | ForeignUsage)
         if state.settling:
             state.reservation = None
-        is_news_of_places = state.settling or isinstance(event, GrantsFound)
+        is_news_of_places = state.settling or isinstance(event, GrantsFound | PlaceBooked)
         before = booking.drop_all(state) if is_news_of_places else {}
         match event:
             case NodePut():
@@ -144,8 +147,8 @@ class Scheduler:
                 moved.parked(state, event)
             case MemberWoken():
                 moved.woken(state, event)
-            case GrantsFound():
-                restart.found(state, event)
+            case GrantsFound() | PlaceBooked():
+                restart.told(state, event)
             case UsageMeasured():
                 state.measured_milli = {(job, member, uuid): milli for job, member, uuid, milli in event.used}
             case Tick():
@@ -153,4 +156,4 @@ class Scheduler:
             case _:
                 assert_never(event)
         if is_news_of_places and state.claims:
-            booking.renew(state, before)
+            booking.renew(state, before | restart.places_back(state))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flexai.policy.gang import Need
     from flexai.policy.reservation import Reservation
     from flexai.scheduling.commands import Command
-    from flexai.scheduling.events import GrantsFound
+    from flexai.scheduling.events import GrantsFound, PlaceBooked
     from flexai.scheduling.places import Booking
     from flexai.scheduling.settings import SchedulerSettings
 
@@ -68,6 +68,8 @@ class State:
     stopping: dict[tuple[str, int], None] = field(default_factory=dict)
     claims: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     booked: dict[str, Booking] = field(default_factory=dict)
+    noted: dict[str, tuple[Mapping[int, Hold], tuple[tuple[str, int], ...]]] = field(default_factory=dict)
+    places_told: dict[str, PlaceBooked] = field(default_factory=dict)
     parked: dict[str, int] = field(default_factory=dict)
     advances: dict[tuple[str, str], Advance] = field(default_factory=dict)
     now_ms: int = 0

@@ -135,7 +135,16 @@ class ReasonChecker:
             return
         for early_ms in (1, 0):
             later = ReasonChecker(self.events, self.settings)
-            commands = later.scheduler.step(Tick(self._now_ms + numbers["wait_ms"] - early_ms, 0))
+            commands = later.scheduler.step(Tick(self._now_ms, 0))  # what its share is now counts from now on
+            now = later.scheduler.reason_for(job_id)
+            if (
+                commands
+                or now is None
+                or now.numbers.get("wait_ms", -1) < early_ms
+                or now.code is not Reason.FAIR_SHARE
+            ):
+                return
+            commands = later.scheduler.step(Tick(self._now_ms + now.numbers["wait_ms"] - early_ms, 0))
             now = later.scheduler.reason_for(job_id)
             if not commands:  # nothing changed but the time
                 assert now is not None
@@ -187,6 +196,9 @@ class ReasonChecker:
                     self._book(commands)
                 else:
                     self._new_nodes(job, numbers["missing_members"], n_bytes=self._largest_card())
+            case Reason.FAIR_SHARE:  # those that do not say that they wait, since they run, and would grow
+                for other in [name for name, one in self.truth.jobs.items() if one.queue != job.queue]:
+                    self._feed(JobCancelled(self._now_ms, other))
             case Reason.RESERVED:
                 found = re.search(r"held for job ([^\s,]+)", reason.message)
                 assert found

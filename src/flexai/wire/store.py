@@ -29,6 +29,16 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Booked:
+    """A place that the scheduler booked for a job that waits (``commands.Book``), in entry ``seq`` of the log."""
+
+    seq: int
+    grants: tuple[Grant, ...] = ()
+    hosts: tuple[tuple[int, str], ...] = ()
+    claimed: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """What the pool knows of one member of a job.
 
@@ -46,6 +56,7 @@ class Member:
         node: where one without a card was placed.
         started_at_ms: when its process was seen running.
         claimant: the job that its place is booked for, while it moves to host memory.
+        booked: of the first member, while its job waits: the place of all members that is booked for it.
     """
 
     state: MemberState = MemberState.WAITING
@@ -60,6 +71,7 @@ class Member:
     residence: Residence = Residence.ON_CARD
     node: str = ""
     claimant: str = ""
+    booked: Booked | None = None
 
     @property
     def is_placed(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flexai.model import DeviceHealth, MemberState, Residence
-from flexai.scheduling.events import DeviceChanged, GrantsFound, JobCancelled, JobSubmitted, QueuePut
+from flexai.scheduling.events import DeviceChanged, GrantsFound, JobCancelled, JobSubmitted, PlaceBooked, QueuePut
 
 if TYPE_CHECKING:
     from flexai.apps.pool.book import Book, JobRecord
@@ -36,6 +36,15 @@ def retell(book: Book, now_ms: int) -> list[Event]:
         for record in active
         if not record.is_placed
     ]
+    booked = [
+        (one.seq, record.id, one)
+        for record in active
+        if not record.is_placed
+        for one in [record.members[0].booked]
+        if one is not None
+    ]
+    for _, job_id, one in sorted(booked, key=lambda each: each[:2]):
+        told.append(PlaceBooked(now_ms, job_id, one.grants, one.hosts, one.claimed))
     return told
 
 

@@ -15,7 +15,7 @@ from flexai.scheduling import SchedulerSettings
 from flexai.scheduling import commands as c
 from flexai.scheduling import events as e
 from flexai.wire import store as w
-from flexai.wire.store import LogEvent, Member, Stop, dumps, encode_value, to_plain
+from flexai.wire.store import Booked, LogEvent, Member, Stop, dumps, encode_value, to_plain
 
 
 @dataclass(slots=True)
@@ -125,12 +125,20 @@ class Transitions:
                     if isinstance(command, c.Wake) and command.grants:
                         told = _grants_line(command.member, command.grants, command.cause)
                     self._line(at_ms, record, name, told)
+                case c.Book():
+                    kept = Booked(seq, command.grants, command.hosts, command.claimed)
+                    self._book_place(record, kept if command.grants or command.hosts else None)
                 case c.SetJobState():
                     self._state(seq, at_ms, record, command)
                 case _:
                     assert_never(command)
 
+    def _book_place(self, record: JobRecord, booked: Booked | None) -> None:
+        record.members[0] = replace(record.members[0], booked=booked)
+
     def _start(self, at_ms: int, record: JobRecord, start: c.Start) -> None:
+        if record.members[0].booked is not None:
+            self._book_place(record, None)
         before = record.members[start.member]
         record.members[start.member] = Member(MemberState.STARTING, before.run + 1, start.grants, node=start.node)
         self.outcome.members.add((record.id, start.member))
