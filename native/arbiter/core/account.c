@@ -9,6 +9,7 @@
 #define PAUSE_NS (100 * MS)
 #define SHORT_NS (15 * MS)
 #define WINDOW_NS (200 * MS) /* over which borrowing is judged */
+#define STALL_NS (1000 * MS) /* while turns are taken we are back sooner: our clock leapt, and the turn goes on; or we stood */
 #define LEAP_NS (20 * MS)    /* what clocks may be off by between two readings */
 #define WHOLE_READING 1000   /* records: more may have been left in the log, and then its clock is not that of its end */
 #define DISORDER 64          /* places that a record is moved at most, */
@@ -51,7 +52,7 @@ void ac_charge(struct ac_card *c, int tenant, uint64_t ns)
         c->lent_ns += ns;
 }
 
-static void refund(struct ac_card *c, int tenant, uint64_t ns)
+void ac_refund(struct ac_card *c, int tenant, uint64_t ns)
 {
     struct tenant *t = &c->tenant[tenant];
     c->usage.busy_ns -= ns;
@@ -90,6 +91,10 @@ void ac_accrue(struct ac_card *c, uint64_t now)
     uint64_t asked_milli = 0;
     for (int i = 0; i < c->n_tenants; i++)
         asked_milli += c->tenant[i].used ? c->tenant[i].request_milli : 0;
+    if (past > STALL_NS && c->primary >= 0 && !c->rotate && !c->n_slots && ac_others_want(c, c->primary)) {
+        c->turn_began += past;
+        c->turn_end += past;
+    }
     c->accrued_at = now;
     c->lock_tokens_ns = least(c->lock_tokens_ns + (int64_t)(past * c->budget_ppm / 1000000), (int64_t)c->budget_ppm * 500);
     for (int i = 0; i < c->n_tenants; i++) {
@@ -220,57 +225,14 @@ static const struct process *find_process(const struct ac_card *c, uint32_t pid)
     return NULL;
 }
 
-static void close_interval(struct ac_card *c, uint64_t ts)
-{
-    if (!c->resident)
-        return;
-    if (ts > c->open_at)
-        ac_charge(c, c->resident_tenant, ts - c->open_at);
-    c->resident = false;
-}
-
-/* By the hardware's turns: of a time of which records are missing all had what their time slices are, but for those two. */
-static void charge_unseen(struct ac_card *c, uint64_t ns, int but, int nor)
-{
-    int64_t sum = 0;
-    for (int i = 0; c->rotate && i < c->n_tenants; i++)
-        sum += c->tenant[i].used && c->tenant[i].candidate && i != but && i != nor ? c->tenant[i].slice_ns : 0;
-    if (sum <= 0) {
-        ac_charge(c, AC_OUTSIDE, ns);
-        return;
-    }
-    for (int i = 0; i < c->n_tenants; i++)
-        if (c->tenant[i].used && c->tenant[i].candidate && i != but && i != nor)
-            ac_charge(c, i, (uint64_t)((int64_t)ns * (c->tenant[i].slice_ns / 1000) / (sum / 1000)));
-}
-
-/* Whoever has the card at this time of the card's; records may be missing of whose time slice is over since. */
-static uint64_t surely_had_until(const struct ac_card *c, uint64_t ts)
-{
-    const struct group *g = c->lost && c->rotate ? ac_on_card(c) : NULL;
-    uint64_t end = g ? c->started_ts + g->slice_on_us * US : ts;
-    return end < c->open_at ? c->open_at : end < ts ? end : ts;
-}
-
-/* Records are missing. Whoever was on the card had no more than its time slice; the rest was `next`'s, or others'. */
-static void close_after_loss(struct ac_card *c, const struct group *next, uint64_t ts, int began)
-{
-    int had = c->resident_tenant;
-    c->lost = true;
-    uint64_t end = surely_had_until(c, ts);
-    close_interval(c, end);
-    if (ts > end && next)
-        ac_charge(c, next->tenant, ts - end);
-    else if (ts > end)
-        charge_unseen(c, ts - end, had, began);
-}
-
 static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t ts, uint64_t at, uint64_t earliest)
 {
     struct group *g = ac_find_group(c, r->pid, r->context);
     const struct process *p = g ? NULL : find_process(c, r->pid);
     if (c->resident)
-        close_after_loss(c, NULL, ts, g ? g->tenant : AC_OUTSIDE); /* its END is missing */
+        ac_close_after_loss(c, NULL, ts, g ? g->tenant : -1); /* its END is missing */
+    else if (c->lost && c->last_ts && ts > c->last_ts)
+        ac_charge_unknown(c, ts - c->last_ts, c->last_tenant, g ? g->tenant : -1); /* who came and went meanwhile is not known */
     c->resident = true;
     c->resident_tenant = g ? g->tenant : p ? p->tenant : AC_OUTSIDE;
     if (c->resident_tenant != c->last_tenant) {
@@ -312,19 +274,14 @@ static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts,
     if (!c->resident) {
         /* Its START was lost: it ran since the last thing we know, no longer than a time slice or so. */
         const struct group *g = ac_find_group(c, r->pid, r->context);
-        uint64_t unseen = c->lost && g && c->last_ts && ts > c->last_ts ? ts - c->last_ts : 0;
-        uint64_t slice = g && c->rotate && unseen > g->slice_us * US ? g->slice_us * US : unseen;
-        if (unseen && unseen < (c->rotate ? 2 * c->round_ns : 50 * MS)) {
-            ac_charge(c, g->tenant, slice);
-            if (unseen > slice)
-                charge_unseen(c, unseen - slice, g->tenant, AC_OUTSIDE);
-        }
+        if (c->lost && g && c->last_ts && ts > c->last_ts)
+            ac_charge_at_most(c, g, ts - c->last_ts, 50 * MS, c->last_tenant);
         c->lost = false;
         return;
     }
     int tenant = c->resident_tenant;
     if (c->lost && r->context && r->context != c->resident_context) {
-        close_after_loss(c, ac_find_group(c, r->pid, r->context), ts, AC_OUTSIDE);
+        ac_close_after_loss(c, ac_find_group(c, r->pid, r->context), ts, -1);
         return;
     }
     struct group *g = ac_find_group(c, c->resident_pid, c->resident_context);
@@ -333,7 +290,7 @@ static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts,
         ac_ran(c, g, earliest);
     ac_list_began(c, g, c->started_at, at);
     uint64_t had_ns = ts > c->started_ts ? ts - c->started_ts : 0;
-    close_interval(c, ts);
+    ac_close_interval(c, ts);
     if (tenant < 0 || c->tenant[tenant].class == FX_CLASS_LATENCY || tenant == c->lender)
         c->last_first_end = at;
     if (tenant < 0)
@@ -361,7 +318,7 @@ static void correct_idle(struct ac_card *c, uint64_t now)
             continue;
         uint64_t since = c->last_ts > t->proved ? (c->last_ts - t->proved) / 2 : 0;
         uint64_t most = t->usage.held_ns - (t->window_held < t->usage.held_ns ? t->window_held : t->usage.held_ns);
-        refund(c, i, since < most ? since : most);
+        ac_refund(c, i, since < most ? since : most);
         t->lone_test = false;
         t->lone_test_ns = 50 * MS;
     }
@@ -383,9 +340,10 @@ static enum leap clock_leapt(struct ac_card *c, uint64_t card_now, uint64_t now)
     return leap;
 }
 
-/* What was had since the last reading is nobody's: it is not known. All that is counted from here is of the new time. */
-static void begin_anew(struct ac_card *c, uint64_t card_now)
+/* What was had since the last reading only our own clock tells. All that is counted from here is of the new time. */
+static void begin_anew(struct ac_card *c, uint64_t card_now, uint64_t now)
 {
+    ac_charge_by_our_clock(c, c->known_at, now);
     c->last_ts = c->open_at = c->started_ts = card_now;
     for (int i = 0; i < c->n_tenants; i++)
         c->tenant[i].proved = card_now;
@@ -405,14 +363,11 @@ static void put_in_order(struct cc_log_record *records, int n)
 
 void ac_log(struct ac_card *c, struct cc_log_record *records, int n, uint64_t dropped, uint64_t card_now, uint64_t now)
 {
-    if (dropped) {
-        c->usage.log_dropped += dropped;
-        c->lost = true;
-        c->lost_at = now;
-    }
+    if (dropped)
+        ac_records_lost(c, dropped, now);
     enum leap leap = n < WHOLE_READING ? clock_leapt(c, card_now, now) : NO_LEAP;
     if (leap == CARD_LEAPT)
-        begin_anew(c, card_now);
+        begin_anew(c, card_now, now);
     else
         put_in_order(records, n);
     for (int i = 0; i < n; i++) {
@@ -431,10 +386,10 @@ void ac_log(struct ac_card *c, struct cc_log_record *records, int n, uint64_t dr
             ended(c, r, ts, at, earliest);
         c->last_ts = ts;
     }
+    if (c->lost)
+        ac_leave_stopped(c, card_now, now);
     if (c->resident && card_now > c->open_at) {
-        uint64_t until = surely_had_until(c, card_now);
-        ac_charge(c, c->resident_tenant, until - c->open_at);
-        c->open_at = until;
+        ac_charge_resident(c, card_now);
         ac_list_began(c, ac_on_card(c), c->started_at, now);
         if (c->resident_tenant >= 0)
             c->tenant[c->resident_tenant].last_run = now;
@@ -442,5 +397,5 @@ void ac_log(struct ac_card *c, struct cc_log_record *records, int n, uint64_t dr
     correct_idle(c, now);
     ac_stayed(c);
     c->log_fresh = true;
-    c->log_at = now;
+    c->log_at = c->known_at = now;
 }

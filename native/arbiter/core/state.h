@@ -117,6 +117,7 @@ struct ac_card {
     uint64_t log_at, log_began; /* of the last reading */
     uint64_t card_at;       /* the card's at its end */
     bool log_fresh;         /* a reading ended since the last decision */
+    uint64_t known_at;      /* our time up to which the books are kept */
     uint64_t unread_ns;     /* it could not be read: how long it was waited for before it was tried again */
     uint64_t forced_from, forced_at; /* our time in which the hardware last began its list of groups anew, by calls of ours */
     /* Its list, which a time slice that is set makes it begin anew: where, is seen by who is on the card then. */
@@ -213,12 +214,29 @@ struct group *ac_find_group(struct ac_card *c, uint32_t pid, uint32_t context);
 struct group *ac_on_card(const struct ac_card *c);
 void ac_unknown_group(struct ac_card *c, uint32_t pid);
 void ac_charge(struct ac_card *c, int tenant, uint64_t ns);
+void ac_refund(struct ac_card *c, int tenant, uint64_t ns);
 void ac_accrue(struct ac_card *c, uint64_t now);
 void ac_sleeps(struct ac_card *c, struct tenant *t);
 void ac_level(const struct ac_card *c, struct tenant *t);
 void ac_wakes(struct ac_card *c, struct tenant *t);
 /* By virtual time, where those who want the card are, but for one. */
 int64_t ac_level_of_others(const struct ac_card *c, const struct tenant *but);
+/* loss.c */
+/* Card time up to `ts`: whoever is on the card left it then; or goes on, while records are missing for no longer than its
+ * time slice; or left it at some time before, and `next` (if it is known) has been on it since. */
+void ac_close_interval(struct ac_card *c, uint64_t ts);
+void ac_charge_resident(struct ac_card *c, uint64_t ts);
+void ac_close_after_loss(struct ac_card *c, const struct group *next, uint64_t ts, int began);
+void ac_charge_unknown(struct ac_card *c, uint64_t ns, int but, int nor);
+void ac_charge_by_our_clock(struct ac_card *c, uint64_t from, uint64_t to);
+void ac_charge_at_most(struct ac_card *c, const struct group *g, uint64_t ns, uint64_t most, int but);
+/* The log could not be read: turns go on by what our own clock says of whoever is on the card; what that was wrong by is
+ * put right when it is read. */
+void ac_charge_unread(struct ac_card *c, uint64_t now);
+/* Records are missing: who was not seen may have been on the card for all we know. */
+void ac_records_lost(struct ac_card *c, uint64_t n, uint64_t now);
+/* And whoever we have on the card was stopped meanwhile: it is off it, and alone there the one whose turn it is shows nothing. */
+void ac_leave_stopped(struct ac_card *c, uint64_t card_now, uint64_t now);
 /* turns.c: order and length of turns, the same for both policies */
 int ac_pick(const struct ac_card *c);
 uint64_t ac_turn_length(const struct ac_card *c, int tenant, uint64_t mean, uint64_t least, uint64_t most);

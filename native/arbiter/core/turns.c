@@ -5,9 +5,18 @@
 
 #define SAVED_NS (150 * MS) /* of card time, or a round's if that is longer */
 
-static bool may_run(const struct tenant *t, uint64_t now)
+/* One whose resume was refused keeps its turn if it is tried again so soon, on a card that answers otherwise: passed over, it
+ * would wait for a whole one of each of the others. */
+#define RETRIED_SOON_NS (4 * MS)
+
+static bool may_run(const struct ac_card *c, int tenant, uint64_t now)
 {
-    return t->used && !t->suspended && !t->throttled && !t->rank_at_limit && now >= t->retry_at;
+    const struct tenant *t = &c->tenant[tenant];
+    bool soon = true;
+    for (int i = 0; i < c->n_groups && now < t->retry_at; i++)
+        if (c->group[i].used && c->group[i].tenant == tenant && now < c->group[i].retry_at)
+            soon &= c->group[i].retry_ns <= RETRIED_SOON_NS && c->unread_ns <= RETRIED_SOON_NS;
+    return t->used && !t->suspended && !t->throttled && !t->rank_at_limit && soon;
 }
 
 int ac_classify(struct ac_card *c, uint64_t now)
@@ -19,8 +28,8 @@ int ac_classify(struct ac_card *c, uint64_t now)
         if (!t->used)
             continue;
         t->throttled = ac_throttled(c, t, now);
-        t->prior = may_run(t, now) && ((t->class == FX_CLASS_LATENCY && !t->spent) || i == c->lender);
-        t->candidate = may_run(t, now) && t->wants && !(t->prior && c->backend == FX_BACKEND_HWSLICE);
+        t->prior = may_run(c, i, now) && ((t->class == FX_CLASS_LATENCY && !t->spent) || i == c->lender);
+        t->candidate = may_run(c, i, now) && t->wants && !(t->prior && c->backend == FX_BACKEND_HWSLICE);
         if (t->candidate && t->class != FX_CLASS_BEST_EFFORT)
             owners = true;
     }
