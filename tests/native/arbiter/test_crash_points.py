@@ -6,10 +6,13 @@ A point is a store into the journal, or an order to the card: between two of the
 import contextlib
 import os
 import platform
+import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
+import flexai_native
 import pytest
 
 from flexai.apps.agent.doctor import Found, check_guardian
@@ -107,6 +110,47 @@ def test_whoever_kills_the_arbiters_whole_control_group_leaves_nobody_stopped(ma
     assert node.arbiter.wait(5) == -9
     assert node.guardian.poll() is None
     control.close()
+
+
+def test_the_guardian_of_a_users_own_pool_has_a_leaf_beside_the_daemons(group, tmp_path):
+    """Where a group was given to a user, and the daemons are in a leaf of it."""
+    if os.geteuid():
+        pytest.skip("needs root, to be another user")
+    nobody, daemons, guardians = 65534, group / "flexai-daemons", group / "flexai-guardian"
+    daemons.mkdir()
+    for path in (group, group / "cgroup.procs", daemons, daemons / "cgroup.procs"):
+        os.chown(path, nobody, nobody)
+    program = shutil.copy(flexai_native.program("flexai-arbiter"), tmp_path)  # which that user may reach
+    with tempfile.TemporaryDirectory(prefix="fxg") as folder, open_folder(tmp_path):
+        os.chown(folder, nobody, nobody)
+        words = ["sh", "-c", 'read _; exec "$@"', "sh", program, "--guardian", "--run-dir", folder]
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, user=nobody, group=nobody, extra_groups=[])
+        try:
+            (daemons / "cgroup.procs").write_text(str(process.pid))
+            process.stdin.write(b"\n")
+            process.stdin.close()
+            until = time.monotonic() + 5
+            while not Path(folder, "guardian").exists() and time.monotonic() < until:
+                time.sleep(0.01)
+            found = guardian(Path(folder), os.getpid())
+            assert (found.group, found.shares) == (f"/{group.name}/flexai-guardian", "")
+        finally:
+            process.kill()
+            process.wait()
+            for path in (guardians, daemons):
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def open_folder(path):
+    """Every user may go through the folders above."""
+    above = [each for each in (path, *path.parents) if each.stat().st_uid == os.geteuid() and each != Path("/")]
+    modes = [(each, each.stat().st_mode) for each in above]
+    for each, mode in modes:
+        each.chmod(mode | 0o011)
+    yield
+    for each, mode in modes:
+        each.chmod(mode)
 
 
 def test_a_guardian_that_could_not_leave_the_arbiters_group_says_so(tmp_path):
