@@ -88,7 +88,7 @@ def tenants(phase: PhaseOutcome) -> RenderableType:
     for job in sorted(phase.jobs, key=lambda job: (job.is_card_bound, job.name)):
         table.add_row(
             job.name, job.queue, job.device.removeprefix("card "), format_share(job.asked_milli),
-            format_share(job.owed_milli), format_share(job.got_milli), f"{job.share_error_points:.1f}",
+            f"{job.owed_milli / 10:.1f}%", f"{job.got_milli / 10:.1f}%", f"{job.share_error_points:.1f}",
             f"{job.waited_s:.1f} s", f"{job.ran_s:.1f} s",
         )  # fmt: skip
     return Group(table, f"[bold]OWED[/bold]  {OWED_MEANS}", f"[bold]DELIVERED[/bold]  {DELIVERED_MEANS}")
