@@ -57,6 +57,52 @@ def test_alike_jobs_are_lent_to_until_what_is_idle_is_given_away():
     assert started(measured(scheduler, 100)) == ["guest", "small3", "small4"]
 
 
+def two_queues(weight=1000, quota_milli=0):
+    """A card granted to an owner; three jobs of a wait to borrow, and then three of b."""
+    scheduler = busy_card()
+    scheduler.step(JobSubmitted(3, job("a1", 3, 200, 5, TenantClass.BEST_EFFORT)))
+    scheduler.step(QueuePut(3, Queue("b", quota_milli=quota_milli, weight=weight)))
+    for seq, name in enumerate(("a2", "b0", "b1", "b2"), 4):
+        each = replace(job(name, seq, 200, 5, TenantClass.BEST_EFFORT), queue=name[0])
+        scheduler.step(JobSubmitted(seq, each))
+    return scheduler
+
+
+def lent(scheduler, owner_milli=200):
+    return [each for each in measured(scheduler, owner_milli) if isinstance(each, Start)]
+
+
+def test_what_is_idle_is_lent_to_the_queue_that_holds_and_borrows_least_of_its_share():
+    commands = lent(two_queues())
+    assert [each.job_id for each in commands] == ["b0", "b1", "b2", "a1"], "the owner is of a, and holds the card"
+    assert commands[0].cause == (
+        "lent: 80% of its card was measured idle; of 2 queues, b has least of its fair share (0%)"
+    )
+    assert commands[-1].cause == "lent: 20% of its card was measured idle", "no other queue would borrow any more"
+
+
+def test_queues_that_hold_nothing_borrow_by_weight():
+    def borrowed(weight):
+        scheduler = Scheduler(SchedulerSettings(), check=True)
+        for queue in (Queue("a"), Queue("b"), Queue("c", weight=weight)):
+            scheduler.step(QueuePut(0, queue))
+        scheduler.step(NodePut(0, Node("n", (Device("card", "H200", "simulated", 0, 100 * GIB),), 64_000, 64 * GIB)))
+        scheduler.step(JobSubmitted(1, job("owner", 1, 1000, 40)))
+        for seq in range(2, 14):
+            queue = "bc"[seq % 2]
+            each = replace(job(f"{queue}{seq}", seq, 100, 4, TenantClass.BEST_EFFORT), queue=queue)
+            scheduler.step(JobSubmitted(seq, each))
+        return "".join(each.job_id[0] for each in lent(scheduler, 250))
+
+    assert sorted(borrowed(1000)) == list("bbbbccc")
+    assert sorted(borrowed(3000)) == list("bbccccc")
+
+
+def test_a_queue_within_its_guarantee_borrows_before_others():
+    scheduler = two_queues(weight=1, quota_milli=400)
+    assert [each.job_id for each in lent(scheduler)][:2] == ["b0", "b1"]
+
+
 def test_a_borrower_that_has_just_started_counts_as_using_what_it_asked_for():
     scheduler = busy_card()
     for seq in range(3, 6):

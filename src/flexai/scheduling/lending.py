@@ -3,6 +3,9 @@
 A lent start holds memory, CPU and RAM like any other, but no compute: it runs on what the arbiter finds idle from one
 turn to the next, and the owner has its compute back at once. Memory is never lent. So the books stay true: no card is
 ever granted beyond a whole one.
+
+Who is started goes by what queues are owed, guarantees first, where what a queue borrows counts as if it were held. How
+much each then has of what is idle is the arbiter's to say, from one turn to the next (docs/adr/0019).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexai.model import Residence, TenantClass
-from flexai.scheduling import returning
+from flexai.scheduling import entitlement, returning
 from flexai.scheduling.commands import Resize
 from flexai.scheduling.placing import begin
 from flexai.scheduling.predicting import ends_ms
@@ -21,7 +24,8 @@ from flexai.scheduling.predicting import ends_ms
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flexai.scheduling.records import JobRecord
+    from flexai.scheduling.entitlement import Shares
+    from flexai.scheduling.records import JobRecord, Line, LineKey
     from flexai.scheduling.state import State
 
 LEAST_IDLE_MILLI = 100
@@ -33,7 +37,7 @@ or the card that it has just filled would be lent again and again."""
 
 
 def run(state: State) -> None:
-    """Grant what is lent where it became free; then start best-effort jobs on idle compute, in order of submission."""
+    """Grant what is lent where it became free; then start best-effort jobs on idle compute, by queue and submission."""
     if not state.settings.lend:
         return
     for job_id, member in list(state.lent):
@@ -53,10 +57,34 @@ def run(state: State) -> None:
     if not waiting:
         return
     idle = idle_milli(state)
+    by_queue: dict[str, list[Line]] = {}
     for line in sorted(waiting, key=lambda each: each.head.job.seq):
-        while line.jobs and line.key.queue in state.queues and not state.queues.over_limit(line.key.queue, 0):
-            if not _lend(state, line.head, idle):
-                break
+        if line.key.queue in state.queues and not state.queues.over_limit(line.key.queue, 0):
+            by_queue.setdefault(line.key.queue, []).append(line)
+    shares = entitlement.shares_of(state, 0) if len(by_queue) > 1 else {}
+    while by_queue:
+        lines = next(iter(by_queue.values()))
+        why = ""
+        if len(by_queue) > 1:
+            ranks = {name: _standing(state, shares, lines[0].key) for name, lines in by_queue.items()}
+            lines = by_queue[min(by_queue, key=lambda name: (ranks[name], by_queue[name][0].head.job.seq))]
+            over = ranks[lines[0].key.queue][1]
+            why = f"; of {len(by_queue)} queues, {lines[0].key.queue} has least of its fair share ({100 * over:.0f}%)"
+        line = lines[0]
+        if not _lend(state, line.head, idle, why) or not line.jobs or state.queues.over_limit(line.key.queue, 0):
+            lines.remove(line)
+        lines.sort(key=lambda each: each.head.job.seq)
+        if not lines:
+            del by_queue[line.key.queue]
+
+
+def _standing(state: State, shares: Shares, key: LineKey) -> tuple[bool, float]:
+    """Whether a queue is beyond its quota with its next borrower; and what it holds and borrows over its share."""
+    borrowed_milli = sum(
+        state.jobs[job_id].shape.asked_milli for job_id, _ in state.lent if state.jobs[job_id].job.queue == key.queue
+    )
+    beyond = not entitlement.is_within_quota(state, key, borrowed_milli + key.shape.asked_milli)
+    return beyond, entitlement.use_over_share(state, shares, key, borrowed_milli)
 
 
 def _wake(state: State) -> None:
@@ -72,7 +100,7 @@ def _wake(state: State) -> None:
                 idle[place] -= record.shape.compute_milli
 
 
-def _lend(state: State, record: JobRecord, idle: NDArray[np.int64]) -> bool:
+def _lend(state: State, record: JobRecord, idle: NDArray[np.int64], why: str) -> bool:
     """Start a job where most is idle, if its memory fits somewhere and no reservation minds.
 
     What it asks for is what it would be granted; of what is idle it takes whatever there is.
@@ -94,7 +122,7 @@ def _lend(state: State, record: JobRecord, idle: NDArray[np.int64]) -> bool:
     if state.reservation is not None and not state.reservation.lets_pass([hold], ends_ms(state, record)):
         books.give(hold)
         return False
-    cause = f"lent: {idle[row, column] / 10:g}% of its card was measured idle"
+    cause = f"lent: {idle[row, column] / 10:g}% of its card was measured idle{why}"
     idle[row, column] -= record.shape.compute_milli
     begin(state, record, {number: hold}, cause, lent=True)
     return True
