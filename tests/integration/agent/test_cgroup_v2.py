@@ -57,6 +57,8 @@ def test_the_group_given_to_a_user_is_that_above_the_leaf_of_its_daemons_where_i
     monkeypatch.setattr(processes, "cgroup_lines", lambda _: lines)
     assert own_group(mounts) == f"{given} is not this user's", "its processes may not be moved"
     (given / "cgroup.procs").touch()
+    assert own_group(mounts) == f"no cgroup v2 at {given} and no freezer hierarchy", "nothing can be made there"
+    (given / "cgroup.controllers").touch()
     assert own_group(mounts) == Group("/user.slice/flexai.service", given)
     lines[1] = ("", "/user.slice/flexai.service")
     assert own_group(mounts) == Group("/user.slice/flexai.service", given)

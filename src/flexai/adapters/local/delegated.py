@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flexai.adapters.local import processes
-from flexai.adapters.local.cgroups import Cgroups, top_of
+from flexai.adapters.local.cgroups import Cgroups, available, top_of
 from flexai.adapters.local.trees import ProcessTrees
 from flexai.ports import Place
 
@@ -45,7 +45,7 @@ def own_group(mounts: Path = _MOUNTS) -> Group | str:
         return "no cgroup v2 is mounted"
     if not all(os.access(file, os.W_OK) for file in (group.directory, group.directory / "cgroup.procs")):
         return f"{group.directory} is not this user's"
-    return group
+    return available(group.directory) or group
 
 
 def _mounted(path: str, mounts: Path) -> Group | None:
