@@ -125,6 +125,16 @@ def test_a_submission_prints_its_ids_and_carries_directory_and_environment(pool,
     }  # fmt: skip
 
 
+def test_what_no_card_of_the_pool_can_give_is_said_at_once(pool, command):
+    reason = {"code": "TooLarge", "message": "It asks for 3 cards; the pool cannot give that."}
+    pool.answers["GET", "/v1/jobs/7"] = fake_pool.job("7", reason=reason)
+    result = command("submit", "--share", "100%", "--devices", "3", "--", "true")
+    assert (result.returncode, result.stdout) == (0, "7\n")
+    assert result.stderr == f"note: job 7 waits: {reason['message']} Take it back: `flexai cancel 7`\n"
+    pool.answers["GET", "/v1/jobs/7"] = fake_pool.job("7")  # for want of compute that others hold now
+    assert command("submit", "--share", "100%", "--", "true").stderr == ""
+
+
 def test_a_manifest_is_sent_as_it_is_and_what_is_not_used_is_said(pool, command, tmp_path):
     (tmp_path / "job.yaml").write_text("kind: Pod\n")
     result = command("submit", "-f", "job.yaml")

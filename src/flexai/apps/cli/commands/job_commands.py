@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flexai.adapters.pool_client import PoolRefused, PoolUnreachable
 from flexai.apps.cli.commands.shown import pool_from, print_json, settings_from
 from flexai.apps.cli.job_options import Option, find_program, job_body, options_of
 from flexai.wire.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from flexai.adapters.pool_client import PoolClient
+
+_NEVER = frozenset({"TooLarge", "NoSuchDevice"})
+_MOST_LOOKED_AT = 4
 _HELP = {
     "run": "Wait for a slice, then run a command in it as your own child: terminal, signals and exit code are yours.",
     "submit": "Queue a command; the pool runs it as you and keeps its output.",
@@ -77,9 +82,24 @@ def _submit(command: tuple[str, ...], **given: Any) -> int:
         print(job_id)
     for queue in answer.get("queues") or ():
         print(f"queue {queue} set", file=sys.stderr)
-    for note in answer.get("notes") or ():
+    for note in (*(answer.get("notes") or ()), *_never_start(pool, answer["ids"])):
         print(f"note: {note}", file=sys.stderr)
     return 0
+
+
+def _never_start(pool: PoolClient, ids: list[str]) -> Iterator[str]:
+    """What the cards of this pool can never give, said at once; it is kept, for cards may come."""
+    seen: set[str] = set()
+    for job_id in ids[:_MOST_LOOKED_AT]:
+        try:
+            reason = pool.get(f"/v1/jobs/{job_id}").get("reason") or {}
+        except (PoolRefused, PoolUnreachable):
+            return  # it was acknowledged, and that is what counts
+        message = str(reason.get("message"))
+        if reason.get("code") in _NEVER and message not in seen:
+            seen.add(message)
+            whole = job_id.partition("_")[0]
+            yield f"job {job_id} waits: {message} Take it back: `flexai cancel {whole}`"
 
 
 def _manifest(name: str) -> str:
