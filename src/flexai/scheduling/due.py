@@ -60,7 +60,7 @@ def next_large(state: State) -> Line | None:
 
 def turn(state: State, shares: Shares, key: LineKey) -> tuple[float, ...]:
     """Order of queues in a round, by the first line of each: a large job of one that must make up for some is last."""
-    line = state.lines.get(key) if state.advances else None
+    line = state.lines.get(key)
     late = line is not None and line.head.n_cards >= state.big_from and must_make_up(state, shares, line.head)
     return (float(late), *entitlement.need_rank(state, shares, key))
 
@@ -89,7 +89,7 @@ def advance_of(state: State, shares: Shares, record: JobRecord) -> Advance:
 def note_large(state: State, record: JobRecord) -> None:
     """A job starts: of a large one it is noted what it holds and for how long, if there is more than one queue."""
     record.counts_in = None
-    if record.n_cards >= state.big_from and len(state.queues) > 1 and record.job.queue in state.queues:
+    if len(state.queues) > 1 and record.n_cards >= state.big_from and record.job.queue in state.queues:
         at = record.counts_in = _counts_in(state, record)
         if at not in state.advances:  # it did not wait: until one does, nobody minds what it holds
             state.advances[at] = Advance(1000 * state.books.n_open(at[1]), state.now_ms)

@@ -67,10 +67,11 @@ def run_round(state: State) -> None:
     for heap in heaps.values():
         heap.sort(key=lambda entry: entry[0])
     shares = entitlement.shares_of(state, 0) if len(heaps) > 1 else {}
+    rank = due.turn if state.advances else entitlement.need_rank
     while heaps:
         queue = next(iter(heaps))
         if len(heaps) > 1:
-            queue = min(heaps, key=lambda name: due.turn(state, shares, heaps[name][0][1]))
+            queue = min(heaps, key=lambda name: rank(state, shares, heaps[name][0][1]))
         heap = heaps[queue]
         _, key = heap.pop(0)
         if key in back:
@@ -209,7 +210,8 @@ def begin(state: State, record: JobRecord, placed: Mapping[int, Hold], cause: st
         state.start(record, number, hold, cause, lent=lent)
     if not grows:
         state.claims.pop(record.job.id, None)
-        state.places_told.pop(record.job.id, None)
+        if state.places_told:
+            state.places_told.pop(record.job.id, None)
         record.started_at_ms = state.now_ms
         state.note_running(record, runs=True)
         state.run_times.started(record.burst, record.job.id, state.now_ms)
