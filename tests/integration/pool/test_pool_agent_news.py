@@ -103,6 +103,28 @@ async def test_best_effort_work_starts_on_compute_that_is_measured_idle(new_rig)
         assert (view["grants"][0]["device"], view["grants"][0]["compute_milli"]) == (device, 0)
 
 
+async def test_of_two_queues_that_would_borrow_the_one_that_holds_less_is_first_and_history_says_so(new_rig):
+    async with new_rig() as rig:
+        for name in ("a", "b"):
+            assert (await rig.client.put(f"/v1/queues/{name}", json={})).status_code == 200
+        owner = await rig.submit(queue="a", compute_milli=1000, memory_bytes=GIB)
+        other = await rig.submit(queue="a", compute_milli=1000, memory_bytes=0)
+        await rig.in_state(other, "running")
+        of_a, of_b = [
+            await rig.submit(queue=name, tenant_class="best_effort", compute_milli=600, memory_bytes=GIB)
+            for name in ("a", "b")
+        ]
+        device = (await rig.get(f"/v1/jobs/{owner}"))["grants"][0]["device"]
+        rig.agent.emit("usage", **usage(owner, 600, device))  # 40 % is idle: enough for one
+        await rig.in_state(of_b, "running")
+        assert (await rig.get(f"/v1/jobs/{of_a}"))["state"] == "queued", "though it came first"
+        history = (await rig.get(f"/v1/jobs/{of_b}/history"))["items"]
+        (start,) = [line for line in history if line["kind"] == "Start"]
+        assert start["cause"] == (
+            "lent: 40% of its card was measured idle; of 2 queues, b has least of its fair share (0%)"
+        )
+
+
 async def test_more_memory_than_the_cap_is_written_into_the_jobs_history(new_rig):
     async with new_rig() as rig:
         job_id = await rig.submit()
