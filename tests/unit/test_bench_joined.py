@@ -81,3 +81,15 @@ def test_what_is_no_part_of_the_same_run_is_refused(suite, tmp_path, capsys):
     ):
         assert joined(one, other, into=tmp_path / "all") == 2
         assert says in capsys.readouterr().err
+
+
+def test_a_case_that_one_part_had_no_time_for_is_taken_from_the_part_that_had(suite, tmp_path, monkeypatch):
+    monkeypatch.setattr(Case, "takes_s", lambda self, _quick: 1000.0 if self.name == "two" else 0.0)
+    short = measured(tmp_path / "short", case="one,two", within_s=500.0)
+    assert "would not have ended" in (short / "pool.json").read_text()
+    more = measured(tmp_path / "more", case="two")
+    assert joined(short, more, into=tmp_path / "all") == 0
+    got = json.loads((tmp_path / "all" / "pool.json").read_text())
+    assert [(row["name"], row["got"]) for row in got["rows"]] == [("one", 1.0), ("two", 3.0)]
+    assert joined(short, into=tmp_path / "alone") == 0, "where nothing has it, it is told"
+    assert "would not have ended" in (tmp_path / "alone" / "pool.json").read_text()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 AT_MOST, AT_LEAST = "<=", ">="
+_IN_TIME = "it would not have ended within"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,16 @@ def run_case(case: Case, run: Run) -> list[Row]:
 def unmeasured(case: Case, why: str) -> Row:
     """A row for what could not be had."""
     return Row(case.name, case.about, None, math.nan, "", note=f"not measured: {why}")
+
+
+def not_begun(case: Case, within_s: float) -> Row:
+    """A row for a case that would not have ended in time."""
+    return unmeasured(case, f"{_IN_TIME} {within_s:g} s")
+
+
+def is_not_begun(note: str) -> bool:
+    """Whether that is why a row of a kept result has no figure: another part of it may have the case."""
+    return note.startswith(f"not measured: {_IN_TIME}")
 
 
 def overdue_s(takes_s: float) -> float:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flexai.apps.bench.frame import Goal, Row
+from flexai.apps.bench.frame import Goal, Row, is_not_begun
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -31,6 +31,9 @@ def join(
     """
     parts = [_read(folder / f"{name}.json") for folder in folders]
     first = parts[0]
+    measured = {case for part in parts for case in part["took_s"].keys() - _not_begun(part)}
+    for part in parts:
+        _leave_out(_not_begun(part) & measured, part)
     took_s: dict[str, float] = {}
     captions: dict[str, str] = {}
     for folder, part in zip(folders, parts, strict=True):
@@ -57,6 +60,16 @@ def join(
     }
     document.pop("pictures")
     return document, [row_of(one) for one in document["rows"]], captions
+
+
+def _not_begun(part: dict[str, Any]) -> set[str]:
+    """Cases that would not have ended in time, so that another part has them."""
+    return {row["name"] for row in part["rows"] if row["name"] in part["took_s"] and is_not_begun(row["note"])}
+
+
+def _leave_out(cases: set[str], part: dict[str, Any]) -> None:
+    part["took_s"] = {case: took_s for case, took_s in part["took_s"].items() if case not in cases}
+    part["rows"] = [row for row in part["rows"] if row["name"] not in cases]
 
 
 def row_of(said: dict[str, Any]) -> Row:

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from flexai.adapters.command_line import run_command
 from flexai.adapters.own_pool import end_in_order
-from flexai.apps.bench.frame import HEADER, Run, header, part_of, run_case, unmeasured
+from flexai.apps.bench.frame import HEADER, Run, header, not_begun, part_of, run_case
 from flexai.apps.bench.joined import Unjoinable, join
 from flexai.apps.bench.kept import keep as keep_result
 
@@ -179,7 +179,7 @@ def _measure(cases: Sequence[Case], run: Run, within_s: float, rows: list[Row]) 
     for case in cases:
         case_began = time.monotonic()
         if within_s and case_began - began + case.takes_s(run.quick) > within_s:
-            rows.append(unmeasured(case, f"it would not have ended within {within_s:g} s"))
+            rows.append(not_begun(case, within_s))
         else:
             rows += run_case(case, run)
         took_s[case.name] = round(time.monotonic() - case_began, 1)
