@@ -1,13 +1,11 @@
 """Loads of a tenant: several processes begin and end together, and what they wrote last is told; memory by phases."""
 
-import os
 import subprocess
 import time
 
 from flexai.apps.bench import tenants
 from flexai.apps.bench.slicing.memory import CALLS, END, START, Phase, split
 from flexai.apps.bench.tenants import Load, last_lines, rate_between, rates_per_s, steady
-from flexai.apps.bench.torch_workloads import keep_to_a_cpu
 
 
 def test_a_job_of_several_processes_ends_when_one_of_them_fails(tmp_path, monkeypatch):
@@ -89,14 +87,3 @@ def test_a_rate_before_the_first_iteration_has_ended_is_not_taken_since_the_mach
     assert rate_between((0, 0), (50, 90_000_000_000), 1.0) == 50
     assert rate_between((10, 1_000_000_000), (60, 1_500_000_000), 1.0) == 100
     assert rate_between((10, 1_000_000_000), (10, 1_000_000_000), 1.0) == 0
-
-
-def test_pytorch_programs_of_one_case_have_a_cpu_each_where_there_are_enough(tmp_path, monkeypatch):
-    kept = []
-    monkeypatch.setattr(os, "sched_setaffinity", lambda _pid, cpus: kept.append(cpus))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {*range(8)})
-    assert [keep_to_a_cpu(tmp_path) for _ in range(3)] == [7, 6, 5]
-    assert kept == [{7}, {6}, {5}]
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
-    assert keep_to_a_cpu(tmp_path) is None, "the pool's own processes need them"
-    assert len(kept) == 3

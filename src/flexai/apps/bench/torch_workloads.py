@@ -21,12 +21,9 @@ The C workloads (``flexai-workload --control FILE``) write the same file. Run on
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import json
 import math
 import mmap
-import os
 import struct
 import sys
 import time
@@ -38,8 +35,6 @@ if TYPE_CHECKING:
 
 RING = 65_536
 CONTROL_BYTES = 4096 + 4 * RING
-FEWEST_CPUS = 8
-"""With fewer, programs would be kept to those that the pool needs."""
 IDLE, RUN, END = 0, 1, 2
 
 
@@ -261,29 +256,6 @@ def _run_once(torch: Any, step: Callable[[], None], kernel_us: float, n_kernels:
     print(json.dumps({"iterations": n_done, "seconds": time.monotonic() - began_s, "step_us": alone_s * 1e6}))
 
 
-def keep_to_a_cpu(folder: Path) -> int | None:
-    """Keep this process to one CPU, that no other workload of this folder has; returns which, None if it may have any.
-
-    Of a training step the forward and the backward half are launched by two threads, of which one waits for the other,
-    so that nothing is lost by it. Free to wander over 16 virtual CPUs beside an H200, their solo rates differed by 5 to
-    28 % between two looks, which voids a case. The lock lasts as long as the process.
-    """
-    cpus = sorted(os.sched_getaffinity(0), reverse=True)
-    if len(cpus) < FEWEST_CPUS:
-        return None
-    with contextlib.suppress(OSError):
-        for cpu in cpus:
-            file = os.open(folder / f"cpu-{cpu}", os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(file)
-                continue
-            os.sched_setaffinity(0, {cpu})
-            return cpu
-    return None
-
-
 WORKLOADS = ("gemm", "gemm-sync", "gpt", "resnet", "decode", "decode-sync", "square", "latency")
 
 
@@ -302,8 +274,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.control is None and options.iterations < 1:
         parser.error("--control or --iterations is needed: how much there is to do")
-    if options.control is not None:
-        keep_to_a_cpu(options.control.parent)  # before PyTorch has threads
     try:
         import torch  # noqa: PLC0415 -- only these tenants need it, and it takes seconds
     except ImportError:
