@@ -17,33 +17,64 @@ def read(name):
     return " ".join((ROOT / name).read_text().split())
 
 
-def test_the_readme_shows_shares_limits_and_latency_as_they_were_measured():
+def worst(name):
+    return max(one["got"] for one in RUN["rows"] if one["name"] == name and not one["void"])
+
+
+def test_the_readme_shows_shares_limits_latency_and_memory_as_they_were_measured():
     told = read("README.md")
-    for group in ("3 floods 50/30/20, 3 s", "3 floods 50/30/20, no preload", "3 gemm 50/30/20, 3 s"):
+    for group in ("3 floods 50/30/20, 10 s", "3 floods 50/30/20, no preload", "3 gemm 50/30/20, 10 s"):
         held = row("residency error, mean", group)["data"]["held"]
         assert " / ".join(f"{part:.2f}" for part in held) in told
-    for group in ("3 floods 50/30/20, 3 s", "3 gemm 50/30/20, 3 s"):
+    for group in ("3 floods 50/30/20, 10 s", "3 gemm 50/30/20, 10 s"):
         assert f"{row('sum of work', group)['got']:.1f} %" in told
-    assert "had 30.3 % of 2 s" in told
-    assert "held 30.31 %" in row("hard limit, error by card time", "30 %, flood, lone")["note"]
-    latency = row("latency tenant p99", "beside 1 deep batch")
-    assert f"took {latency['got']:.2f} ms at p99, 4.17 ms alone" in told
-    assert "alone p50 3.87 p99 4.17" in latency["note"]
+    second = row("residency error, worst 1 s", "3 floods 50/30/20, 10 s")["got"]
+    assert f"off by at most {second:.2f} points in any second" in told
+    assert "limited to 30 % had 29.99 % of 5 s" in told
+    assert "held 29.99 %" in row("hard limit, error by card time", "30 %, flood, lone")["note"]
+    latency = row("latency tenant p99", "4 ms every 25 ms beside 1 deep batch")
+    assert f"took {latency['got']:.2f} ms at p99, 4.15 ms alone" in told
+    assert "alone p50 3.86 p99 4.15" in latency["note"]
+    one, five = (row("take-back by a guaranteed tenant, p99", f"{n} borrower")["got"] for n in (1, 5))
+    assert f"within {one:.1f} ms at p99 beside one borrower, {five:.1f} ms beside five" in told
+    assert worst("memory over the cap") == 0
+    assert "25 s of 464,560 calls" in told
+    assert "464560 calls" in row("memory over the cap", "0.417 minutes")["note"]
+    assert worst("memory looked at") <= 1.9
 
 
 def test_how_many_goals_were_met_and_which_were_missed_is_said():
     judged = [one for one in RUN["rows"] if one["met"] is not None and not one["void"]]
     met = sum(one["met"] for one in judged)
-    for page in ("README.md", "docs/benchmarks/README.md"):
+    for page in ("README.md", "docs/benchmarks/README.md", "docs/explanation/known-flaws.md", "CHANGELOG.md"):
         assert f"{met} of {len(judged)} goals" in read(page)
+    assert len(judged) - met == 10
+    assert f"{sum(bool(one['void']) for one in RUN['rows'])} rows are void" in read("docs/benchmarks/README.md")
+    void = max(one["got"] for one in RUN["rows"] if one["name"] == "residency error, mean" and one["void"])
+    assert f"off by {void:.2f} points at most" in read("docs/benchmarks/README.md")
     lock = row("driver lock time", "10 busy tenants")["got"]
-    back = row("take-back by a guaranteed tenant, p99", "5 borrowers")["got"]
-    over_mib = row("memory over the cap", "stream-ordered alone")["got"] / 2**20
+    wake = row("wake", "8 GiB")["got"]
+    limit, split = worst("hard limit, error by card time"), worst("split of the batch, worst")
     for page in ("README.md", "docs/explanation/known-flaws.md"):
         told = read(page)
         assert f"{lock:.1f} %" in told
-        assert f"{back:.0f} ms" in told
-        assert f"{over_mib:.0f} MiB" in told
+        assert f"{wake:.1f} s (goal 2)" in told
+        assert f"{limit:.2f} points" in told
+        assert f"{split:.1f} points (goal 2)" in told
+    told = read("docs/explanation/known-flaws.md")
+    step = row("spin pair in one tenant: longest step", "beside a flood")["got"]
+    assert f"{step:.0f} ms, a whole turn of the neighbour (goal 100)" in told
+    assert f"{row('error by work, worst tenant', 'decode 40')['got']:.1f} points less work" in told
+
+
+def test_what_was_learned_is_held_by_the_run():
+    told = read("docs/explanation/nvidia-controls.md")
+    mean, second = worst("residency error, mean"), worst("residency error, worst 1 s")
+    n = sum(one["name"] == "residency error, mean" and not one["void"] for one in RUN["rows"])
+    assert n == 13
+    assert (
+        f"thirteen groups of programs were off by {mean:.2f} points at most over 10 s and {second:.2f} in any" in told
+    )
 
 
 def test_the_demo_is_told_as_it_was():
@@ -56,18 +87,3 @@ def test_the_demo_is_told_as_it_was():
     assert f"mean wait {waits[0]:.0f} to {waits[1]:.0f} s" in told
     assert sum(one["name"].endswith("-torch") for one in demo["tenants"]) == 4
     assert demo["over_cap_bytes"] == 0
-
-
-def test_the_long_form_is_told_as_it_was():
-    rows = json.loads((KEPT.parent / "h200-long" / "slicing.json").read_text())["rows"]
-    judged = [one for one in rows if one["met"] is not None and not one["void"]]
-    shares = sorted(one["got"] for one in rows if one["name"] == "residency error, worst 1 s")
-    [memory] = [one for one in rows if one["name"] == "memory over the cap" and "0.417 minutes" in one["conditions"]]
-    told = read("README.md")
-    assert f"met {sum(one['met'] for one in judged)} of {len(judged)}:" in told
-    assert max(one["got"] for one in rows if one["name"] == "memory over the cap") == 0
-    assert "467,638 calls" in told
-    assert "467638 calls" in memory["note"]
-    assert max(one["got"] for one in rows if one["name"] == "memory looked at") < 0.8
-    assert all(one["met"] for one in rows if "limit" in one["name"] or one["name"] == "latency tenant p99")
-    assert f"up to {shares[-2]:.0f} points in one second there ({shares[-1]:.0f} once)" in told
