@@ -93,7 +93,8 @@ struct fx_usage_device {
     uint64_t log_dropped;
     char note[128];        /* why a better backend is not in use */
     uint64_t round_ns;     /* in which every tenant with work has a turn; 0 = nobody takes turns */
-    uint8_t reserved[24];
+    uint64_t known_ns;     /* CLOCK_MONOTONIC up to which card time is told; 0 = up to the heartbeat */
+    uint8_t reserved[16];
 };
 
 struct fx_usage {

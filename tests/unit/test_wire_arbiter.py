@@ -34,7 +34,7 @@ int main(void) {
     static struct fx_usage u = {.magic = FX_ARB_MAGIC, .version = FX_ARB_VERSION,
         .size = sizeof(struct fx_usage), .seq = 6, .arbiter_pid = 7, .heartbeat_ns = 8, .n_devices = 1, .n_entries = 2};
     u.device[0] = (struct fx_usage_device){.uuid = "GPU-1", .backend = FX_BACKEND_HWSLICE, .source = 2, .busy_ns = 11,
-        .control_ns = 12, .n_control = 13, .log_dropped = 14, .note = "why", .round_ns = 15};
+        .control_ns = 12, .n_control = 13, .log_dropped = 14, .note = "why", .round_ns = 15, .known_ns = 16};
     u.entry[0] = (struct fx_usage_entry){.tenant = "outside", .uuid = "GPU-1", .held_ns = 21};
     u.entry[1] = (struct fx_usage_entry){.tenant = "job.0", .uuid = "GPU-1", .held_ns = 31,
         .stopped_ns = 32, .borrowed_ns = 33,
@@ -85,7 +85,7 @@ def test_python_reads_what_c_writes(compiled):
     image = subprocess.run([compiled["writer"]], capture_output=True, check=True).stdout
     table = arbiter.usage(image)
     assert (table.seq, table.arbiter_pid, table.heartbeat_ns) == (6, 7, 8)
-    assert table.devices == (arbiter.UsageDevice("GPU-1", "hwslice", "log", 11, 12, 13, 14, "why", 15),)
+    assert table.devices == (arbiter.UsageDevice("GPU-1", "hwslice", "log", 11, 12, 13, 14, "why", 15, 16),)
     assert [entry.tenant for entry in table.entries] == ["outside", "job.0"]
     last = arbiter.UsageEntry("job.0", "GPU-1", 31, 32, 33, 34, 35, 36, 37, 38, 1, 2, 39, 40, 41, 0, 0)
     assert table.entries[1] == last

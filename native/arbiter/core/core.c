@@ -314,4 +314,5 @@ void ac_card_usage(const struct ac_card *c, struct ac_card_usage *usage)
 {
     *usage = c->usage;
     usage->round_ns = c->rotate || (c->primary >= 0 && ac_waiting(c)) ? c->round_ns : 0;
+    usage->known_at = c->backend == FX_BACKEND_HWSLICE ? c->known_at : 0;
 }

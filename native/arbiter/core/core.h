@@ -79,6 +79,7 @@ struct ac_usage {
 struct ac_card_usage {
     uint64_t busy_ns, outside_ns, log_dropped, n_failed, lock_ns;
     uint64_t round_ns; /* in which everybody has a turn; 0 = nobody takes turns */
+    uint64_t known_at; /* our time up to which the books are kept; 0 = up to now */
 };
 
 /* What a tenant's regions show, lease only. */

@@ -153,6 +153,7 @@ void usage_publish(struct arbiter *a, uint64_t now)
         d->source = card->backend == FX_BACKEND_HWSLICE ? 2 : card->backend == FX_BACKEND_LEASE ? 1 : 0;
         d->busy_ns = card->base.busy_ns + c.busy_ns;
         d->round_ns = c.round_ns;
+        d->known_ns = c.known_at;
         d->control_ns = card->control_ns;
         d->n_control = card->n_control;
         d->log_dropped = card->base.log_dropped + c.log_dropped;

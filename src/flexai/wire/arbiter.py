@@ -18,7 +18,7 @@ _HEAD = struct.Struct("<IIIIQ64s64s256s256sII")
 _GRANT = struct.Struct("<64sQIIII")
 _REPLY = struct.Struct("<IIIIQ232s")
 _USAGE_HEAD = struct.Struct("<QIIIIQII24x")
-_USAGE_DEVICE = struct.Struct("<64sIIQQQQ128sQ24x")
+_USAGE_DEVICE = struct.Struct("<64sIIQQQQ128sQQ16x")
 _USAGE_ENTRY = struct.Struct("<64s64sQQQQQQIIIIIIQII24x")
 
 MESSAGE_BYTES = 672 + 88 * MAX_DEVICES
@@ -157,6 +157,7 @@ class UsageDevice:
     log_dropped: int
     note: str
     round_ns: int
+    known_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +187,13 @@ def usage(data: bytes | memoryview) -> UsageTable:
     for i in range(min(n_devices, MAX_DEVICES)):
         row = _USAGE_DEVICE.unpack_from(data, at + i * _USAGE_DEVICE.size)
         backend, source = BACKEND_NAME.get(row[1], "none"), _SOURCE_NAME.get(row[2], "none")
+        busy_ns, control_ns, n_control, log_dropped, note, round_ns, known_ns = row[3:]
         devices.append(
-            UsageDevice(_untext(row[0]), backend, source, row[3], row[4], row[5], row[6], _untext(row[7]), row[8])
-        )
+            UsageDevice(
+                _untext(row[0]), backend, source, busy_ns, control_ns, n_control, log_dropped, _untext(note),
+                round_ns, known_ns,
+            )
+        )  # fmt: skip
     at += _USAGE_DEVICE.size * MAX_DEVICES
     entries = []
     for i in range(min(n_entries, MAX_ENTRIES)):

@@ -43,7 +43,7 @@ class UsageFile:
             tuple(
                 DeviceUsage(
                     d.uuid, d.backend, d.source, d.busy_ns, d.control_ns, d.n_control, d.log_dropped, d.note,
-                    d.round_ns,
+                    d.round_ns, d.known_ns,
                 )
                 for d in table.devices
             ),

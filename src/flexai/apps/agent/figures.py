@@ -43,13 +43,14 @@ class Figures:
     """Keeps ten seconds of readings."""
 
     def __init__(self) -> None:
-        self._readings: deque[tuple[int, int, dict[Place, TenantUsage]]] = deque()
+        self._readings: deque[tuple[int, int, dict[Place, tuple[int, TenantUsage]]]] = deque()
 
     def take(self, usage: Usage) -> None:
         """One more reading; those of another arbiter are forgotten, since its counters began anew."""
         if self._readings and self._readings[-1][1] != usage.arbiter_pid:
             self._readings.clear()
-        self._readings.append((usage.at_ns, usage.arbiter_pid, {(t.tenant, t.uuid): t for t in usage.tenants}))
+        table = {(t.tenant, t.uuid): (usage.told_until_ns(t.uuid), t) for t in usage.tenants}
+        self._readings.append((usage.at_ns, usage.arbiter_pid, table))
         while self._readings and usage.at_ns - self._readings[0][0] > _LONG_NS + _SLACK_NS:
             self._readings.popleft()
 
@@ -59,9 +60,9 @@ class Figures:
 
     def rates(self, place: Place) -> Rates:
         """What it got; zeros when nothing is known."""
-        now = self._readings[-1][2].get(place) if self._readings else None
-        if now is None:
+        if not self._readings or place not in self._readings[-1][2]:
             return Rates()
+        _, now = self._readings[-1][2][place]
         short, long = self._before(place, _SHORT_NS), self._before(place, _LONG_NS)
         return Rates(
             _milli(now.held_ns, short[1].held_ns if short else 0, short),
@@ -83,19 +84,21 @@ class Figures:
         for place in self.places():
             before = self._before(place, _NOW_NS) if place[1] == uuid else None
             if before is not None:
-                got[place] = _milli(self._readings[-1][2][place].held_ns, before[1].held_ns, before)
+                got[place] = _milli(self._readings[-1][2][place][1].held_ns, before[1].held_ns, before)
         total = sum(got.values())
         if 0 <= busy_milli < total:
             got = {place: milli * busy_milli // total for place, milli in got.items()}
         return got
 
     def _before(self, place: Place, window_ns: int) -> tuple[int, TenantUsage] | None:
-        """The oldest reading within the window: (how long ago, counters)."""
-        last_ns = self._readings[-1][0]
+        """The oldest reading within the window: (how much earlier its figures are of, counters)."""
+        last_ns, _, last = self._readings[-1]
         for at_ns, _, table in self._readings:
-            age_ns = last_ns - at_ns
-            if 0 < age_ns <= window_ns + _SLACK_NS and place in table:
-                return age_ns, table[place]
+            if last_ns - at_ns > window_ns + _SLACK_NS or place not in table:
+                continue
+            told_ns, then = table[place]
+            if last[place][0] > told_ns:
+                return last[place][0] - told_ns, then
         return None
 
 
