@@ -1,5 +1,8 @@
 """Variables a member runs with, so that it finds its slice."""
 
+import os
+import shutil
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +32,7 @@ class TenantEnv:
         self._backend, self._run_dir = backend, run_dir
         self._fixed: dict[str, str] = {"FLEXAI_SOCKET": str(run_dir / "hello.sock")}
         self.notes: list[str] = []
-        shims = [path for name in _SHIMS if (path := _library(name, self.notes)) is not None]
+        shims = [path for name in _SHIMS if (path := self._readable(name)) is not None]
         if shims:
             self._fixed["LD_PRELOAD"] = ":".join(map(str, shims))
             self._fixed["LD_LIBRARY_PATH"] = str(shims[0].parent)
@@ -39,12 +42,36 @@ class TenantEnv:
                 ("FLEXAI_REAL_CUDA", "simcard/libcuda.so.1"),
                 ("FLEXAI_REAL_NVML", "simcard/libnvidia-ml.so.1"),
             ):
-                if (path := _library(name, self.notes)) is not None:
+                if (path := self._readable(name)) is not None:
                     self._fixed[variable] = str(path)
+
+    def _readable(self, name: str) -> Path | None:
+        """Where every user of the pool can load a library: a loader that cannot read one goes on without it.
+
+        Beside the pool's sockets if we are installed where others may not look, as in a home.
+        """
+        path = _library(name, self.notes)
+        if path is None or os.geteuid() != 0 or _is_open(path):
+            return path
+        copy = self._run_dir / "lib" / name
+        for folder in (copy.parent.parent, copy.parent):
+            folder.mkdir(mode=0o755, exist_ok=True)
+            folder.chmod(0o755)
+        for one in path.parent.iterdir():  # what it is found by under other names, too
+            fresh = copy.parent / f".{one.name}.{os.getpid()}"
+            shutil.copyfile(one, fresh)
+            fresh.chmod(0o755)
+            fresh.replace(copy.parent / one.name)  # who has the one of an earlier agent loaded keeps it
+        return copy
 
     def of(self, directory: str, uuids: Sequence[str]) -> dict[str, str]:
         """Variables of the member whose region is at ``directory``."""
         return {**self._fixed, **self._backend.tenant_env(uuids), "FLEXAI_TENANT_DIR": directory}
+
+
+def _is_open(path: Path) -> bool:
+    searched = all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)
+    return searched and bool(path.stat().st_mode & stat.S_IROTH)
 
 
 def _library(name: str, notes: list[str]) -> Path | None:
