@@ -1,6 +1,8 @@
 """What members find: libraries that whoever submits can load, wherever the pool is installed."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import flexai_native
 import pytest
@@ -12,11 +14,15 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="without root a pool has 
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch):
+def installed(monkeypatch):
     """A pool's folder that everybody may look into, and the native part in one whose mode is to be chosen."""
-    for folder in [tmp_path, *list(tmp_path.parents)[:2]]:
-        folder.chmod(0o755)
-    package = tmp_path / "package"
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="fxe") as folder:  # pytest's own are private
+        Path(folder).chmod(0o755)
+        yield _installed(Path(folder), monkeypatch)
+
+
+def _installed(folder, monkeypatch):
+    package = folder / "package"
 
     def library(name):
         if not (path := package / name).is_file():
@@ -28,8 +34,8 @@ def installed(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"code")
     monkeypatch.setattr(flexai_native, "library", library)
-    (tmp_path / "run").mkdir()
-    return package, tmp_path / "run"
+    (folder / "run").mkdir()
+    return package, folder / "run"
 
 
 def preloaded(run_dir):
