@@ -18,12 +18,18 @@ void ac_close_interval(struct ac_card *c, uint64_t ts)
     c->resident = false;
 }
 
+static bool may_have_had_it(const struct ac_card *c, int tenant, int but, int nor)
+{
+    const struct tenant *t = &c->tenant[tenant];
+    return takes_turns(t) && t->n_groups && tenant != but && tenant != nor && t->slice_ns > 0;
+}
+
 /* Those who may have had a time of which records are missing, but for two. Returns the sum of their time slices. */
 static uint64_t slices_of_unseen(const struct ac_card *c, int but, int nor)
 {
     uint64_t sum = 0;
     for (int i = 0; i < c->n_tenants; i++)
-        if (takes_turns(&c->tenant[i]) && c->tenant[i].n_groups && i != but && i != nor && c->tenant[i].slice_ns > 0)
+        if (may_have_had_it(c, i, but, nor))
             sum += (uint64_t)c->tenant[i].slice_ns;
     return sum;
 }
@@ -41,11 +47,9 @@ void ac_charge_unknown(struct ac_card *c, uint64_t ns, int but, int nor)
         but = nor = -1;
         sum = slices_of_unseen(c, but, nor);
     }
-    for (int i = 0; i < c->n_tenants && sum; i++) {
-        const struct tenant *t = &c->tenant[i];
-        if (takes_turns(t) && t->n_groups && i != but && i != nor && t->slice_ns > 0)
-            ac_charge(c, i, ns * ((uint64_t)t->slice_ns / US) / (sum / US + 1));
-    }
+    for (int i = 0; i < c->n_tenants && sum; i++)
+        if (may_have_had_it(c, i, but, nor))
+            ac_charge(c, i, ns * ((uint64_t)c->tenant[i].slice_ns / US) / (sum / US + 1));
 }
 
 /* It had what is told, but no more than its time slice, or `most` where it takes no turns of the hardware's. */

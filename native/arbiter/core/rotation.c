@@ -201,10 +201,15 @@ static bool was_forced(const struct ac_card *c, uint64_t at)
     return from <= c->forced_at + FORCED_NS && at + FORCED_NS >= c->forced_from;
 }
 
+static bool had_its_slice(const struct group *g, uint64_t had_ns)
+{
+    return had_ns * 20 >= g->slice_on_us * US * 17;
+}
+
 /* By a call of ours, or by the end of a shorter time slice than it has by now. */
 bool ac_had_to_leave(const struct ac_card *c, const struct group *g, uint64_t had_ns, uint64_t at)
 {
-    return was_forced(c, at) || (g->slice_on_us < real_us(g) / 2 && had_ns * 20 >= g->slice_on_us * US * 17);
+    return was_forced(c, at) || (g->slice_on_us < real_us(g) / 2 && had_its_slice(g, had_ns));
 }
 
 void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint64_t at)
@@ -216,7 +221,7 @@ void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint6
     bool forced = was_forced(c, at);
     int64_t over = (int64_t)had_ns - (int64_t)(g->slice_on_us * US), bound = (int64_t)(g->slice_on_us * US) / 4;
     t->had_all = c->rotate && (int64_t)(had_ns + 50 * US) >= (int64_t)(g->slice_on_us * US) + t->over_ns;
-    if (had_ns * 20 >= g->slice_on_us * US * 17) {
+    if (had_its_slice(g, had_ns)) {
         if ((int64_t)(2 * g->slice_on_us * US) >= t->slice_ns) /* in a shorter one than is its part anybody stays */
             t->n_hops = 0;
         if (c->rotate && over < bound && !forced)

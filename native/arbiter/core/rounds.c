@@ -88,6 +88,12 @@ static uint64_t left_of(const struct ac_card *c, uint64_t time_ns)
     return time_ns / 1000 * (1000 - c->taken_milli);
 }
 
+/* How long it takes to have that much card time of what they leave. */
+static int64_t time_for(const struct ac_card *c, int64_t card_ns)
+{
+    return card_ns * 1000 / (1000 - (int64_t)c->taken_milli);
+}
+
 /* What they took of the last round. */
 static void measure_taken(struct ac_card *c)
 {
@@ -271,7 +277,7 @@ void ac_judge_turn(struct ac_card *c, uint64_t now)
     if (was && !t->yields)
         c->sorting_until = now + SORTING_NS;
     if (untried(c) >= 0)
-        c->turn_end = now; /* now or later */
+        c->turn_end = now; /* which it gives up for that, and has in the next round */
 }
 
 /* Somebody else's turns are filled, for which the time slices of all others are short. */
@@ -313,7 +319,7 @@ void ac_begin_turn(struct ac_card *c, int tenant, uint64_t now)
     bool others = ac_waiting(c);
     c->turn_began = now;
     c->judging = false;
-    int64_t length = due(c, tenant) * 1000 / (1000 - (int64_t)c->taken_milli), most = (int64_t)(c->round_ns > c->set.turn_ns ? c->round_ns : c->set.turn_ns);
+    int64_t length = time_for(c, due(c, tenant)), most = (int64_t)(c->round_ns > c->set.turn_ns ? c->round_ns : c->set.turn_ns);
     length = length > most ? most : length;
     length = length < (int64_t)c->set.min_turn_ns ? (int64_t)c->set.min_turn_ns : length;
     c->turn_end = now + (uint64_t)length;

@@ -137,13 +137,13 @@ struct ac_card {
     uint64_t cut_at;        /* then its first time slice ends; AC_NEVER: as it is */
     int64_t level_vt;       /* virtual time that who comes back begins with */
     int64_t round_vt;       /* the virtual time that everybody reaches in this round */
+    uint64_t round_began, unfree_was; /* turns by stop and resume: when the round did, and unfree_ns then */
+    uint32_t taken_milli;   /* of the card, by those who go first, in the last round */
+    uint64_t sorting_until; /* whoever is found to hop has a trial before anybody has its turn */
     int primary;            /* whose turn it is; -1 = nobody's */
     int last_primary;
     bool fill;              /* others are runnable with the shortest time slice, */
     bool trial;             /* for a moment, to find out whether they should be */
-    uint64_t round_began, unfree_was; /* turns by stop and resume: when the round did, and unfree_ns then */
-    uint32_t taken_milli;   /* of the card, by those who go first, in the last round */
-    uint64_t sorting_until; /* others are tried first */
     bool guard;             /* or may be, since the one whose turn it is does not give up the card */
     bool reconsider;
     int lender;             /* the owner whose gaps are lent; -1: nobody */

@@ -32,6 +32,7 @@ class TenantEnv:
         self._backend, self._run_dir = backend, run_dir
         self._fixed: dict[str, str] = {"FLEXAI_SOCKET": str(run_dir / "hello.sock")}
         self.notes: list[str] = []
+        self._copied: set[Path] = set()
         shims = [path for name in _SHIMS if (path := self._readable(name)) is not None]
         if shims:
             self._fixed["LD_PRELOAD"] = ":".join(map(str, shims))
@@ -53,20 +54,26 @@ class TenantEnv:
         path = _library(name, self.notes)
         if path is None or os.geteuid() != 0 or _is_open(path):
             return path
-        copy = self._run_dir / "lib" / name
-        for folder in (copy.parent.parent, copy.parent):
-            folder.mkdir(mode=0o755, exist_ok=True)
-            folder.chmod(0o755)
-        for one in path.parent.iterdir():  # what it is found by under other names, too
-            fresh = copy.parent / f".{one.name}.{os.getpid()}"
-            shutil.copyfile(one, fresh)
-            fresh.chmod(0o755)
-            fresh.replace(copy.parent / one.name)  # who has the one of an earlier agent loaded keeps it
-        return copy
+        folder = self._run_dir / "lib" / path.parent.name
+        if folder not in self._copied:
+            self._copied.add(folder)
+            _copy(path.parent, folder)
+        return folder / path.name
 
     def of(self, directory: str, uuids: Sequence[str]) -> dict[str, str]:
         """Variables of the member whose region is at ``directory``."""
         return {**self._fixed, **self._backend.tenant_env(uuids), "FLEXAI_TENANT_DIR": directory}
+
+
+def _copy(source: Path, folder: Path) -> None:
+    for each in (folder.parent, folder):
+        each.mkdir(mode=0o755, exist_ok=True)
+        each.chmod(0o755)
+    for one in source.iterdir():  # what it is found by under other names, too
+        fresh = folder / f".{one.name}.{os.getpid()}"
+        shutil.copyfile(one, fresh)
+        fresh.chmod(0o755)
+        fresh.replace(folder / one.name)  # who has the one of an earlier agent loaded keeps it
 
 
 def _is_open(path: Path) -> bool:

@@ -43,7 +43,7 @@ def views(pool: Pool, peer: Peer) -> list[dict[str, Any]]:
                 "accounting": shared.get("source"),
                 "round_ms": (shared.get("round_ns") or 0) / 1e6,
                 "compute_granted_milli": sum(grant.compute_milli for _, _, grant in held_here),
-                "memory_granted_bytes": _memory_bytes(device, [grant for _, _, grant in held_here]),
+                "memory_granted_bytes": promised_bytes(device, [grant for _, _, grant in held_here]),
                 "over_committed": over or None,
                 "foreign_memory_bytes": foreign.get("memory_bytes", 0),
                 "foreign_compute_milli": foreign.get("compute_milli", 0),
@@ -58,7 +58,7 @@ def over_commit(device: Device, grants: Sequence[Grant]) -> str:
 
     No decision of ours leads there: a card that came back with less memory does, or grants that an older log tells of.
     """
-    milli, n_bytes = sum(grant.compute_milli for grant in grants), _memory_bytes(device, grants)
+    milli, n_bytes = sum(grant.compute_milli for grant in grants), promised_bytes(device, grants)
     said = []
     if milli > _WHOLE_MILLI:
         said.append(f"{format_share(milli)} of its compute is promised: each has its part in proportion")
@@ -79,7 +79,8 @@ def over_committed(pool: Pool) -> Iterator[tuple[Device, str]]:
             yield device, told
 
 
-def _memory_bytes(device: Device, grants: Sequence[Grant]) -> int:
+def promised_bytes(device: Device, grants: Sequence[Grant]) -> int:
+    """Memory of a card that is promised; a grant that names none has all of it."""
     return sum(grant.memory_bytes or device.memory_bytes for grant in grants)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from flexai.apps.pool.book import JobRecord
-from flexai.apps.pool.devices import HEALTHY
+from flexai.apps.pool.devices import HEALTHY, promised_bytes
 from flexai.apps.pool.identity import Peer
 from flexai.apps.pool.service import Pool
 from flexai.apps.pool.views import queue_view, reason_view
@@ -66,7 +66,7 @@ def _card(pool: Pool, record: JobRecord, node: Node, device: Device) -> dict[str
     ]
     free_milli = MILLI_PER_DEVICE - sum(grant.compute_milli for _, grant in held)
     foreign = int(pool.link.foreign.get(device.uuid, {}).get("memory_bytes", 0))
-    taken = sum(grant.memory_bytes or device.memory_bytes for _, grant in held)
+    taken = promised_bytes(device, [grant for _, grant in held])
     free_bytes = max(0, device.memory_bytes - taken - foreign)
     said = {
         role: _on_host(pool, role, node) + _problems(pool, role, device, free_milli, free_bytes, is_held=taken > 0)
