@@ -12,8 +12,6 @@
 #define STALL_NS (1000 * MS) /* while turns are taken we are back sooner: our clock leapt, and the turn goes on; or we stood */
 #define LEAP_NS (20 * MS)    /* what clocks may be off by between two readings */
 #define WHOLE_READING 1000   /* records: more may have been left in the log, and then its clock is not that of its end */
-#define DISORDER 64          /* places that a record is moved at most, */
-#define DISORDER_NS (20 * US) /* if it is earlier by more: an END and the next START may carry nearly the same time */
 
 /* Ranks of one job share their turns, whoever of them has the card meanwhile. */
 static void spend(struct ac_card *c, int tenant, int64_t ns)
@@ -349,18 +347,6 @@ static void begin_anew(struct ac_card *c, uint64_t card_now, uint64_t now)
         c->tenant[i].proved = card_now;
 }
 
-/* Nearly always they are in order as they come. */
-static void put_in_order(struct cc_log_record *records, int n)
-{
-    for (int i = 1; i < n; i++) {
-        struct cc_log_record r = records[i];
-        int at = i;
-        for (; at > 0 && i - at < DISORDER && records[at - 1].ts_ns > r.ts_ns + DISORDER_NS; at--)
-            records[at] = records[at - 1];
-        records[at] = r;
-    }
-}
-
 void ac_log(struct ac_card *c, struct cc_log_record *records, int n, uint64_t dropped, uint64_t card_now, uint64_t now)
 {
     if (dropped)
@@ -369,7 +355,7 @@ void ac_log(struct ac_card *c, struct cc_log_record *records, int n, uint64_t dr
     if (leap == CARD_LEAPT)
         begin_anew(c, card_now, now);
     else
-        put_in_order(records, n);
+        ac_put_in_order(records, n);
     for (int i = 0; i < n; i++) {
         const struct cc_log_record *r = &records[i];
         uint64_t ts = r->ts_ns < c->last_ts || leap == CARD_LEAPT ? c->last_ts : r->ts_ns;

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Records of the log are missing: who had the card is not known, so nobody is owed or charged for it more than by what
- * everybody was due, and nobody is taken for one that has no work since it was not seen.
+ * Records of the log are missing, or not in order. Where they are missing, who had the card is not known, so nobody is
+ * owed or charged for it more than by what everybody was due, and nobody is taken for one that has no work since it was
+ * not seen.
  */
 #include "state.h"
 
+#define DISORDER 64           /* places that a record is moved at most, */
+#define DISORDER_NS (20 * US) /* if it is earlier by more: an END and the next START may carry nearly the same time */
 #define OFF_NS (500 * US) /* after a stop it is off the card */
 #define MOST_UNREAD_NS (8 * MS) /* from one try to the next: a card that still does not answer has no turns to go on with */
 
@@ -164,4 +167,16 @@ void ac_records_lost(struct ac_card *c, uint64_t n, uint64_t now)
     c->usage.log_dropped += n;
     c->lost = true;
     c->lost_at = now;
+}
+
+/* Nearly always they are in order as they come. */
+void ac_put_in_order(struct cc_log_record *records, int n)
+{
+    for (int i = 1; i < n; i++) {
+        struct cc_log_record r = records[i];
+        int at = i;
+        for (; at > 0 && i - at < DISORDER && records[at - 1].ts_ns > r.ts_ns + DISORDER_NS; at--)
+            records[at] = records[at - 1];
+        records[at] = r;
+    }
 }

@@ -222,6 +222,7 @@ void ac_wakes(struct ac_card *c, struct tenant *t);
 /* By virtual time, where those who want the card are, but for one. */
 int64_t ac_level_of_others(const struct ac_card *c, const struct tenant *but);
 /* loss.c */
+void ac_put_in_order(struct cc_log_record *records, int n);
 /* Card time up to `ts`: whoever is on the card left it then; or goes on, while records are missing for no longer than its
  * time slice; or left it at some time before, and `next` (if it is known) has been on it since. */
 void ac_close_interval(struct ac_card *c, uint64_t ts);

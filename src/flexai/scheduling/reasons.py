@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexai.cluster import group_sums
-from flexai.model import JobState, PendingReason, Reason, Residence
+from flexai.model import JobState, PendingReason, Reason
 from flexai.policy.gang import fits_together, most_together, usable
 from flexai.policy.roles import fits, pack
 from flexai.scheduling import booking, returning
+from flexai.scheduling.parking_reasons import of_parked
 from flexai.scheduling.queue_reasons import of_class_limit, of_fair_share, of_queue
 from flexai.scheduling.wording import (
     asked_for,
@@ -24,7 +25,6 @@ from flexai.scheduling.wording import (
     free_part,
     host_lack,
     lack_of,
-    n_cards,
     part,
     say,
     size,
@@ -46,7 +46,7 @@ def reason_for(state: State, job_id: str) -> PendingReason | None:
     """The reason now; None if the job runs, is over, or is not known."""
     record = state.jobs.get(job_id)
     if record is not None and record.state is JobState.PARKED:
-        return _parked(state, record)
+        return of_parked(state, record)
     if record is None or record.state not in (JobState.QUEUED, JobState.HELD) or record.is_placed:
         return None
     seen = booking.unbooked(state)
@@ -355,50 +355,3 @@ def _order(state: State, record: JobRecord) -> PendingReason:
         )  # fmt: skip
     ahead = sum(len(line.jobs) for line in state.lines.values()) - 1
     return say(state, Reason.BEHIND_EARLIER_JOBS, f"{ahead} jobs wait with it; its turn comes next.", n_ahead=ahead)
-
-
-def _parked(state: State, record: JobRecord) -> PendingReason:
-    """It is in host memory: what keeps it from coming back."""
-    if not returning.is_settled(record):
-        returns = any(member.residence is Residence.RETURNING for member in record.members)
-        where = "back to its card" if returns else "to host memory"
-        return say(state, Reason.PARKED, f"Its device memory is being moved {where}.")
-    if record.kept_away:
-        return say(
-            state, Reason.PARKED,
-            "It is in host memory, as its user asked, and its place is free for others; "
-            f"`flexai wake {record.job.id}` brings it back.",
-        )  # fmt: skip
-    if returning.is_over_limit(state, record):
-        milli, queue = record.home_milli, record.job.queue
-        told = f"Queue {queue} or one above it has no room within its limits for the {n_cards(milli)} that it held."
-        return of_queue(state, record) or say(state, Reason.QUEUE_LIMIT, told, asked_milli=milli)
-    lack = returning.missing(state, record) if returning.back_on(state, record) is None else {}
-    wait_ms = max(0, record.wakes_from_ms - state.now_ms)
-    for (row, column), (milli, n_bytes) in lack.items():
-        card = card_name(state.books, row, column)
-        is_open = returning.is_open(state, (row, column))
-        told = f"lacks {lack_of(milli, n_bytes)} for it" if is_open else "is closed to new work"
-        return say(
-            state, Reason.PARKED,
-            f"It is in host memory and comes back to the card that it left: {card} {told}"
-            f"{f', and {len(lack) - 1} others lack something too' if len(lack) > 1 else ''}"
-            f"{', and no others of its model on the node have room' if returning.can_move(state, record) else ''}.",
-            row=row, column=column, missing_milli=milli, missing_memory_bytes=n_bytes, missing_cards=len(lack),
-            wait_ms=wait_ms,
-        )  # fmt: skip
-    if wait_ms and record.why_refused:
-        return say(
-            state, Reason.PARKED,
-            f"It is in host memory: its wake was refused ({record.why_refused.rstrip('.')}), and is tried again in "
-            f"{wait_ms / 1000:.1f} s.",
-            wait_ms=wait_ms,
-        )  # fmt: skip
-    if wait_ms:
-        return say(
-            state, Reason.PARKED, f"It is in host memory, and stays there for {wait_ms / 1000:.1f} s more at least.",
-            wait_ms=wait_ms,
-        )  # fmt: skip
-    borrows = any(member.lent for member in record.members)
-    then = "it comes back when that is idle enough again" if borrows else "its turn comes next"
-    return say(state, Reason.PARKED, f"It is in host memory; its card has room for it, and {then}.")
