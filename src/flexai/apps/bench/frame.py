@@ -221,6 +221,11 @@ def part_of(cases: Sequence[Case], number: int, of: int, quick: bool) -> list[Ca
     return parts[number - 1]
 
 
+def note_of(*texts: str) -> str:
+    """One note of several texts; those that are empty are left out."""
+    return "; ".join(text for text in texts if text)
+
+
 HEADER = ("benchmark", "machine", "cards", "driver", "commit", "command", "date", "load", "seed")
 
 

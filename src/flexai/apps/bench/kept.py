@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flexai.apps.bench.frame import note_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -63,7 +65,7 @@ def _page(document: Mapping[str, Any], rows: Sequence[Row], pictures: Mapping[st
         goal, stretch = (str(goal or "").replace("<=", "≤").replace(">=", "≥") for goal in (row.goal, row.stretch))
         mark = _MARKS[row.verdict]
         yield f"| {_cell(row.name)} | {_cell(row.conditions)} | {goal} | {stretch} | {got} | {row.unit} | {mark} |"
-    notes = [(row, "; ".join(filter(None, [row.void and f"void: {row.void}", row.note]))) for row in rows]
+    notes = [(row, note_of(row.void and f"void: {row.void}", row.note)) for row in rows]
     if any(note for _, note in notes):
         yield "\n## Notes\n"
         yield from (f"- {_cell(row.name)}, {_cell(row.conditions)}: {_cell(note)}" for row, note in notes if note)

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from flexai.adapters.command_line import run_command
 from flexai.adapters.own_pool import end_in_order
-from flexai.apps.bench.frame import HEADER, Run, header, not_begun, part_of, run_case
+from flexai.apps.bench.frame import HEADER, Run, header, not_begun, note_of, part_of, run_case
 from flexai.apps.bench.joined import Unjoinable, join
 from flexai.apps.bench.kept import keep as keep_result
 
@@ -203,7 +203,7 @@ def _print(head: dict[str, Any], rows: Sequence[Row]) -> None:
     console.print(table)
     for row in rows:
         if row.note or row.void:
-            words = "; ".join(filter(None, [row.void and f"void: {row.void}", row.note]))
+            words = note_of(row.void and f"void: {row.void}", row.note)
             console.print(f"{row.name}, {row.conditions}: {words}", markup=False)
 
 

@@ -1,8 +1,9 @@
 """``flexai bench slicing``: how exact, how cheap and how safe slices are on this machine's cards, real or simulated.
 
-Every case runs on a pool of its own, with its own solo runs before and after. Card time is judged by the arbiter's
-accounting (the card's context-switch log where the backend has it), work by what the programs counted over what they
-count alone. ``FLEXAI_BENCH_SIMULATE=h200:1`` measures on a simulated card even where there is a real one.
+Every case runs on a pool of its own, with its own solo runs before and after. Card time is judged by the card's
+context-switch log (``residency``; by the arbiter's accounts where that cannot tell, which the row then says), work by
+what the programs counted over what they count alone. ``FLEXAI_BENCH_SIMULATE=h200:1`` measures on a simulated card even
+where there is a real one.
 """
 
 from __future__ import annotations

@@ -6,10 +6,11 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flexai.apps.bench.frame import Case, Row, at_least, at_most, quantile
+from flexai.apps.bench.frame import Case, Row, at_least, at_most, note_of, quantile
 from flexai.apps.bench.hardware import is_real
 from flexai.apps.bench.slicing.solo import Solos
-from flexai.apps.bench.slicing.stand import flood, has_torch, measure, over, stand, torch
+from flexai.apps.bench.slicing.stand import flood, has_torch, stand, torch
+from flexai.apps.bench.slicing.windows import measure, over
 from flexai.apps.bench.tenants import IDLE, RUN, Load, tenants
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def _beside(run: Run, on: Stand, size_ms: int, n_batch: int) -> Iterator[Row]:
         split = [100 * part / used for part in together.parts[1:]]
         error = max(abs(got - 100 * want) for got, want in zip(split, _PARTS[n_batch], strict=True))
         told = ", ".join(f"{part:.2f}" for part in split)
-        yield Row("split of the batch, worst", conditions, at_most(2.0), error, "points", f"by card time {told}")
+        note = note_of(f"by card time {told}", together.told_by)
+        yield Row("split of the batch, worst", conditions, at_most(2.0), error, "points", note)
 
 
 CASES = (Case("latency", "a latency tenant beside one and beside three deep queues", latency, 142, 15),)

@@ -56,7 +56,8 @@ def lend(run: Run) -> Iterator[Row]:
     for name, part, most in (("p50", 0.5, 2.0), ("p99", 0.99, 5.0)):
         yield Row(
             f"idle -> neighbour at 95 % of full speed, {name}", conditions, at_most(most), quantile(lent_ms, part),
-            "ms", note if name == "p50" else "", tuple(lent_ms), data=data if name == "p99" else {},
+            "ms", note if name == "p50" else "", tuple(lent_ms), void=on.overwritten,
+            data=data if name == "p99" else {},
         )  # fmt: skip
 
 
@@ -82,7 +83,8 @@ def take_back(run: Run) -> Iterator[Row]:
             yield Row(
                 "take-back by a guaranteed tenant, p99",
                 f"owner 50 %, {n_borrowers} borrower{'s' * (n_borrowers > 1)}, {len(back_ms)} turns", at_most(most),
-                quantile(back_ms, 0.99), "ms", note, tuple(back_ms), data={"plot": "cdf", "label": label},
+                quantile(back_ms, 0.99), "ms", note, tuple(back_ms), void=on.overwritten,
+                data={"plot": "cdf", "label": label},
             )  # fmt: skip
 
 

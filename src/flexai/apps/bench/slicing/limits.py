@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flexai.apps.bench.frame import Case, Row, at_most
+from flexai.apps.bench.frame import Case, Row, at_most, note_of
+from flexai.apps.bench.slicing.residency import between_stops
 from flexai.apps.bench.slicing.solo import MOST_DRIFT, Solos
 from flexai.apps.bench.slicing.stand import (
     clock_mhz,
@@ -15,19 +16,21 @@ from flexai.apps.bench.slicing.stand import (
     flood,
     graph,
     has_torch,
-    measure,
+    name_of,
     outside,
-    over,
     stand,
     step,
     torch,
 )
+from flexai.apps.bench.slicing.windows import measure, over
 from flexai.apps.bench.tenants import IDLE, begin, rate_between, steady, tenants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flexai.apps.bench.frame import Run
+    from flexai.apps.bench.slicing.residency import Periods
+    from flexai.apps.bench.slicing.windows import Window
     from flexai.apps.bench.tenants import Load, Tenant
 
 
@@ -54,21 +57,35 @@ def limits(run: Run, *, bare: bool) -> Iterator[Row]:
             with tenants(on.pool, run.folder, [load]) as running:
                 solos = Solos(on, running, 1.0 if run.quick else 1.5)
                 job = running[0].job_id
-                got = {}
+                got: dict[int, Window] = {}
+                periods: dict[int, Periods | None] = {}
                 for milli in tried:
                     on.pool.post(f"/v1/jobs/{job}/resize", {"compute_milli": milli, "limit_milli": milli})
-                    got[milli] = over(measure(on, running, seconds, settle_s=0.5))
+                    got[milli] = one = over(measure(on, running, seconds, settle_s=0.5))
+                    whole_periods = between_stops(on.told, name_of(running[0]), one.began_ns, one.ended_ns)
+                    periods[milli] = None if one.doubt else whole_periods
                 on.pool.post(f"/v1/jobs/{job}/resize", {"compute_milli": 1000, "limit_milli": 1000})
                 solos.again()
             for milli, window in got.items():
-                held, (work,) = 100 * window.parts[0], solos.work(window.rates)
-                conditions = f"{milli / 10:g} %, {name}{', no preload' if bare else ''}, lone, {window.seconds:.0f} s"
-                note = f"held {held:.2f} %, work {work:.2f} % of solo, {clock_text(window.mhz)}; {solos.note}"
-                data = {"plot": "limit", "asked": milli / 10, "held": held, "work": work}
-                yield Row(
-                    "hard limit, error by card time", conditions, at_most(0.3), abs(held - milli / 10), "points", note,
-                    void=solos.void, data=data,
-                )  # fmt: skip
+                yield _limit(f"{name}{', no preload' if bare else ''}", milli, window, periods[milli], solos)
+
+
+def _limit(name: str, milli: int, window: Window, periods: Periods | None, solos: Solos) -> Row:
+    """Judged over whole periods of the limit: as the window cuts them, its length would be in the figure."""
+    (work,), asked, cut = solos.work(window.rates), milli / 10, 100 * window.parts[0]
+    held, told = cut, f"held {cut:.2f} %"
+    if periods is not None:
+        held = 100 * periods.part
+        told = f"held {held:.2f} % from the first stop to the last ({periods.n} periods, {periods.seconds:.2f} s), "
+        told += f"{cut:.2f} % of the {window.seconds:.0f} s as they are cut"
+    told += f", work {work:.2f} % of solo, {clock_text(window.mhz)}"
+    data = {"plot": "limit", "asked": asked, "held": held, "as_cut": cut, "work": work}
+    data["accounts"] = 100 * window.accounts[0]
+    return Row(
+        "hard limit, error by card time", f"{asked:g} %, {name}, lone, {window.seconds:.0f} s", at_most(0.3),
+        abs(held - asked), "points", note_of(told, window.told_by, solos.note), void=solos.void,
+        data=data,
+    )  # fmt: skip
 
 
 def _alone_rate(tenant: Tenant, seconds: float) -> tuple[float, float]:

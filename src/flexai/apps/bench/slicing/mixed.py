@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from flexai.apps.bench.frame import Case, Row, at_least, at_most
+from flexai.apps.bench.frame import Case, Row, at_least, at_most, note_of
 from flexai.apps.bench.slicing.moments import max_min
+from flexai.apps.bench.slicing.residency import by_log
 from flexai.apps.bench.slicing.solo import Solos
-from flexai.apps.bench.slicing.stand import flood, has_torch, measure, name_of, outside, over, stand, step, torch
+from flexai.apps.bench.slicing.stand import flood, has_torch, name_of, outside, stand, step, torch
+from flexai.apps.bench.slicing.windows import measure, over
 from flexai.apps.bench.tenants import IDLE, RUN, Load, rates_per_s, tenants
-from flexai.wire.timeline import spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,8 @@ def gaps(run: Run) -> Iterator[Row]:
             judged = not any(load.is_torch for load in loads)  # whose demand nobody knows
             yield Row(
                 "mixed with gaps: worst off what it is owed", conditions, at_most(2.0) if judged else None, error,
-                "points", f"card time had, of that owed (max-min by its own demand): {parts}", void=solos.void,
+                "points", note_of(f"card time had, of that owed (max-min by its own demand): {parts}", held.told_by),
+                void=solos.void,
             )  # fmt: skip
 
 
@@ -67,7 +69,7 @@ def max_min_rows(run: Run) -> Iterator[Row]:
     loads = [flood(500, 500), flood(300, 500), flood(200, 500)]
     with stand() as on:
         with tenants(on.pool, run.folder, loads) as running:
-            phases = _square(on, running, n_waves, 0.5)
+            phases, doubt = _square(on, running, n_waves, 0.5)
         for name, owed in (("off", (0.0, 60.0, 40.0)), ("on", (50.0, 30.0, 20.0))):
             got = phases[name]
             error = max(abs(part - due) for part, due in zip(got, owed, strict=True))
@@ -75,52 +77,44 @@ def max_min_rows(run: Run) -> Iterator[Row]:
             yield Row(
                 "max-min fairness, worst", f"50 % owner {name}, square wave of 1 s, {n_waves} waves; neighbours 30, 20",
                 at_most(2.0), error, "points", f"by card time {told}; the first 50 ms of each phase left out",
+                void=doubt,
             )  # fmt: skip
         loads = [step(500, 1000, 3000), flood(300, 500), flood(200, 500)]
         with tenants(on.pool, run.folder, loads) as running:
             solos = Solos(on, running[:1], 1.0)
-            got_parts = over(measure(on, running, 2.0 if run.quick else 6.0)).parts
+            together = over(measure(on, running, 2.0 if run.quick else 6.0))
         demand = solos.part(running[0])
-        owed_parts = max_min([500, 300, 200], [demand, 1.0, 1.0], sum(got_parts))
-        error = 100 * max(abs(part - due) for part, due in zip(got_parts, owed_parts, strict=True))
+        owed_parts = max_min([500, 300, 200], [demand, 1.0, 1.0], sum(together.parts))
+        error = 100 * max(abs(part - due) for part, due in zip(together.parts, owed_parts, strict=True))
         told = ", ".join(
-            f"{100 * part:.2f} of {100 * due:.2f}" for part, due in zip(got_parts, owed_parts, strict=True)
+            f"{100 * part:.2f} of {100 * due:.2f}" for part, due in zip(together.parts, owed_parts, strict=True)
         )
         yield Row(
             "max-min fairness, worst", f"50 % owner that uses {100 * demand:.0f} % at most; neighbours 30, 20",
-            at_most(2.0), error, "points", f"by card time {told}",
+            at_most(2.0), error, "points", note_of(f"by card time {told}", together.told_by),
         )  # fmt: skip
 
 
-def _square(on: Stand, running: list[Tenant], n_waves: int, half_s: float) -> dict[str, list[float]]:
-    """Parts (%) of what was used of the card, by the log, while the first tenant is on and while it is off."""
+def _square(on: Stand, running: list[Tenant], n_waves: int, half_s: float) -> tuple[dict[str, list[float]], str]:
+    """Parts (%) of what was used of the card while the first tenant is on and while it is off; why the log may err."""
     for tenant in running:
         tenant.order(RUN)
     time.sleep(1.0)
-    began_ns = time.monotonic_ns()
-    edges: list[tuple[str, int, int]] = []
+    edges_ns: list[int] = []
     for wave in range(2 * n_waves):
-        name = "off" if wave % 2 == 0 else "on"
-        running[0].order(IDLE if name == "off" else RUN)
+        running[0].order(IDLE if wave % 2 == 0 else RUN)
         from_ns = time.monotonic_ns() + 50_000_000
         time.sleep(half_s)
-        edges.append((name, from_ns, time.monotonic_ns()))
+        edges_ns += [from_ns, time.monotonic_ns()]
         on.listen()
-    told = on.listen()
+    heard = on.hear_out(edges_ns[-1])
+    log = by_log(on.listen(), [name_of(tenant) for tenant in running], edges_ns)
     found = {}
-    runs = [span for span in spans(told, began_ns, time.monotonic_ns()) if span.what == "runs"]
-    for name in ("off", "on"):
-        held = [0] * len(running)
-        for place, tenant in enumerate(running):
-            for span in runs:
-                if span.tenant == name_of(tenant):
-                    held[place] += sum(
-                        max(0, min(span.end_ns, to_ns) - max(span.begin_ns, from_ns))
-                        for phase, from_ns, to_ns in edges
-                        if phase == name
-                    )
+    for place, name in enumerate(("off", "on")):
+        phases = log.held_ns[2 * place :: 4]  # each is followed by what is left out of the next, and the other
+        held = [sum(column) for column in zip(*phases, strict=True)]
         found[name] = [100 * one / (sum(held) or 1) for one in held]
-    return found
+    return found, on.overwritten or log.doubt or ("" if heard else "the log was not read up to its end in time")
 
 
 def two_processes(run: Run) -> Iterator[Row]:
@@ -132,6 +126,7 @@ def two_processes(run: Run) -> Iterator[Row]:
     together = over(windows)
     held = [100 * part / (sum(together.parts) or 1e-9) for part in together.parts]
     note = f"held {held[0]:.2f} and {held[1]:.2f} %; its processes did {n_each[0]} and {n_each[1]} kernels"
+    note = note_of(note, together.told_by)
     conditions = f"two floods at 30 % together beside one at 70 %, {together.seconds:.0f} s"
     yield Row("two processes in one tenant, error", conditions, at_most(0.3), abs(held[0] - 30), "points", note)
 

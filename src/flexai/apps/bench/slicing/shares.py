@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from flexai.apps.bench.frame import Case, Row, at_least, at_most
+from flexai.apps.bench.frame import Case, Row, at_least, at_most, note_of
 from flexai.apps.bench.slicing.solo import Solos
-from flexai.apps.bench.slicing.stand import clock_text, flood, graph, has_torch, measure, over, stand, step, torch
+from flexai.apps.bench.slicing.stand import clock_text, flood, graph, has_torch, name_of, stand, step, torch
+from flexai.apps.bench.slicing.windows import measure, over
 from flexai.apps.bench.tenants import tenants
 from flexai.wire.timeline import spans
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from flexai.apps.bench.frame import Run
-    from flexai.apps.bench.slicing.stand import Stand, Window
+    from flexai.apps.bench.slicing.stand import Stand
+    from flexai.apps.bench.slicing.windows import Window
     from flexai.apps.bench.tenants import Load, Tenant
 
 SHOWN_S = 0.25
@@ -72,7 +73,7 @@ def shares(groups: Sequence[Group], n_quick: int, run: Run) -> Iterator[Row]:
             with tenants(on.pool, run.folder, group.loads) as running:
                 solos = Solos(on, running, 1.0 if run.quick else 1.5)
                 windows = measure(on, running, seconds)
-                shown = _shown(on, running, over(windows).seconds)
+                shown = _shown(on, running, windows)
                 solos.again()
             rows = list(_rows(run, group, solos, windows, shown))
             mean_errors.append(rows[0].got)
@@ -89,17 +90,17 @@ def shares(groups: Sequence[Group], n_quick: int, run: Run) -> Iterator[Row]:
         )
 
 
-def _shown(on: Stand, running: Sequence[Tenant], seconds: float) -> list[dict[str, Any]]:
+def _shown(on: Stand, running: Sequence[Tenant], windows: Sequence[Window]) -> list[dict[str, Any]]:
     """A little of the time together, as the log has it: for the picture of who had the card."""
-    middle_ns = time.monotonic_ns() - round((seconds / 2 + 0.2) * 1e9)
+    middle_ns = windows[len(windows) // 2].began_ns
     end_ns = middle_ns + round(SHOWN_S * 1e9)
-    names = {f"{tenant.job_id}.0": place for place, tenant in enumerate(running)}
+    names = {name_of(tenant): place for place, tenant in enumerate(running)}
     return [
         {
             "what": span.what, "tenant": names.get(span.tenant, -1), "from_ms": (span.begin_ns - middle_ns) / 1e6,
             "to_ms": (span.end_ns - middle_ns) / 1e6,
         }
-        for span in spans(on.listen(), middle_ns, end_ns)
+        for span in spans(on.told, middle_ns, end_ns)
     ]  # fmt: skip
 
 
@@ -120,12 +121,12 @@ def _rows(
     told = ", ".join(
         f"{want:g}->{got:.2f} ({done:.1f} work)" for want, got, done in zip(asked, held, work, strict=True)
     )
-    note = f"{told}; together {clock_text(together.mhz)}; {solos.note}"
+    note = note_of(told, together.told_by, f"together {clock_text(together.mhz)}", solos.note)
     run.say(f"  {group.name}: {told}; sum {sum(work):.1f}")
     conditions = f"{group.name}, {together.seconds:.0f} s"
     data = {
         "plot": "shares", "asked": asked, "held": held, "work": work, "used": 100 * used,
-        "drift": 100 * solos.drift, "spans": shown,
+        "accounts": [100 * part for part in together.accounts], "drift": 100 * solos.drift, "spans": shown,
     }  # fmt: skip
     yield Row(
         "residency error, mean",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flexai.apps.bench.slicing.stand import clock_text, measure, over
+from flexai.apps.bench.slicing.stand import clock_text
+from flexai.apps.bench.slicing.windows import measure, over
 from flexai.apps.bench.tenants import steady
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flexai.apps.bench.slicing.stand import Stand, Window
+    from flexai.apps.bench.slicing.stand import Stand
+    from flexai.apps.bench.slicing.windows import Window
     from flexai.apps.bench.tenants import Tenant
 
 MOST_DRIFT = 0.01

@@ -6,9 +6,10 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from flexai.apps.bench.frame import Case, Row, at_least, at_most
+from flexai.apps.bench.frame import Case, Row, at_least, at_most, note_of
 from flexai.apps.bench.hardware import cards_here, is_real
-from flexai.apps.bench.slicing.stand import flood, measure, over, stand
+from flexai.apps.bench.slicing.stand import flood, stand
+from flexai.apps.bench.slicing.windows import measure, over
 from flexai.apps.bench.tenants import RUN, Load, tenants
 
 if TYPE_CHECKING:
@@ -55,9 +56,11 @@ def spin_pair(run: Run) -> Iterator[Row]:
             tenant.order(RUN)
         time.sleep(1.0)
         yield _row("spin pair in one tenant: longest step", conditions, running[:1], seconds, _MOST_STALL_MS)
-        held = over(measure(on, running, seconds)).parts
+        together = over(measure(on, running, seconds))
+        held = together.parts
         error = abs(100 * held[0] / (sum(held) or 1e-9) - 50)
         note = f"held {100 * held[0]:.2f} and {100 * held[1]:.2f} % of the card: a rank that spins has it"
+        note = note_of(note, together.told_by)
         yield Row("spin pair in one tenant: error of its share", conditions, at_most(2.0), error, "points", note)
     meeting = run.folder / f"pair-{at_ns}-two"
     loads = [_rank(300, meeting, 1), _rank(300, meeting, 1), flood(400, 500)]

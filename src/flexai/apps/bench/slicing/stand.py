@@ -11,7 +11,6 @@ import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from flexai_native import library
@@ -22,14 +21,11 @@ from flexai.adapters.shm import TimelineFile, UsageFile
 from flexai.apps.bench.hardware import is_real
 from flexai.apps.bench.tenants import (
     END,
-    IDLE,
     READY_S,
     Load,
     Tenant,
-    begin,
     controls_in,
     last_lines,
-    rate_between,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +35,8 @@ if TYPE_CHECKING:
     from flexai.wire.timeline import Record
 
 SIMULATED = "h200"
+_HEARD_S = 2.0
+"""A log is read at most a second late."""
 
 
 def has_torch() -> bool:
@@ -105,6 +103,22 @@ class Stand:
         self.told += self.ring.read()
         return self.told
 
+    def hear_out(self, until_ns: int) -> bool:
+        """Wait until the arbiter has read the card's log up to then; whether it has, within ``_HEARD_S``."""
+        give_up_s = time.monotonic() + _HEARD_S
+        while time.monotonic() < give_up_s:
+            usage = self.usage.read()
+            if usage is not None and all(usage.told_until_ns(card.uuid) >= until_ns for card in usage.devices):
+                return True
+            time.sleep(0.01)
+        return False
+
+    @property
+    def overwritten(self) -> str:
+        """Why what the timeline tells has holes; empty when it has none."""
+        missed = self.ring.n_missed
+        return f"{missed} records of the timeline were overwritten before they were read" if missed else ""
+
     def outside(self) -> dict[str, str]:
         """Environment of a program beside the pool, on the same card."""
         plain = {name: value for name, value in os.environ.items() if not name.startswith("FLEXAI_")}
@@ -163,62 +177,6 @@ def outside(on: Stand, folder: Path, loads: Sequence[Load]) -> Iterator[list[Ten
                 program.kill()
                 program.wait()
             tenant.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """What tenants did over a time: rates (iterations/s), parts of the card's time, the card's clock."""
-
-    seconds: float
-    rates: tuple[float, ...]
-    parts: tuple[float, ...]
-    mhz: float
-
-
-def measure(on: Stand, running: Sequence[Tenant], seconds: float, settle_s: float = 1.0) -> list[Window]:
-    """Let all run together; one window per second, after ``settle_s``."""
-    begin(running, settle_s)
-    windows = []
-    before = _state(on, running)
-    for _ in range(max(1, round(seconds))):
-        time.sleep(min(1.0, seconds))
-        after = _state(on, running)
-        windows.append(_window(before, after))
-        before = after
-    for tenant in running:
-        tenant.order(IDLE)
-    time.sleep(0.2)
-    return windows
-
-
-def over(windows: Sequence[Window]) -> Window:
-    """Several windows as one."""
-    seconds = sum(window.seconds for window in windows)
-    n = len(windows[0].rates)
-    return Window(
-        seconds,
-        tuple(sum(window.rates[i] * window.seconds for window in windows) / seconds for i in range(n)),
-        tuple(sum(window.parts[i] * window.seconds for window in windows) / seconds for i in range(n)),
-        fmean(window.mhz for window in windows),
-    )
-
-
-_State = tuple[int, list[tuple[int, int]], list[int], float]
-
-
-def _state(on: Stand, running: Sequence[Tenant]) -> _State:
-    # The accounts are published every 100 ms: they are dated by their own heartbeat, not by when they were read.
-    usage = on.usage.read()
-    held = {entry.tenant: entry.held_ns for entry in usage.tenants} if usage else {}
-    at_ns = usage.heartbeat_ns if usage else time.monotonic_ns()
-    return at_ns, [tenant.counted() for tenant in running], [held.get(name_of(t), 0) for t in running], clock_mhz()
-
-
-def _window(before: _State, after: _State) -> Window:
-    took_s = max(after[0] - before[0], 1) / 1e9
-    rates = tuple(rate_between(was, now, took_s) for was, now in zip(before[1], after[1], strict=True))
-    parts = tuple((held - was) / 1e9 / took_s for was, held in zip(before[2], after[2], strict=True))
-    return Window(took_s, rates, parts, after[3])
 
 
 def flood(milli: int, kernel_us: float, limit_milli: int = 1000, *, bare: bool = False, n_processes: int = 1) -> Load:
