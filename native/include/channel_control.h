@@ -38,6 +38,11 @@ struct cc_capabilities {
 
 enum { CC_STOP_DYING = 2 };
 
+/* The same moment by the card's clock and by ours (CLOCK_MONOTONIC). */
+struct cc_moment {
+    uint64_t card_ns, our_ns;
+};
+
 struct cc_ops {
     const char *name;
     /* Attach to a card by UUID. On failure `why` says what is missing. */
@@ -55,9 +60,9 @@ struct cc_ops {
      * ending, by one attempt. */
     int (*stop)(void *self, const uint32_t *handles, int n, int stopped);
     int (*preempt)(void *self, uint32_t handle);
-    /* Read new records in order; returns the count; *dropped counts records lost since the last call; *now_ns is the
-     * card's clock at the end of the read (so that an open interval can be charged up to it). */
-    int (*read_log)(void *self, struct cc_log_record *records, int max, uint64_t *dropped, uint64_t *now_ns);
+    /* Read new records in order; returns the count; *dropped counts records lost since the last call; *told is up to when
+     * they are complete, so that an open interval can be charged up to it. */
+    int (*read_log)(void *self, struct cc_log_record *records, int max, uint64_t *dropped, struct cc_moment *told);
 };
 
 extern const struct cc_ops cc_nvidia;

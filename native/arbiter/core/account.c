@@ -11,7 +11,6 @@
 #define WINDOW_NS (200 * MS) /* over which borrowing is judged */
 #define STALL_NS (1000 * MS) /* while turns are taken we are back sooner: our clock leapt, and the turn goes on; or we stood */
 #define LEAP_NS (20 * MS)    /* what clocks may be off by between two readings */
-#define WHOLE_READING 1000   /* records: more may have been left in the log, and then its clock is not that of its end */
 
 /* Ranks of one job share their turns, whoever of them has the card meanwhile. */
 static void spend(struct ac_card *c, int tenant, int64_t ns)
@@ -324,16 +323,14 @@ static void correct_idle(struct ac_card *c, uint64_t now)
 
 enum leap { NO_LEAP, CARD_LEAPT, WE_LEAPT };
 
-/* Both clocks have gone on since the last reading; by how much more the one than the other, we know only as well as we know
- * when the card's was read: at some time of each reading. Beyond that, one of them has leapt. */
+/* Both clocks have gone on since the last reading, by as much. */
 static enum leap clock_leapt(struct ac_card *c, uint64_t card_now, uint64_t now)
 {
-    uint64_t least = c->action_at > c->log_at ? c->action_at - c->log_at : 0, most = now - c->log_began + LEAP_NS;
-    enum leap leap = !c->card_at                                              ? NO_LEAP
-                     : card_now < c->card_at || card_now - c->card_at > most ? CARD_LEAPT
-                     : card_now - c->card_at + LEAP_NS < least               ? WE_LEAPT
-                                                                             : NO_LEAP;
-    c->log_began = c->action_at;
+    uint64_t ours = now > c->log_at ? now - c->log_at : 0;
+    enum leap leap = !c->card_at                                                          ? NO_LEAP
+                     : card_now < c->card_at || card_now - c->card_at > ours + LEAP_NS ? CARD_LEAPT
+                     : card_now - c->card_at + LEAP_NS < ours                            ? WE_LEAPT
+                                                                                         : NO_LEAP;
     c->card_at = card_now;
     return leap;
 }
@@ -347,11 +344,12 @@ static void begin_anew(struct ac_card *c, uint64_t card_now, uint64_t now)
         c->tenant[i].proved = card_now;
 }
 
-void ac_log(struct ac_card *c, struct cc_log_record *records, int n, uint64_t dropped, uint64_t card_now, uint64_t now)
+void ac_log(struct ac_card *c, struct cc_log_record *records, int n, uint64_t dropped, struct cc_moment told)
 {
+    uint64_t card_now = told.card_ns, now = told.our_ns;
     if (dropped)
         ac_records_lost(c, dropped, now);
-    enum leap leap = n < WHOLE_READING ? clock_leapt(c, card_now, now) : NO_LEAP;
+    enum leap leap = clock_leapt(c, card_now, now);
     if (leap == CARD_LEAPT)
         begin_anew(c, card_now, now);
     else
@@ -363,9 +361,10 @@ void ac_log(struct ac_card *c, struct cc_log_record *records, int n, uint64_t dr
             ts = card_now > c->last_ts ? card_now : c->last_ts;
         uint64_t ago = card_now > ts ? card_now - ts : 0;
         uint64_t at = now > ago ? now - ago : 0;
-        /* The card's clock was read after this reading began, however late we have its answer. */
+        /* What is told of was there after this reading began, however late we have its answer. */
         uint64_t before = card_now > r->ts_ns ? card_now - r->ts_ns : 0; /* whatever its place among the others */
-        uint64_t earliest = n < WHOLE_READING && leap == NO_LEAP && c->action_at > before ? c->action_at - before : 0;
+        uint64_t began = c->action_at < now ? c->action_at : now;
+        uint64_t earliest = leap == NO_LEAP && began > before ? began - before : 0;
         if (r->kind == CC_LOG_START)
             started(c, r, ts, at, earliest);
         else if (r->kind == CC_LOG_END)

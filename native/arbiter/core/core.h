@@ -108,8 +108,8 @@ void ac_process_gone(struct ac_card *card, uint32_t pid); /* its groups are forg
 bool ac_group_put(struct ac_card *card, int tenant, const struct cc_group *group);
 void ac_lease_seen(struct ac_card *card, int tenant, const struct ac_lease_seen *seen, uint64_t now);
 
-/* New records of the log, which are put in order; card_now is the card's clock at the end of the reading, now ours. */
-void ac_log(struct ac_card *card, struct cc_log_record *records, int n, uint64_t dropped, uint64_t card_now, uint64_t now);
+/* New records of the log, which are put in order, and up to when they are complete. */
+void ac_log(struct ac_card *card, struct cc_log_record *records, int n, uint64_t dropped, struct cc_moment told);
 
 bool ac_step(struct ac_card *card, uint64_t now, struct ac_action *action);
 void ac_done(struct ac_card *card, const struct ac_action *action, int result, uint64_t now);

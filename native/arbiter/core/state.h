@@ -114,8 +114,7 @@ struct ac_card {
     uint64_t last_latency_end; /* our time */
     uint64_t last_first_end;   /* the same of a program that goes before the one whose turn it is: latency, or outside */
     uint64_t looked_at;     /* our time of the last reading, or attempt */
-    uint64_t log_at, log_began; /* of the last reading */
-    uint64_t card_at;       /* the card's at its end */
+    uint64_t log_at, card_at; /* up to which the last reading told, by our clock and the card's */
     bool log_fresh;         /* a reading ended since the last decision */
     uint64_t known_at;      /* our time up to which the books are kept */
     uint64_t unread_ns;     /* it could not be read: how long it was waited for before it was tried again */

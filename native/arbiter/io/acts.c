@@ -107,16 +107,16 @@ static int read_log(struct arbiter *a, int at)
 {
     static struct cc_log_record records[MAX_RECORDS];
     struct io_card *card = &a->card[at];
-    uint64_t dropped = 0, card_now = 0;
-    int n = card->ops->read_log(card->cc, records, MAX_RECORDS, &dropped, &card_now);
-    uint64_t now = now_ns();
+    uint64_t dropped = 0;
+    struct cc_moment told = {0};
+    int n = card->ops->read_log(card->cc, records, MAX_RECORDS, &dropped, &told);
     cards_rescued(a); /* what the guardian resumed was not resumed by its tenant */
     for (int i = 0; i < n; i++)
         if (records[i].kind == CC_LOG_START && !ac_process_known(card->core, records[i].pid))
             discover(a, at, records[i].pid, false);
     if (n >= 0) {
-        ac_log(card->core, records, n, dropped, card_now, now);
-        timeline_log(a, at, records, n, dropped, card_now, now);
+        ac_log(card->core, records, n, dropped, told);
+        timeline_log(a, at, records, n, dropped, told);
     }
     return n;
 }

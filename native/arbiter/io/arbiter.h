@@ -149,7 +149,7 @@ void usage_publish(struct arbiter *a, uint64_t now);
 bool timeline_open(const struct arbiter *a);
 void timeline_began(const struct arbiter *a, uint64_t now);
 void timeline_log(const struct arbiter *a, int card, const struct cc_log_record *records, int n, uint64_t dropped,
-                  uint64_t card_now, uint64_t now);
+                  struct cc_moment told);
 void timeline_stops(const struct arbiter *a, int card, const uint32_t *handles, int n, bool stopped, uint64_t now);
 void timeline_slice(const struct arbiter *a, int card, uint32_t handle, uint32_t us, uint64_t now);
 void timeline_found(const struct arbiter *a, int card, int tenant, const struct cc_group *group, uint64_t now);

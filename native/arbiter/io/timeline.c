@@ -78,17 +78,17 @@ void timeline_began(const struct arbiter *a, uint64_t now)
 }
 
 void timeline_log(const struct arbiter *a, int card, const struct cc_log_record *records, int n, uint64_t dropped,
-                  uint64_t card_now, uint64_t now)
+                  struct cc_moment told)
 {
     if (dropped)
-        put(a, card, -1, (struct fx_timeline_record){.at_ns = now, .kind = FX_TIMELINE_LOST,
+        put(a, card, -1, (struct fx_timeline_record){.at_ns = told.our_ns, .kind = FX_TIMELINE_LOST,
                                                      .context = dropped > UINT32_MAX ? UINT32_MAX : (uint32_t)dropped});
     for (int i = 0; i < n; i++) {
         const struct cc_log_record *r = &records[i];
-        uint64_t ago = card_now > r->ts_ns ? card_now - r->ts_ns : 0;
+        uint64_t ago = told.card_ns > r->ts_ns ? told.card_ns - r->ts_ns : 0;
         uint32_t pid = r->pid == UINT32_MAX ? 0 : r->pid;
         put(a, card, pid ? process_tenant(a, pid) : -1,
-            (struct fx_timeline_record){.at_ns = now > ago ? now - ago : 0, .card_ns = r->ts_ns, .pid = pid,
+            (struct fx_timeline_record){.at_ns = told.our_ns > ago ? told.our_ns - ago : 0, .card_ns = r->ts_ns, .pid = pid,
                                         .context = r->context,
                                         .kind = r->kind == CC_LOG_START ? FX_TIMELINE_RUNS : FX_TIMELINE_LEFT});
     }

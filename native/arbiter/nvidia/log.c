@@ -10,8 +10,10 @@
 #include "nvidia.h"
 
 #define CALIBRATE_EVERY_NS 1000000000ull
+#define CALIBRATE_AGAIN_NS 20000000ull /* while it is not known well: others kept the driver's locks as we asked */
+#define UNSURE_NS 100000
 #define TOLD_PARTS 8                  /* of the ring: when so much of it was read, the driver may write there again */
-#define CLOCK_TOLERANCE_NS 2000000    /* a record this far ahead of the card's clock: not the same clock */
+#define CLOCK_TOLERANCE_NS 2000000    /* a record this far ahead of what the card's clock can show: not the same clock */
 #define N_NAMES (sizeof((struct nv_log *)0)->names / sizeof((struct nv_log *)0)->names[0])
 
 static uint64_t now(const struct nv_rm *rm)
@@ -42,23 +44,27 @@ static const char *bind_reason(uint32_t reason)
     return reason < sizeof texts / sizeof *texts ? texts[reason] : "unknown reason";
 }
 
-/* The card's clock against ours: the narrowest of three questions. */
+/* The card's clock against ours: what three questions tell. */
 static void calibrate(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice)
 {
-    uint64_t narrowest = UINT64_MAX;
     for (int i = 0; i < 3; i++) {
         uint64_t card = 0, before = now(rm);
         if (nv_control(rm, subdevice, NV_GET_TIME, &card, sizeof card) || !card) {
             log->clock_is_guessed = 1;
             return;
         }
-        uint64_t after = now(rm);
-        if (after - before < narrowest) {
-            narrowest = after - before;
-            log->offset_ns = (int64_t)card - (int64_t)(before + (after - before) / 2);
-        }
+        card_clock_saw(&log->clock, before, card, now(rm));
     }
     log->calibrated_at_ns = now(rm);
+    if (log->last_ts_ns > log->calibrated_at_ns + (uint64_t)log->clock.most_ns + CLOCK_TOLERANCE_NS)
+        log->last_ts_ns = 0; /* it was set back */
+}
+
+static void calibrate_in_time(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice)
+{
+    uint64_t every = card_clock_unsure(&log->clock) > UNSURE_NS ? CALIBRATE_AGAIN_NS : CALIBRATE_EVERY_NS;
+    if (!log->clock_is_guessed && now(rm) - log->calibrated_at_ns > every)
+        calibrate(log, rm, subdevice);
 }
 
 int nv_log_open(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, char *why, size_t n_why)
@@ -159,32 +165,37 @@ static uint64_t gap(struct nv_log *log, uint16_t sequence)
     return news;
 }
 
-static void judge_clock(struct nv_log *log, uint64_t ts_ns, uint64_t host_ns)
+static int64_t too_early(const struct nv_log *log, uint64_t ts_ns, uint64_t flushed_ns)
 {
-    int64_t ahead = (int64_t)ts_ns - ((int64_t)host_ns + log->offset_ns);
-    if (!log->clock_is_guessed && ahead > CLOCK_TOLERANCE_NS)
-        log->clock_is_guessed = 1;
-    if (log->clock_is_guessed && (ahead > 0 || log->calibrated_at_ns == 0)) {
-        /* The least delay ever seen between a record and its reading is as near as records alone can tell. */
-        log->offset_ns = (int64_t)ts_ns - (int64_t)host_ns;
-        log->calibrated_at_ns = host_ns;
+    return (int64_t)(ts_ns - flushed_ns) - log->clock.most_ns;
+}
+
+/* A record is older than the end of the call that brought it. */
+static void judge_clock(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, uint64_t ts_ns, uint64_t flushed_ns)
+{
+    if (!log->clock_is_guessed && too_early(log, ts_ns, flushed_ns) > CLOCK_TOLERANCE_NS) {
+        calibrate(log, rm, subdevice); /* it was set, perhaps */
+        log->clock_is_guessed |= too_early(log, ts_ns, flushed_ns) > CLOCK_TOLERANCE_NS;
     }
+    /* The least delay ever seen between a record and its reading is as near as records alone can tell. */
+    if (log->clock_is_guessed && (!log->clock.seen_at || too_early(log, ts_ns, flushed_ns) > 0))
+        log->clock = (struct card_clock){(int64_t)(ts_ns - flushed_ns), (int64_t)(ts_ns - flushed_ns), flushed_ns};
 }
 
 int nv_log_read(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, struct cc_log_record *records, int max,
-                uint64_t *dropped, uint64_t *now_ns)
+                uint64_t *dropped, struct cc_moment *told)
 {
     *dropped = 0;
-    *now_ns = 0;
+    *told = (struct cc_moment){0};
     if (!log->open)
         return -EOPNOTSUPP;
-    if (!log->clock_is_guessed && now(rm) - log->calibrated_at_ns > CALIBRATE_EVERY_NS)
-        calibrate(log, rm, subdevice);
-    /* Every record before this instant is in the ring once the flush is over: open intervals are charged up to it. */
-    uint64_t flushed_at = now(rm);
+    calibrate_in_time(log, rm, subdevice);
+    /* Every record before this instant is in the ring once the flush is over, and what came while it waited for locks. */
+    uint64_t began_at = now(rm);
     int error = nv_control(rm, log->buffer, NV_LOG_FLUSH, NULL, 0);
     if (error)
         return error;
+    uint64_t flushed_at = now(rm);
     uint64_t lost = log->header->dropped;
     uint32_t put = log->header->put;
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
@@ -198,7 +209,7 @@ int nv_log_read(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, struct
         *dropped += gap(log, record.sequence);
         if (record.tag != NV_TAG_RUNS && record.tag != NV_TAG_LEFT)
             continue;
-        judge_clock(log, record.timestamp, flushed_at);
+        judge_clock(log, rm, subdevice, record.timestamp, flushed_at);
         log->last_ts_ns = record.timestamp;
         records[n++] = (struct cc_log_record){
             .ts_ns = record.timestamp,
@@ -217,8 +228,9 @@ int nv_log_read(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, struct
             return error;
         log->told = log->get;
     }
-    uint64_t card_now = (uint64_t)((int64_t)flushed_at + log->offset_ns);
+    uint64_t ahead = (uint64_t)card_clock_ahead(&log->clock), complete = began_at + ahead;
     /* With records left to read, time has only been accounted up to the last one given out. */
-    *now_ns = more || card_now < log->last_ts_ns ? log->last_ts_ns : card_now;
+    told->card_ns = more || complete < log->last_ts_ns ? log->last_ts_ns : complete;
+    told->our_ns = told->card_ns - ahead;
     return n;
 }

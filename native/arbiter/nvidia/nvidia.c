@@ -211,13 +211,14 @@ static int test_log(struct test *t)
 {
     struct nv_card *card = t->card;
     char why[128] = "";
-    uint64_t began = now(t), dropped, card_ns;
+    uint64_t began = now(t), dropped;
+    struct cc_moment told;
     int error = 0;
     if (!card->log.open)
         error = nv_log_open(&card->log, &card->rm, card->subdevice, why, sizeof why);
     struct cc_log_record none[1];
     if (!error) {
-        error = nv_log_read(&card->log, &card->rm, card->subdevice, none, 0, &dropped, &card_ns);
+        error = nv_log_read(&card->log, &card->rm, card->subdevice, none, 0, &dropped, &told);
         error = error > 0 ? 0 : error;
     }
     return note(t, "log", error, began, why[0] ? why : "the context-switch log does not answer");
@@ -327,11 +328,11 @@ static int table_stop(void *self, const uint32_t *handles, int n, int stopped)
     return nv_stop(self, handles, n, stopped);
 }
 
-static int table_read_log(void *self, struct cc_log_record *records, int max, uint64_t *dropped, uint64_t *now_ns)
+static int table_read_log(void *self, struct cc_log_record *records, int max, uint64_t *dropped, struct cc_moment *told)
 {
     struct nv_card *card = self;
     nv_show(card);
-    return nv_log_read(&card->log, &card->rm, card->subdevice, records, max, dropped, now_ns);
+    return nv_log_read(&card->log, &card->rm, card->subdevice, records, max, dropped, told);
 }
 
 const struct cc_ops cc_nvidia = {

@@ -13,6 +13,7 @@
 #ifndef FLEXAI_NVIDIA_H
 #define FLEXAI_NVIDIA_H
 #include "abi.h"
+#include "card_clock.h"
 #include "channel_control.h"
 
 #define NV_MAX_CARDS 32
@@ -78,14 +79,14 @@ struct nv_log {
     uint16_t sequence;
     uint8_t open, have_sequence, clock_is_guessed, bound;
     uint64_t reported;               /* losses already told since the last gap in the sequence */
-    int64_t offset_ns;               /* card's clock minus ours */
+    struct card_clock clock;
     uint64_t calibrated_at_ns, last_ts_ns;
     struct { uint32_t context, pid; } names[1024];
 };
 int nv_log_open(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, char *why, size_t n_why);
 void nv_log_close(struct nv_log *log, struct nv_rm *rm);
 int nv_log_read(struct nv_log *log, struct nv_rm *rm, uint32_t subdevice, struct cc_log_record *records, int max,
-                uint64_t *dropped, uint64_t *now_ns);
+                uint64_t *dropped, struct cc_moment *told);
 
 /* ---- memory.c ---- */
 struct nv_card;

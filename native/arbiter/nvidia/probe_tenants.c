@@ -107,9 +107,11 @@ int account(void)
     int n;
     do {
         uint64_t dropped;
-        n = nv_log_read(&card->log, &card->rm, card->subdevice, records, MAX_RECORDS, &dropped, &card_now_ns);
+        struct cc_moment told;
+        n = nv_log_read(&card->log, &card->rm, card->subdevice, records, MAX_RECORDS, &dropped, &told);
         if (n < 0)
             return n;
+        card_now_ns = told.card_ns;
         n_records += (uint64_t)n;
         n_dropped += dropped;
         for (int i = 0; i < n; i++) {

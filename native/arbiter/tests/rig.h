@@ -99,8 +99,11 @@ static inline void rig_obey(struct rig *r, int i)
 static inline int rig_read_log(struct rig *r)
 {
     static struct cc_log_record records[8192];
-    uint64_t dropped = 0, card_now = 0;
-    int n = cc_virtual.read_log(r->cc, records, 8192, &dropped, &card_now);
+    uint64_t dropped = 0;
+    struct cc_moment told = {0};
+    int n = cc_virtual.read_log(r->cc, records, 8192, &dropped, &told);
+    told.card_ns += (uint64_t)r->card_ahead_ns;
+    told.our_ns = rig_now(r);
     r->records_lost += dropped;
     for (int i = 0; i < n && getenv("RIG_TRACE"); i++)
         printf("%10.3f %s pid %u\n", (double)records[i].ts_ns / 1e6, records[i].kind == CC_LOG_START ? "runs" : "left", records[i].pid);
@@ -115,7 +118,7 @@ static inline int rig_read_log(struct rig *r)
     if (r->late_ns)
         sv_run(r->world, r->late_ns);
     if (n >= 0)
-        ac_log(r->card, records, n, dropped, card_now + (uint64_t)r->card_ahead_ns, rig_now(r));
+        ac_log(r->card, records, n, dropped, told);
     return n;
 }
 

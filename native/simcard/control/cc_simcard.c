@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include "card_clock.h"
 #include "channel_control.h"
 #include "connection.h"
 
@@ -18,9 +19,17 @@ struct simcard {
     int connection;
     int card;
     uint64_t opened_ticks;
+    struct card_clock clock;
     uint32_t old[MAX_OLD]; /* of programs that began before our log: a lone one emits nothing, so it is made to once */
     int n_old, n_shown;
 };
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
 
 static int ask(struct simcard *s, struct sc_request *r, struct sc_reply *reply, void *payload, size_t room)
 {
@@ -169,7 +178,7 @@ static int sim_preempt(void *self, uint32_t handle)
     return ask(s, &r, &reply, NULL, 0);
 }
 
-static int sim_read_log(void *self, struct cc_log_record *records, int max, uint64_t *dropped, uint64_t *now_ns)
+static int sim_read_log(void *self, struct cc_log_record *records, int max, uint64_t *dropped, struct cc_moment *told)
 {
     struct simcard *s = self;
     while (s->n_shown < s->n_old)
@@ -177,13 +186,17 @@ static int sim_read_log(void *self, struct cc_log_record *records, int max, uint
     struct { struct sc_log_head head; struct cc_log_record records[1024]; } in;
     struct sc_reply reply;
     struct sc_request r = {.op = SC_LOG_READ, .a = s->card, .v = {max > 0 ? (uint64_t)max : 1}};
+    uint64_t before = now_ns();
     int error = ask(s, &r, &reply, &in, sizeof in);
     if (error)
         return error;
+    card_clock_saw(&s->clock, before, in.head.now_ns, now_ns());
     int n = (int)reply.a < max ? (int)reply.a : max;
     memcpy(records, in.records, (size_t)n * sizeof records[0]);
     *dropped = in.head.dropped + (uint64_t)((int)reply.a - n);
-    *now_ns = in.head.now_ns;
+    bool more = n && (n == max || (size_t)n == sizeof in.records / sizeof *in.records);
+    told->card_ns = more ? records[n - 1].ts_ns : in.head.now_ns;
+    told->our_ns = told->card_ns - (uint64_t)card_clock_ahead(&s->clock);
     return n;
 }
 

@@ -28,12 +28,15 @@ static struct held watch(long ms)
     static struct cc_log_record records[1024];
     struct held h = {0};
     uint64_t dropped, since[2] = {0}, end = 0;
+    struct cc_moment told;
     do
-        CHECK(cc_simcard.read_log(card, records, 1024, &dropped, &h.from) >= 0);
+        CHECK(cc_simcard.read_log(card, records, 1024, &dropped, &told) >= 0);
     while (dropped);
+    h.from = told.card_ns;
     while (end < h.from + (uint64_t)ms * 1000000) {
         sleep_ms(20);
-        int n = cc_simcard.read_log(card, records, 1024, &dropped, &end);
+        int n = cc_simcard.read_log(card, records, 1024, &dropped, &told);
+        end = told.card_ns;
         CHECK(n >= 0 && dropped == 0);
         for (int i = 0; i < n; i++)
             for (int who = 0; who < 2; who++) {

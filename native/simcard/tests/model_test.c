@@ -98,8 +98,9 @@ static void a_stop_holds_in_the_middle_of_a_kernel_and_nothing_is_lost(void)
 static int n_starts(struct bench *b)
 {
     struct cc_log_record records[512];
-    uint64_t dropped, now;
-    int n = cc_virtual.read_log(b->cc, records, 512, &dropped, &now), starts = 0;
+    uint64_t dropped;
+    struct cc_moment told;
+    int n = cc_virtual.read_log(b->cc, records, 512, &dropped, &told), starts = 0;
     for (int i = 0; i < n; i++)
         starts += records[i].kind == CC_LOG_START;
     return starts;
@@ -155,8 +156,9 @@ static void a_killed_program_leaves_nothing_and_its_end_has_no_pid(void)
     while (sm_group_figures(sv_model(b.w), handle, &g) == 0 && !g.resident);
     sv_kill(p);
     struct cc_log_record records[512];
-    uint64_t dropped, now;
-    int n = cc_virtual.read_log(b.cc, records, 512, &dropped, &now);
+    uint64_t dropped;
+    struct cc_moment told;
+    int n = cc_virtual.read_log(b.cc, records, 512, &dropped, &told);
     bool seen = false;
     for (int i = 0; i < n; i++)
         seen = seen || (records[i].kind == CC_LOG_END && records[i].pid == 0xFFFFFFFFu && records[i].context == handle);
@@ -205,14 +207,15 @@ static void a_reader_who_is_late_keeps_the_oldest_and_learns_the_count_of_the_re
     sv_flood(b.w, 0, 1, MS, 64);
     sv_flood(b.w, 0, 2, MS, 64);
     static struct cc_log_record records[16384];
-    uint64_t dropped, now, more, first = sv_now(b.w);
+    uint64_t dropped, more, first = sv_now(b.w);
+    struct cc_moment told;
     sv_run(b.w, 20 * S);
-    int n = cc_virtual.read_log(b.cc, records, 16384, &dropped, &now);
+    int n = cc_virtual.read_log(b.cc, records, 16384, &dropped, &told);
     CHECK(n == 8190 && dropped > 9000 && dropped < 11000, "n %d dropped %lu", n, (unsigned long)dropped);
     CHECK(records[0].ts_ns - first < MS);
     sm_inject_log_loss(sv_model(b.w), 0, 3);
     sv_run(b.w, 100 * MS);
-    CHECK(cc_virtual.read_log(b.cc, records, 16384, &more, &now) > 80 && more == 3);
+    CHECK(cc_virtual.read_log(b.cc, records, 16384, &more, &told) > 80 && more == 3);
     bench_free(&b);
 }
 

@@ -448,13 +448,13 @@ static int v_preempt(void *self, uint32_t handle)
     return control(self, SM_PREEMPT, &handle, 1, 0);
 }
 
-static int v_read_log(void *self, struct cc_log_record *records, int max, uint64_t *dropped, uint64_t *now_ns)
+static int v_read_log(void *self, struct cc_log_record *records, int max, uint64_t *dropped, struct cc_moment *told)
 {
     const struct virtual_card *v = self;
     int failed = control(v, SM_FLUSH, NULL, 0, 0);
     if (failed)
         return failed;
-    *now_ns = sv_now(v->world);
+    told->card_ns = told->our_ns = sv_now(v->world);
     return sm_log_read(v->log, records, max, dropped);
 }
 

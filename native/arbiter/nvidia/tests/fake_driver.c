@@ -212,7 +212,10 @@ static int control(struct fake_driver *f, int fd, struct nv_os_control *c)
         c->status = NV_STATUS_INVALID_CLIENT;
         return 0;
     }
+    uint64_t waits = f->slow_ns && c->command == f->slow_command ? f->slow_ns : 0;
+    f->now_ns += c->command == NV_GET_TIME ? waits / 8 : waits; /* its answer may come long after it was made */
     c->status = answer(f, c);
+    f->now_ns += c->command == NV_GET_TIME ? waits - waits / 8 : 0;
     return 0;
 }
 

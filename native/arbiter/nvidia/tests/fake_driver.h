@@ -27,6 +27,8 @@ struct fake_driver {
     uint32_t next_client;
     uint64_t now_ns, now_ticks, capabilities;
     int64_t card_offset_ns;
+    uint32_t slow_command; /* whose answer takes so long, */
+    uint64_t slow_ns;
     int n_cards, no_proc;
     /* faults */
     uint32_t fail_command, fail_status;  /* this control answers that */

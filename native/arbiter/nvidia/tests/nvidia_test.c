@@ -26,6 +26,7 @@
 static struct fake_driver *f;
 static struct nv_card *card;
 static char why[160];
+static struct cc_moment told;
 
 static void start(void)
 {
@@ -149,8 +150,8 @@ static void a_log_that_does_not_bind_is_told_and_leaves_nothing(void)
         struct nv_check checks[16];
         nv_self_test(card, &caps, checks, 16);
         CHECK(!caps.log && caps.stop && caps.timeslice && caps.note[0]);
-        uint64_t dropped, now_ns;
-        CHECK(nv_log_read(&card->log, &card->rm, card->subdevice, NULL, 0, &dropped, &now_ns) == -EOPNOTSUPP);
+        uint64_t dropped;
+        CHECK(nv_log_read(&card->log, &card->rm, card->subdevice, NULL, 0, &dropped, &told) == -EOPNOTSUPP);
         finish();
     }
 }
@@ -436,8 +437,8 @@ static void every_control_passes_on_the_drivers_refusal(void)
         f->fail_command = NV_PREEMPT;
         CHECK(nv_preempt(card, group.handle) == each[i].error);
         f->fail_command = NV_LOG_FLUSH;
-        uint64_t dropped, now_ns;
-        CHECK(nv_log_read(&card->log, &card->rm, card->subdevice, NULL, 0, &dropped, &now_ns) == each[i].error);
+        uint64_t dropped;
+        CHECK(nv_log_read(&card->log, &card->rm, card->subdevice, NULL, 0, &dropped, &told) == each[i].error);
         CHECK(f->n_open == open_before);
         finish();
     }
@@ -457,8 +458,8 @@ static void an_ioctl_that_fails_is_its_errno(void)
 static int read_as_the_arbiter(void)
 {
     static struct cc_log_record records[16];
-    uint64_t lost, at;
-    return cc_nvidia.read_log(card, records, 16, &lost, &at);
+    uint64_t lost;
+    return cc_nvidia.read_log(card, records, 16, &lost, &told);
 }
 
 static void who_ran_before_the_log_is_made_to_show_itself_once(void)
@@ -589,9 +590,12 @@ static void a_resume_goes_on_past_a_failure(void)
 static struct cc_log_record got[NV_LOG_RECORDS];
 static uint64_t dropped, now_ns;
 
+
 static int read_all(int max)
 {
-    return nv_log_read(&card->log, &card->rm, card->subdevice, got, max, &dropped, &now_ns);
+    int n = nv_log_read(&card->log, &card->rm, card->subdevice, got, max, &dropped, &told);
+    now_ns = told.card_ns;
+    return n;
 }
 
 static uint64_t card_time(void) { return (uint64_t)((int64_t)f->now_ns + f->card_offset_ns); }
@@ -731,6 +735,62 @@ static void a_clock_that_is_not_the_logs_is_given_up(void)
     finish();
 }
 
+/* Others keep the driver's locks, as they do while contexts are made. */
+static void waits(uint32_t command, uint64_t ns)
+{
+    f->slow_command = command;
+    f->slow_ns = ns;
+}
+
+static bool clock_is_right(uint64_t within_ns)
+{
+    int64_t off = (int64_t)(told.card_ns - told.our_ns) - f->card_offset_ns;
+    return off <= (int64_t)within_ns && -off <= (int64_t)within_ns;
+}
+
+static void a_reading_that_waits_for_locks_knows_the_time_as_it_did(void)
+{
+    start();
+    uint64_t t = card_time();
+    fake_log(f, NV_TAG_RUNS, 100, 7, t + 11000000); /* while we wait */
+    waits(NV_LOG_FLUSH, 12000000);
+    CHECK(read_all(10) == 1 && !card->log.clock_is_guessed);
+    CHECK(told.card_ns == t + 11000000 && clock_is_right(1000));
+    waits(0, 0);
+    CHECK(read_all(10) == 0 && clock_is_right(1000) && told.card_ns >= t + 12000000);
+    finish();
+}
+
+static void a_clock_that_is_answered_late_tells_nothing_new(void)
+{
+    start();
+    for (int i = 0; i < 3; i++) {
+        f->now_ns += 1100000000;
+        waits(NV_GET_TIME, 10000000);
+        CHECK(read_all(10) == 0 && clock_is_right(500000));
+    }
+    waits(0, 0);
+    f->now_ns += 25000000; /* what it has drifted meanwhile is asked soon */
+    CHECK(read_all(10) == 0 && clock_is_right(1000));
+    finish();
+}
+
+static void a_clock_that_was_set_is_asked_at_once(void)
+{
+    start();
+    fake_log(f, NV_TAG_RUNS, 100, 7, card_time());
+    CHECK(read_all(10) == 1);
+    f->card_offset_ns += 5000000000;
+    f->now_ns += 1000000;
+    fake_log(f, NV_TAG_LEFT, 100, 7, card_time());
+    CHECK(read_all(10) == 1 && !card->log.clock_is_guessed && clock_is_right(1000));
+    f->card_offset_ns -= 7000000000; /* back: nothing shows it but the clock, which is asked each second */
+    f->now_ns += 1100000000;
+    fake_log(f, NV_TAG_RUNS, 100, 7, card_time());
+    CHECK(read_all(10) == 1 && !card->log.clock_is_guessed && clock_is_right(1000) && told.card_ns < card_time());
+    finish();
+}
+
 static void the_context_of_a_lone_group_is_learnt_from_the_log(void)
 {
     start();
@@ -848,7 +908,9 @@ static const struct { const char *name; void (*run)(void); } cases[] = {
     CASE(losses_are_counted_once), CASE(losses_the_header_forgot_show_in_the_sequence),
     CASE(more_than_a_lap_of_the_sequence_is_still_counted), CASE(a_put_outside_the_ring_is_refused),
     CASE(a_freed_contexts_end_finds_its_process_again), CASE(a_driver_without_a_clock_is_read_by_its_records),
-    CASE(a_clock_that_is_not_the_logs_is_given_up), CASE(the_context_of_a_lone_group_is_learnt_from_the_log),
+    CASE(a_clock_that_is_not_the_logs_is_given_up),
+    CASE(a_reading_that_waits_for_locks_knows_the_time_as_it_did), CASE(a_clock_that_is_answered_late_tells_nothing_new),
+    CASE(a_clock_that_was_set_is_asked_at_once), CASE(the_context_of_a_lone_group_is_learnt_from_the_log),
     CASE(free_memory_is_read_without_a_call), CASE(a_driver_that_tells_no_free_memory_leaves_nothing_open),
     CASE(the_machine_borrows_control_devices_only), CASE(the_machine_sees_a_process_begin_and_end),
     CASE(the_table_of_a_machine_without_a_card_says_so)};
