@@ -27,6 +27,7 @@ from flexai.scheduling.events import (
     ForeignUsage,
     JobCancelled,
     JobHeld,
+    JobMembersAsked,
     JobReleased,
     JobResizeAsked,
     JobSubmitted,
@@ -205,7 +206,13 @@ class Pool(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 10**6), milli=st.sampled_from([100, 400, 1000]))
     def resize(self, pick, milli):
         if self.seq:
-            self.step(JobResizeAsked(0, f"j{pick % self.seq + 1}", milli, milli))
+            role = ("", "leader", "w0", "w1")[pick % 4]
+            self.step(JobResizeAsked(0, f"j{pick % self.seq + 1}", milli, milli, role))
+
+    @rule(pick=st.integers(0, 10**6), n_members=st.integers(1, 4), role=st.sampled_from(["", "w0", "w1"]))
+    def want_members(self, pick, n_members, role):
+        if self.seq:
+            self.step(JobMembersAsked(0, f"j{pick % self.seq + 1}", n_members, role))
 
     @rule(pick=st.integers(0, 10**6))
     def started_or_repeated(self, pick):
@@ -275,6 +282,13 @@ class Pool(RuleBasedStateMachine):
             due = record.state not in (JobState.HELD, JobState.STOPPING) and not record.waits_on
             assert (job_id in standing) == (due and record.n_to_start > 0 and not record.cancelled), job_id
         assert all(milli >= 0 for milli in state.waiting_milli.values())
+
+    @invariant()
+    def no_more_members_of_a_role_stay_than_its_user_wants(self):
+        for record in self.scheduler.state.jobs.values():
+            for index, role in enumerate(record.job.parts):
+                stays = [m for m in record.members_of(index) if m.hold is not None and not m.evicting]
+                assert len(stays) <= (role.most_at_once or role.n_members)
 
     @invariant()
     def what_could_be_evicted_is_what_evictable_jobs_hold(self):

@@ -232,6 +232,34 @@ def test_what_is_wrong_with_subgroups_is_told(change, problem):
         decode_manifest(text, HERE)
 
 
+WORKERS = """
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: work, annotations: {flexai.io/pod-group: train, flexai.io/subgroup: worker}}
+spec:
+  completions: 6
+  parallelism: 4
+  template: {spec: {containers: [{name: c, command: [work], resources: {limits: {
+    flexai.io/xpu: 1, flexai.io/cores: 50, flexai.io/memory: 8Gi}}}]}}
+"""
+
+
+def test_parallelism_is_how_many_members_of_a_role_run_at_once():
+    (job,) = decode_manifest(ROLES + role_pod("l", "leader", 10) + WORKERS, HERE).submissions
+    assert [(each.role.n_members, each.role.most_at_once) for each in job.roles] == [(1, 0), (6, 4)]
+    assert decode_submission(encode_submission(job)) == job
+    two = WORKERS + WORKERS.replace("name: work", "name: more").replace("parallelism: 4", "parallelism: 1")
+    (job,) = decode_manifest(ROLES + role_pod("l", "leader", 10) + two, HERE).submissions
+    assert (job.roles[1].role.n_members, job.roles[1].role.most_at_once) == (12, 5)
+
+
+def test_fewer_at_once_than_must_start_together_are_refused():
+    text = ROLES + role_pod("l", "leader", 10) + WORKERS.replace("parallelism: 4", "parallelism: 1")
+    with pytest.raises(BadInput, match=r"parallelism.*is below its minMember 2"):
+        decode_manifest(text, HERE)
+
+
 NO_CARD = ("flexai.io/xpu: 1, flexai.io/cores: 10, flexai.io/memory: 8Gi", "cpu: 4")
 
 

@@ -1,6 +1,6 @@
 """Jobs, what each asks for, and what it was granted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -99,6 +99,8 @@ class Role:
         subgroup_size: its members come in equal subgroups of so many, in order of their numbers; 0 for none. Both
             ``n_members`` and ``min_member`` are multiples of it.
         subgroup_level: topology level that the members of each subgroup must share.
+        most_at_once: so many of its members run at the same time at most, whole subgroups; 0 for all. Not below the
+            ``min_member`` nor 1.
     """
 
     name: str
@@ -111,6 +113,7 @@ class Role:
     preferred_level: str = ""
     subgroup_size: int = 0
     subgroup_level: str = ""
+    most_at_once: int = 0
 
     @property
     def n_cards(self) -> int:
@@ -157,6 +160,7 @@ class Job:
         grace_ms: time it gets to save its work once it is asked to end; 0 for the pool's own.
         roles: where its members are unlike: at least two, each with a name of its own; empty where they are alike.
         parkable: may be moved to host memory instead of being evicted, in a pool that does so.
+        most_at_once: so many of its members run at the same time at most; 0 for all. Roles say it each for itself.
     """
 
     id: str
@@ -183,6 +187,7 @@ class Job:
     grace_ms: int = 0
     roles: tuple[Role, ...] = ()
     parkable: bool = True
+    most_at_once: int = 0
 
     @property
     def parts(self) -> tuple[Role, ...]:
@@ -190,7 +195,7 @@ class Job:
         return self.roles or (
             Role(
                 "", self.request, self.n_members, self.min_member, self.cpu_milli, self.ram_bytes, self.required_level,
-                self.preferred_level, self.subgroup_size, self.subgroup_level,
+                self.preferred_level, self.subgroup_size, self.subgroup_level, self.most_at_once,
             ),
         )  # fmt: skip
 
@@ -213,6 +218,22 @@ class Job:
     def role_of(self, member: int) -> Role:
         """The role of a member; members are numbered role after role."""
         return self.parts[self.role_index(member)]
+
+    def role_named(self, name: str) -> int:
+        """Place of a role among ``parts``, by its name (empty: of the one without a name); -1 if there is none."""
+        return next((index for index, role in enumerate(self.parts) if role.name == name), -1)
+
+    def first_of(self, index: int) -> int:
+        """Number of the first member of a role."""
+        return sum(role.n_members for role in self.roles[:index])
+
+    def with_part(self, index: int, role: Role) -> "Job":
+        """The same job, one of whose roles has another request, or runs with another number of members at once."""
+        if not self.roles:
+            return replace(self, request=role.request, most_at_once=role.most_at_once)
+        roles = (*self.roles[:index], role, *self.roles[index + 1 :])
+        request = next((each.request for each in roles if each.request.n_devices), roles[0].request)
+        return replace(self, roles=roles, request=request)
 
     def role_index(self, member: int) -> int:
         """Place of a member's role among ``parts``."""

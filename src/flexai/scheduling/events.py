@@ -99,13 +99,25 @@ class JobCancelled:
 class JobResizeAsked:
     """Its user wants other shares: of a queued job the request changes; of a running one its grants, if they fit.
 
-    A running job that does not fit keeps what it has: then there is no ``Resize`` among the commands.
+    A running job that does not fit keeps what it has: then there is no ``Resize`` among the commands. Of a job with
+    roles ``role`` says which of them is meant.
     """
 
     at_ms: int
     job_id: str
     compute_milli: int
     limit_milli: int
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobMembersAsked:
+    """Its user wants so many members of an elastic job, or of a role of it, at once: the least to all of them."""
+
+    at_ms: int
+    job_id: str
+    n_members: int
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +242,7 @@ Event = (
     | JobReleased
     | JobCancelled
     | JobResizeAsked
+    | JobMembersAsked
     | ParkAsked
     | MemberStarted
     | MemberFinished

@@ -1,19 +1,17 @@
-"""What users ask: jobs are submitted, held, released, resized, parked, woken and given up."""
+"""What users ask: jobs are submitted, held, released, parked, woken and given up (``resizing`` for the rest)."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flexai.model import JobState, Residence
 from flexai.scheduling import members, parking, returning
-from flexai.scheduling.commands import Resize
 from flexai.scheduling.records import JobRecord, MemberRecord
 
 if TYPE_CHECKING:
     from flexai.model import Job, Role
-    from flexai.scheduling.events import JobResizeAsked, ParkAsked
+    from flexai.scheduling.events import ParkAsked
     from flexai.scheduling.state import State
 
 
@@ -81,54 +79,6 @@ def cancel(state: State, job_id: str) -> None:
         if member.hold is not None:
             state.stop(record, index, "cancelled", requeue=False)
     state.set_state(record, JobState.STOPPING, "cancelled")
-
-
-def resize(state: State, event: JobResizeAsked) -> None:
-    """Its user wants other shares; a running job that they do not fit keeps what it has. Roles are not resized."""
-    record = state.jobs.get(event.job_id)
-    if record is None or record.job.request.n_devices == 0 or record.job.request.partition or record.job.roles:
-        return
-    if record.is_away:
-        return
-    request = replace(
-        record.job.request, compute_milli=event.compute_milli,
-        limit_milli=max(event.limit_milli, event.compute_milli),
-    )  # fmt: skip
-    if not record.is_placed:
-        waits = record.line is not None
-        if waits:
-            state.leave(record)
-        record.job = replace(record.job, request=request)
-        record.shapes = state.shapes_of(record.job)
-        if waits:
-            state.wait(record)
-        return
-    growth = event.compute_milli - record.job.request.compute_milli
-    placed = [
-        (index, member) for index, member in enumerate(record.members) if member.hold is not None and not member.lent
-    ]
-    on_card = Counter((m.hold.row, column) for _, m in placed if m.hold is not None for column in m.hold.columns)
-    if any(state.books.free_milli[place] < growth * n_members for place, n_members in on_card.items()):
-        return
-    if growth > 0 and state.queues.over_limit(record.job.queue, growth * record.n_cards):
-        return
-    grows = record.line is not None
-    state.leave(record)
-    record.job = replace(record.job, request=request)
-    record.shapes = state.shapes_of(record.job)
-    if grows:
-        state.wait(record)
-    for index, member in placed:
-        hold = member.hold
-        assert hold is not None
-        state.books.give(hold)
-        state.unhold(record, member)
-        resized = replace(hold, compute_milli=event.compute_milli)
-        state.books.take(resized)
-        state.hold(record, member, resized)
-        state.reservation = None
-        member.grants = state.grants_of(record, index, resized)
-        state.out.append(Resize(record.job.id, index, member.grants, "its user asked"))
 
 
 def why_not_park(state: State, job_id: str) -> str:

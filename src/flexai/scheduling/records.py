@@ -110,9 +110,11 @@ class JobRecord:
 
     @property
     def n_to_start(self) -> int:
-        """Members that wait."""
+        """Members that wait, and may run beside those that do."""
         if len(self.members) == 1:
             return int(self.members[0].hold is None)
+        if self.job.most_at_once or any(role.most_at_once for role in self.job.roles):
+            return sum(len(each.numbers) for each in self.waiting())
         return sum(map(_waits, self.members))
 
     @property
@@ -147,16 +149,19 @@ class JobRecord:
 
     def members_of(self, role: int) -> list[MemberRecord]:
         """The members of one role."""
-        first = sum(each.n_members for each in self.job.roles[:role])
+        first = self.job.first_of(role)
         return self.members[first : first + self.job.parts[role].n_members]
 
     def waiting(self) -> list[Waiting]:
-        """Members that wait, role by role."""
+        """Members that wait, role by role: of each as many as may run beside those that do."""
         out: list[Waiting] = []
         first, placed = 0, self.is_placed
         for index, (role, shape) in enumerate(zip(self.job.parts, self.shapes, strict=True)):
             some = range(first, first + role.n_members)
             numbers = tuple(number for number in some if _waits(self.members[number]))
+            if role.most_at_once:
+                n_held = sum(self.members[number].hold is not None for number in some)
+                numbers = numbers[: max(0, role.most_at_once - n_held)]
             first += role.n_members
             least = min(role.min_member, len(numbers) if self.job.roles else max(1, len(numbers)))
             needed = max(1, role.subgroup_size) if placed else least
@@ -180,7 +185,7 @@ class JobRecord:
                     min_member=max(each.together.n_members, need.grows), cpu_milli=each.role.cpu_milli,
                     ram_bytes=each.role.ram_bytes, required_level=each.role.required_level or self.job.required_level,
                     preferred_level=each.role.preferred_level, subgroup_size=each.role.subgroup_size,
-                    subgroup_level=each.role.subgroup_level, roles=(),
+                    subgroup_level=each.role.subgroup_level, roles=(), most_at_once=0,
                 ),
                 (each.shape,), self.burst, self.state, [self.members[number] for number in each.numbers],
             )

@@ -20,6 +20,7 @@ from flexai.scheduling import (
     moved,
     placing,
     reasons,
+    resizing,
     restart,
     why_not,
 )
@@ -30,6 +31,7 @@ from flexai.scheduling.events import (
     GrantsFound,
     JobCancelled,
     JobHeld,
+    JobMembersAsked,
     JobReleased,
     JobResizeAsked,
     JobSubmitted,
@@ -103,6 +105,10 @@ class Scheduler:
         """Why its user cannot have a job moved to host memory now, as the end of a sentence; empty if he can."""
         return jobs.why_not_park(self._state, job_id)
 
+    def why_not_resize(self, event: JobResizeAsked) -> PendingReason | None:
+        """Why the running members of a job cannot have other shares now; None if they can, or none runs."""
+        return resizing.why_not(self._state, event)
+
     def what_must_end(self, job_id: str) -> tuple[Blocker, ...]:
         """Jobs whose end would let a waiting one start, and why each is not evicted for it."""
         return why_not.what_must_end(self._state, job_id)
@@ -135,8 +141,8 @@ class Scheduler:
                 jobs.hold(state, event.job_id, held=isinstance(event, JobHeld))
             case JobCancelled():
                 jobs.cancel(state, event.job_id)
-            case JobResizeAsked():
-                jobs.resize(state, event)
+            case JobResizeAsked() | JobMembersAsked():
+                resizing.asked(state, event)
             case ParkAsked():
                 jobs.park(state, event)
             case MemberStarted():

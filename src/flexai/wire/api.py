@@ -19,6 +19,7 @@ from flexai.wire.member_fields import (
     decode_command,
     decode_cwd,
     decode_env,
+    decode_most_at_once,
     decode_request,
     decode_subgroups,
 )
@@ -72,6 +73,7 @@ class Submission:
     preferred_level: str = ""
     subgroup_size: int = 0
     subgroup_level: str = ""
+    most_at_once: int = 0
     roles: tuple[SubmittedRole, ...] = ()
     min_runtime_ms: int = 0
     grace_ms: int = 0
@@ -146,6 +148,7 @@ def decode_submission(fields: Mapping[str, Any]) -> Submission:
         preferred_level=text(fields, "preferred_level", "", 100),
         subgroup_size=subgroup_size,
         subgroup_level=subgroup_level,
+        most_at_once=decode_most_at_once(fields, n_members, min_member, subgroup_size),
         roles=roles,
         min_runtime_ms=integer(fields, "min_runtime_ms", 0, MAX_INT, 0),
         grace_ms=integer(fields, "grace_ms", 0, MAX_GRACE_MS, 0),
@@ -181,15 +184,32 @@ def check_filters(names: Iterable[str], known: Collection[str]) -> None:
             raise BadInput("filters", name, "is not the name of a filter", remedy)
 
 
-def decode_resize(fields: Mapping[str, Any]) -> tuple[int, int]:
-    """Body of ``POST /v1/jobs/{id}/resize`` to (compute_milli, limit_milli).
+@dataclass(frozen=True, slots=True)
+class ResizeBody:
+    """What a user wants of a job that is in: other shares (thousandths), or ``n_members`` at once; 0 for unchanged."""
+
+    role: str
+    compute_milli: int = 0
+    limit_milli: int = 0
+    n_members: int = 0
+
+
+def decode_resize(fields: Mapping[str, Any]) -> ResizeBody:
+    """Body of ``POST /v1/jobs/{id}/resize``.
 
     Raises:
-        BadInput: out of range.
+        BadInput: out of range; shares and members in one, or neither.
     """
-    only(fields, {"compute_milli", "limit_milli"})
-    compute = integer(fields, "compute_milli", 1, MILLI_PER_DEVICE)
-    return compute, integer(fields, "limit_milli", compute, MILLI_PER_DEVICE, MILLI_PER_DEVICE)
+    only(fields, {"compute_milli", "limit_milli", "n_members", "role"})
+    role = text(fields, "role", "", 63)
+    if fields.get("n_members") is None:
+        compute = integer(fields, "compute_milli", 1, MILLI_PER_DEVICE)
+        return ResizeBody(role, compute, integer(fields, "limit_milli", compute, MILLI_PER_DEVICE, MILLI_PER_DEVICE))
+    n_members = integer(fields, "n_members", 1, MAX_MEMBERS)
+    if said := next((name for name in ("compute_milli", "limit_milli") if fields.get(name) is not None), None):
+        remedy = "Ask for the one, and then for the other"
+        raise BadInput(said, short(fields[said]), "is asked for together with a number of members", remedy)
+    return ResizeBody(role, n_members=n_members)
 
 
 def decode_pid(fields: Mapping[str, Any]) -> int:

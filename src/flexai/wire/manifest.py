@@ -175,6 +175,8 @@ def _job(
         fields["time_limit_ms"] = deadline * 1000
     if group:
         fields["n_members"] = n_completions or n_parallel or 1
+        if 0 < n_parallel < n_completions:
+            fields["most_at_once"] = n_parallel
     elif n_completions > 1:
         fields["array"] = f"0-{n_completions - 1}"
         if 0 < n_parallel < n_completions:

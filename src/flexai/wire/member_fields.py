@@ -110,3 +110,14 @@ def decode_subgroups(fields: Mapping[str, Any], n_members: int, min_member: int)
     if bool(size) != bool(level):
         raise BadInput("subgroup_level", level, "and subgroup_size go together", "Give both, or neither")
     return size, level
+
+
+def decode_most_at_once(fields: Mapping[str, Any], n_members: int, min_member: int, size: int) -> int:
+    """How many of so many members run at once at most, in subgroups of ``size`` (0: alone); 0 for all of them."""
+    most = integer(fields, "most_at_once", 0, n_members, 0)
+    if most and (most < min_member or most % max(1, size)):
+        problem = f"is below the {min_member} that must start together"
+        if most >= min_member:
+            problem = f"is no whole number of subgroups of {size}"
+        raise BadInput("most_at_once", most, problem, f"Use a number from {max(1, min_member)} to {n_members}")
+    return 0 if most == n_members else most

@@ -16,9 +16,13 @@ from flexai.wire.pod_shape import SUBGROUP, Notes, asks_for_a_card, section
 _LEVELS = {"requiredTopologyLevel": "required_level", "preferredTopologyLevel": "preferred_level"}
 _OF_A_ROLE = {
     *REQUEST_FIELDS, "models", "cpu_milli", "ram_bytes", "required_level", "preferred_level", "subgroup_size",
-    "subgroup_level", "command", "cwd", "env",
+    "subgroup_level", "most_at_once", "command", "cwd", "env",
 }  # fmt: skip
 """Fields of a pod in which the subgroups of a group may differ."""
+
+
+_COUNTED = {"name", "n_members", "most_at_once"}
+"""Fields in which members that are alike may differ: they are put together."""
 
 
 @dataclass(slots=True)
@@ -108,6 +112,7 @@ def group_fields(group: PodGroup) -> dict[str, Any]:
         if least > n_members:
             problem = f"is more than its {n_members} members: it would never start"
             raise BadInput(f"{group.where}: spec.minMember", least, problem, "Write more pods, or ask for fewer")
+        _check_parallelism(first, least, group.where)
         return first | own | {"n_members": n_members, "min_member": least}
     by_name: dict[str, list[dict[str, Any]]] = {name: [] for name in group.subgroups}
     for fields in group.members:
@@ -145,17 +150,30 @@ def _role(name: str, members: list[dict[str, Any]], subgroup: Subgroup, where: s
     if subgroup.min_member > n_members:
         problem = f"is more than its {n_members} members: it would never start"
         raise BadInput(f"{thing}: minMember", subgroup.min_member, problem, "Write more pods, or ask for fewer")
+    _check_parallelism(first, subgroup.min_member, thing)
     return first | subgroup.levels | {"name": name, "n_members": n_members, "min_member": subgroup.min_member}
 
 
+def _check_parallelism(fields: Mapping[str, Any], least: int, where: str) -> None:
+    """Members that may run at once are no fewer than must, and whole subgroups."""
+    most, size = fields.get("most_at_once", 0), fields.get("subgroup_size") or 1
+    if 0 < most < least or most % size:
+        must = f"is below its minMember {least}" if most < least else f"is no whole number of subgroups of {size}"
+        raise BadInput(f"{where}: spec.parallelism", most, f"{must}: it would never start", "Leave it out, or raise it")
+
+
 def _alike(members: list[dict[str, Any]], where: str, which: str = "members") -> tuple[dict[str, Any], int]:
-    """What members say alike, and how many they are."""
+    """What members say alike, how many may run at once if not all, and how many they are."""
     first = members[0]
     for fields in members[1:]:
         differs = {key for key in fields.keys() | first.keys() if fields.get(key) != first.get(key)}
-        if differs - {"name", "n_members"}:
+        if differs - _COUNTED:
             raise BadInput(
-                where, ", ".join(sorted(differs - {"name", "n_members"})[:5]), f"differs between its {which}",
+                where, ", ".join(sorted(differs - _COUNTED)[:5]), f"differs between its {which}",
                 "FLEXAI_MEMBER tells members that are alike apart; give those that are not subgroups (spec.subGroups)",
             )  # fmt: skip
+    if any("most_at_once" in fields for fields in members):
+        first = first | {
+            "most_at_once": sum(fields.get("most_at_once", fields.get("n_members", 1)) for fields in members)
+        }
     return first, sum(fields.get("n_members", 1) for fields in members)

@@ -51,10 +51,14 @@ def _with_job(body: str, jobs: Mapping[str, Job]) -> str:
         fields = json.loads(body)
         changed: dict[str, Any] = fields["job"]
         job = jobs[changed["id"]]
-        compute_milli, limit_milli = int(changed["compute_milli"]), int(changed["limit_milli"])
-        request = replace(job.request, compute_milli=compute_milli, limit_milli=limit_milli)
         after = tuple(str(name) for name in changed["after"])
-        fields["job"] = to_plain(replace(job, held=bool(changed["held"]), after=after, request=request))
+        job = replace(job, held=bool(changed["held"]), after=after)
+        parts = changed.get("parts") or [[changed["compute_milli"], changed["limit_milli"], 0]]
+        for index, (compute_milli, limit_milli, most) in enumerate(parts if len(parts) == len(job.parts) else ()):
+            part = job.parts[index]
+            request = replace(part.request, compute_milli=int(compute_milli), limit_milli=int(limit_milli))
+            job = job.with_part(index, replace(part, request=request, most_at_once=int(most)))
+        fields["job"] = to_plain(job)
     except (ValueError, TypeError, KeyError) as error:
         remedy = "Keep the log longer, and record and replay with one release"
         raise BadInput("event log", body[:80], f"names a job that it does not have ({error!r})", remedy) from None
@@ -62,8 +66,5 @@ def _with_job(body: str, jobs: Mapping[str, Job]) -> str:
 
 
 def _changeable(job: Job) -> dict[str, Any]:
-    request = job.request
-    return {
-        "id": job.id, "held": job.held, "after": list(job.after), "compute_milli": request.compute_milli,
-        "limit_milli": request.limit_milli,
-    }  # fmt: skip
+    parts = [[part.request.compute_milli, part.request.limit_milli, part.most_at_once] for part in job.parts]
+    return {"id": job.id, "held": job.held, "after": list(job.after), "parts": parts}

@@ -17,6 +17,7 @@ from flexai.wire.member_fields import (
     decode_command,
     decode_cwd,
     decode_env,
+    decode_most_at_once,
     decode_role_request,
     decode_subgroups,
 )
@@ -24,10 +25,10 @@ from flexai.wire.member_fields import (
 MAX_ROLES = 32
 _FIELDS = {
         *REQUEST_FIELDS, "models", "name", "n_members", "min_member", "cpu_milli", "ram_bytes", "required_level",
-        "preferred_level", "subgroup_size", "subgroup_level", "command", "cwd", "env",
+        "preferred_level", "subgroup_size", "subgroup_level", "most_at_once", "command", "cwd", "env",
 }  # fmt: skip
 _OF_ROLES = ("compute_milli", "limit_milli", "memory_bytes", "n_devices", "models", "partition")
-_NOT_BESIDE = (*_OF_ROLES, "cpu_milli", "ram_bytes", "subgroup_size", "subgroup_level")
+_NOT_BESIDE = (*_OF_ROLES, "cpu_milli", "ram_bytes", "subgroup_size", "subgroup_level", "most_at_once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ def _decode_role(one: Mapping[str, Any], job: Mapping[str, Any]) -> SubmittedRol
         name, decode_role_request({**one, "tenant_class": job.get("tenant_class")}), n_members, min_member,
         integer(one, "cpu_milli", 0, MAX_INT, 0), integer(one, "ram_bytes", 0, MAX_INT, 0),
         text(one, "required_level", "", 100), text(one, "preferred_level", "", 100), size, level,
+        decode_most_at_once(one, n_members, min_member, size),
     )  # fmt: skip
     return SubmittedRole(role, decode_command(runs), decode_cwd(runs), decode_env(runs))
 

@@ -81,6 +81,7 @@ SHOWN = [
     (("doctor",), ["ok", "shim"]),
     (("hold", "8"), ["8: held"]),
     (("resize", "7", "--share", "40%"), ["7: 40%"]),
+    (("resize", "7", "--role", "worker", "--members", "2"), ["7: 2 members of role worker"]),
     (("logs", "7"), ["line one\nline two\n"]),
     (("completion", "zsh"), ["#compdef flexai"]),
 ]
@@ -221,6 +222,9 @@ def test_the_weight_of_a_queue_is_told_as_a_multiple_of_the_usual_one(pool, comm
         (("submit", "-f", "missing.yaml"), 2, ["missing.yaml", "No such file"]),
         (("submit", "--devices", "two", "true"), 2, ["--devices", "two"]),
         (("resize", "7", "--share", "0"), 2, ["--share", "'0'"]),
+        (("resize", "7"), 2, ["--share", "missing", "--members 2"]),
+        (("resize", "7", "--share", "40%", "--members", "2"), 2, ["--members", "together with --share"]),
+        (("resize", "7", "--members", "2", "--limit", "40%"), 2, ["--limit", "--share too"]),
         (("queue", "set", "team-a", "--quota", "much"), 2, ["--quota", "much"]),
         (("queue", "set", "team-a", "--weight", "heavy"), 2, ["--weight", "'heavy'", "2 for twice the usual"]),
         (("queue", "set", "team-a", "--weight", "-1"), 2, ["--weight", "'-1'", "0 to 1000000"]),

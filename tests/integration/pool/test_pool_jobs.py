@@ -191,8 +191,8 @@ async def test_members_of_a_gang_of_roles_run_what_their_role_runs(new_rig):
         view = await rig.get(f"/v1/jobs/{job_id}")
         assert [member["role"] for member in view["members"]] == ["leader", "worker", "worker"]
         assert [grant["compute_milli"] for grant in view["grants"]] == [100, 900]
-        refused = await rig.post(f"/v1/jobs/{job_id}/resize", status=409, compute_milli=200)
-        assert refused["code"] == "HasRoles"
+        refused = await rig.post(f"/v1/jobs/{job_id}/resize", status=400, compute_milli=200)
+        assert "role is needed: job 2 has several" in refused["message"]
         rig.agent.end(blocker)
         waits = (await rig.post("/v1/jobs", status=201, **body))["ids"][0]
         told = await rig.get(f"/v1/jobs/{waits}/explain")

@@ -4,16 +4,13 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from flexai.adapters.sqlite.rows import JobRow
 from flexai.model import Device, Job, JobState, Node, Queue, TenantClass
+from flexai.scheduling.events import ForeignUsage, JobMembersAsked, JobResizeAsked
 from flexai.wire.api import Submission
 from flexai.wire.queue import DEFAULT_QUEUE
 from flexai.wire.store import Member, decode_job, decode_members, encode_job, encode_members
-
-if TYPE_CHECKING:
-    from flexai.scheduling.events import ForeignUsage
 
 MemberKey = tuple[str, int]
 """(job id, member)."""
@@ -66,6 +63,12 @@ class JobRecord:
     def is_placed(self) -> bool:
         """Whether any member has its place on a node."""
         return any(member.is_placed for member in self.members)
+
+    def has_shares(self, role: int, compute_milli: int) -> bool:
+        """Whether what the members of a role hold, if any do, is that share; what is lent counts for nothing yet."""
+        first = self.job.first_of(role)
+        some = self.members[first : first + self.job.parts[role].n_members]
+        return all(grant.compute_milli in {0, compute_milli} for member in some for grant in member.grants)
 
     def row(self) -> JobRow:
         """Its row in the derived table."""
@@ -180,12 +183,21 @@ class Book:
         """A user held or released a job; remembered in the job itself, so that a restart tells the scheduler."""
         record.job = replace(record.job, held=held)
 
-    def resized(self, record: JobRecord, compute_milli: int, limit_milli: int) -> None:
+    def resized(self, record: JobRecord, event: JobResizeAsked) -> None:
         """A user changed what a job asks for: at once while it waits, with its grants once it runs."""
-        held = [grant for member in record.members for grant in member.grants]
-        if all(grant.compute_milli == compute_milli for grant in held):
-            request = replace(record.job.request, compute_milli=compute_milli, limit_milli=limit_milli)
-            record.job = replace(record.job, request=request)
+        index = record.job.role_named(event.role)
+        if index >= 0 and record.has_shares(index, event.compute_milli):
+            role = record.job.parts[index]
+            request = replace(role.request, compute_milli=event.compute_milli, limit_milli=event.limit_milli)
+            record.job = record.job.with_part(index, replace(role, request=request))
+
+    def members_asked(self, record: JobRecord, event: JobMembersAsked) -> None:
+        """A user said how many members of a job run at once."""
+        index = record.job.role_named(event.role)
+        if index >= 0:
+            role = record.job.parts[index]
+            most = 0 if event.n_members == role.n_members else event.n_members
+            record.job = record.job.with_part(index, replace(role, most_at_once=most))
 
     def waiting(self) -> Iterator[JobRecord]:
         """Jobs that stand in the lines of their queues."""

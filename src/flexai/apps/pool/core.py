@@ -24,6 +24,7 @@ from flexai.scheduling import Blocker
 from flexai.scheduling.commands import Command, SetJobState
 from flexai.scheduling.events import (
     Event,
+    JobMembersAsked,
     JobResizeAsked,
     JobSubmitted,
     MemberStarted,
@@ -54,6 +55,10 @@ class DecisionCore(Protocol):
 
     def why_not_park(self, job_id: str) -> str:
         """Why its user cannot have a job moved to host memory now, as the end of a sentence; empty if he can."""
+        ...
+
+    def why_not_resize(self, event: JobResizeAsked) -> PendingReason | None:
+        """Why the running members of a job cannot have other shares now; None if they can, or none runs."""
         ...
 
     def what_must_end(self, job_id: str) -> Sequence[Blocker]:
@@ -286,7 +291,7 @@ class Core:
         if isinstance(event, Tick):
             self.tick_us = took_us
         self.transitions.commands(seq, event.at_ms, commands)
-        if isinstance(event, JobResizeAsked):
+        if isinstance(event, JobResizeAsked | JobMembersAsked):
             self.transitions.resized(event)
         elif isinstance(event, ParkAsked):
             self.transitions.park_asked(event)

@@ -15,7 +15,7 @@ _CARDS: dict[str, Any] = {"type": "integer", "minimum": -1, "description": "thou
 
 _MEMBER_FIELDS = (
     "compute_milli", "limit_milli", "memory_bytes", "n_devices", "models", "partition", "cpu_milli", "ram_bytes",
-    "required_level", "preferred_level", "subgroup_size", "subgroup_level", "command", "cwd", "env",
+    "required_level", "preferred_level", "subgroup_size", "subgroup_level", "most_at_once", "command", "cwd", "env",
 )  # fmt: skip
 JOB: dict[str, dict[str, Any]] = {
     "kind": {"enum": ["submit", "run"], "default": "submit"},
@@ -50,6 +50,7 @@ JOB: dict[str, dict[str, Any]] = {
     "preferred_level": _TEXT,
     "subgroup_size": {**_COUNT, "description": "members of a subgroup; 0 for none"},
     "subgroup_level": {**_TEXT, "description": "level of the topology that each subgroup must share"},
+    "most_at_once": {**_COUNT, "description": "so many members run at the same time at most; 0 for all"},
 }
 JOB["roles"] = {
     "type": "array",
@@ -90,7 +91,12 @@ QUEUE: dict[str, dict[str, Any]] = {
     "user_limit_milli": _CARDS,
     "over_cap": {"enum": ["", *OVER_CAP], "default": "", "description": "of jobs over their cap of device memory"},
 }
-RESIZE = {"compute_milli": _MILLI, "limit_milli": _MILLI}
+RESIZE = {
+    "compute_milli": {**_MILLI, "description": "of each card; or say n_members"},
+    "limit_milli": _MILLI,
+    "n_members": {"type": "integer", "minimum": 1, "description": "so many at once, from min_member to n_members"},
+    "role": {**_TEXT, "description": "which role is meant, of a job that has any"},
+}
 ATTACH = {"pid": {"type": "integer", "minimum": 1}}
 FINISH = {"exit_code": {"type": "integer", "minimum": 0, "maximum": 255}}
 MANIFEST = {

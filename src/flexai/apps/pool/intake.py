@@ -166,6 +166,7 @@ def _records(
             preferred_level=submission.preferred_level,
             subgroup_size=submission.subgroup_size,
             subgroup_level=submission.subgroup_level,
+            most_at_once=submission.most_at_once,
             min_runtime_ms=submission.min_runtime_ms,
             checkpointable=submission.checkpointable,
             parkable=submission.parkable,

@@ -12,9 +12,18 @@ from flexai.apps.pool.described import ATTACH, FINISH, RESIZE, body
 from flexai.apps.pool.http import Refusal, answer, body_of, fields_of, peer_of_request
 from flexai.apps.pool.routes_jobs import array_view, job_of, jobs_of, view, views
 from flexai.apps.pool.service import Pool
-from flexai.model import JobState, MemberState
-from flexai.scheduling.events import JobCancelled, JobHeld, JobReleased, JobResizeAsked, ParkAsked
+from flexai.model import MILLI_PER_DEVICE, JobState, MemberState
+from flexai.scheduling.events import (
+    JobCancelled,
+    JobHeld,
+    JobMembersAsked,
+    JobReleased,
+    JobResizeAsked,
+    ParkAsked,
+)
 from flexai.wire import api
+from flexai.wire.errors import BadInput
+from flexai.wire.fields import one_of
 from flexai.wire.store import ClientFinished, PauseAsked
 
 
@@ -25,24 +34,76 @@ def router(pool: Pool) -> APIRouter:
     for name, (act, doc) in _actions(pool).items():
         _add_action(pool, routes, name, act, doc)
 
-    @routes.post("/{job_id}/resize", openapi_extra=body(RESIZE, "compute_milli"))
+    @routes.post("/{job_id}/resize", openapi_extra=body(RESIZE))
     async def resize(request: Request, job_id: str) -> Response:
-        """Other shares: of what is asked for while it waits, of what it holds while it runs."""
+        """Other shares, of what is asked for while it waits and of what it holds while it runs; or other members."""
         record = await job_of(pool, request, job_id)
-        compute, limit = api.decode_resize(await fields_of(request))
+        asked = api.decode_resize(await fields_of(request))
         if record.state.is_final:
             raise conflict(record, "JobEnded", record.stands, "Submit it again")
         if record.state is JobState.PARKED:
             raise conflict(record, "IsParked", "is in host memory, and comes back with what it held", "Resize it then")
-        if record.job.roles:
-            raise conflict(record, "HasRoles", "has roles, which are not resized", "Cancel it and submit it again")
-        await pool.core.post(JobResizeAsked(pool.core.clock(), record.id, compute, limit), {"compute_milli": compute})
-        if record.is_placed and any(g.compute_milli != compute for m in record.members for g in m.grants):
-            reason = "does not fit on its card beside its neighbours at that share"
-            raise conflict(record, "NotEnoughCompute", reason, "See `flexai devices` for what its card has left")
+        index = _role_meant(record, asked.role)
+        if asked.n_members:
+            _check_members(record, index, asked.n_members)
+            wish = JobMembersAsked(pool.core.clock(), record.id, asked.n_members, asked.role)
+            await pool.core.post(wish, _said(asked, "n_members"))
+            return answer(view(pool, record))
+        _check_share(record, index, asked.compute_milli)
+        event = JobResizeAsked(pool.core.clock(), record.id, asked.compute_milli, asked.limit_milli, asked.role)
+        why = pool.core.scheduler.why_not_resize(event)
+        await pool.core.post(event, _said(asked, "compute_milli"))
+        if not record.has_shares(index, asked.compute_milli):
+            told = why.message if why else "What its cards have left has just changed."
+            raise Refusal(
+                409, why.code.value if why else "NotEnoughCompute", f"Job {record.id} keeps what it has. {told}", "job",
+                record.id, "See `flexai devices` for what its card has left",
+            )  # fmt: skip
         return answer(view(pool, record))
 
     return routes
+
+
+def _role_meant(record: JobRecord, name: str) -> int:
+    """Place of the role that is to be resized among the job's.
+
+    Raises:
+        BadInput: it has none of that name, or several and none is named.
+    """
+    index = record.job.role_named(name)
+    if index < 0:
+        remedy = "Leave it out" if not record.job.roles else one_of({role.name for role in record.job.roles})
+        problem = f"is no role of job {record.id}" if name else f"is needed: job {record.id} has several"
+        raise BadInput("role", name or None, problem, remedy)
+    return index
+
+
+def _check_members(record: JobRecord, index: int, n_members: int) -> None:
+    """Raises BadInput for a number of members that a role cannot run with."""
+    role = record.job.parts[index]
+    least, size = max(1, role.min_member), max(1, role.subgroup_size)
+    if not least <= n_members <= role.n_members or n_members % size:
+        steps = f" in steps of {size}" if size > 1 else ""
+        can = f"{least} to {role.n_members}{steps}" if least < role.n_members else f"{least} and no other number"
+        raise BadInput("n_members", n_members, "is no number of members that it can run with", f"Use {can}")
+
+
+def _check_share(record: JobRecord, index: int, compute_milli: int) -> None:
+    """Raises Refusal for members whose share is no matter of thousandths of a card."""
+    request = record.job.parts[index].request
+    if request.n_devices == 0:
+        raise conflict(record, "NoCard", "asks for no card there", "Name a role that has cards")
+    if request.partition:
+        what = f"asks for partitions {request.partition}, whose size is fixed"
+        raise conflict(record, "IsPartition", what, "Cancel it and submit it again")
+    if request.is_whole and compute_milli < MILLI_PER_DEVICE:
+        what = "has all of its cards' memory, so no other job could use the rest of them"
+        raise conflict(record, "IsWhole", what, "Cancel it and submit it again with --memory")
+
+
+def _said(asked: api.ResizeBody, what: str) -> dict[str, Any]:
+    """What its history says of a wish."""
+    return {what: getattr(asked, what)} | ({"role": asked.role} if asked.role else {})
 
 
 def _add_runs(pool: Pool, routes: APIRouter) -> None:

@@ -63,7 +63,7 @@ class Transitions:
                 if record := self._book.active.get(event.job_id):
                     self._book.held(record, isinstance(event, e.JobHeld))
                     self._line(event.at_ms, record, type(event).__name__.removeprefix("Job"), extra)
-            case e.JobCancelled() | e.JobResizeAsked():
+            case e.JobCancelled() | e.JobResizeAsked() | e.JobMembersAsked():
                 if record := self._book.active.get(event.job_id):
                     self._line(event.at_ms, record, _ASKED[type(event)], extra)
                     if isinstance(event, e.JobCancelled):
@@ -222,10 +222,13 @@ class Transitions:
             self._book.set_state(record, JobState.RUNNING)
             self.outcome.jobs[record.id] = record
 
-    def resized(self, event: e.JobResizeAsked) -> None:
-        """The scheduler has decided on a wish for other shares."""
+    def resized(self, event: e.JobResizeAsked | e.JobMembersAsked) -> None:
+        """The scheduler has decided on a wish for other shares, or for another number of members."""
         if record := self._book.active.get(event.job_id):
-            self._book.resized(record, event.compute_milli, event.limit_milli)
+            if isinstance(event, e.JobResizeAsked):
+                self._book.resized(record, event)
+            else:
+                self._book.members_asked(record, event)
             self.outcome.jobs[record.id] = record
 
     def park_asked(self, event: e.ParkAsked) -> None:
@@ -344,7 +347,7 @@ def _chosen(settings: SchedulerSettings) -> dict[str, Any]:
     return {"scheduler": {name: value for name, value in to_plain(settings).items() if value != usual[name]}}
 
 
-_ASKED = {e.JobCancelled: "CancelAsked", e.JobResizeAsked: "ResizeAsked"}
+_ASKED = {e.JobCancelled: "CancelAsked", e.JobResizeAsked: "ResizeAsked", e.JobMembersAsked: "ResizeAsked"}
 
 
 def _grants_line(member: int, grants: tuple[Grant, ...], cause: str) -> dict[str, Any]:

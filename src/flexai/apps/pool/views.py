@@ -51,7 +51,7 @@ def shown_state(record: JobRecord) -> str:
     """Its state as its user sees it: one that is being ended is stopping."""
     if record.state is JobState.RUNNING:
         holders = [member for member in record.members if member.is_placed]
-        if any(member.stop for member in holders):
+        if holders and all(member.stop for member in holders):
             return JobState.STOPPING.value
     return record.state.value
 
@@ -60,6 +60,8 @@ def request_view(job: Job) -> dict[str, Any]:
     """What a job asked for."""
     plain: dict[str, Any] = to_plain(job.request)
     plain |= {name: to_plain(getattr(job, name)) for name in _REQUEST}
+    if job.most_at_once:
+        plain["most_at_once"] = job.most_at_once
     if job.roles:
         plain["roles"] = to_plain(job.roles)
     return plain

@@ -220,19 +220,38 @@ def wake(job_ids: Ids, as_json: AsJson = False, run_dir: RunDir = None) -> int:
 
 def resize(
     job_id: Id,
-    share_text: Annotated[str, typer.Option("--share", "-s", help="New share, as 30%.", metavar="SHARE")],
+    share_text: Annotated[
+        str | None, typer.Option("--share", "-s", help="New share, as 30%.", metavar="SHARE", show_default=False)
+    ] = None,
     limit: Annotated[str | None, typer.Option(help="New limit, as 60%.", metavar="SHARE")] = None,
+    members: Annotated[int | None, typer.Option(help="So many members of an elastic job at once.", min=1)] = None,
+    role: Annotated[str | None, typer.Option(help="Of a job with roles, which is meant.", metavar="NAME")] = None,
     as_json: AsJson = False,
     run_dir: RunDir = None,
 ) -> None:
-    """Change the share of a job, running or not."""
-    body = {"compute_milli": parse_share(share_text)}
+    """Change the share of a job, or how many of its members run.
+
+    It may run or not. Of a job with roles name one. Members of an elastic job that are too many are stopped, the last
+    first, and wait until more are wanted.
+    """
+    if (share_text is None) is (members is None):
+        thing, value = ("--members", members) if members is not None else ("--share", None)
+        remedy = "Give --share 30%, or --members 2; the one, and then the other"
+        raise BadInput(thing, value, "is asked for together with --share" if members else "is missing", remedy)
+    body: dict[str, Any] = {} if role is None else {"role": role}
+    told = f"{members} members{f' of role {role}' if role else ''}" if members else share_text
+    if members is not None:
+        body["n_members"] = members
+    if share_text is not None:
+        body["compute_milli"] = parse_share(share_text)
+    if limit is not None and share_text is None:
+        raise BadInput("--limit", limit, "goes with a share", "Give --share too")
     if limit is not None:
         body["limit_milli"] = parse_share(limit, "--limit")
         if body["limit_milli"] < body["compute_milli"]:
             raise BadInput("--limit", limit, "is below the share", "Give a limit of at least the share")
     answer = pool_from(run_dir).post(f"/v1/jobs/{check_job_id(job_id)}/resize", body)
-    show(answer, as_json, f"{job_id}: {share_text}")
+    show(answer, as_json, f"{job_id}: {told}")
 
 
 def _each(job_ids: list[str], action: str, as_json: bool, run_dir: str | None) -> int:
