@@ -120,6 +120,7 @@ _Static_assert(sizeof(struct fx_ledger) == 512 + 576 * FX_MAX_SLOTS, "fx_ledger"
  *                       programs that ask for libcuda.so or libnvidia-ml.so
  *   FLEXAI_REAL_NVML    path of the real management library; default as below
  *   FLEXAI_TENANT_DIR   directory of the two files
+ *   FLEXAI_CARDS        UUIDs of its cards when it began, in its numbering; the policy has those of now
  *   FLEXAI_SOCKET       the agent's handshake socket (SOCK_SEQPACKET, see flexai_handshake.h)
  *   FLEXAI_REAL_CUDA    path of the real driver library; default: the loader's search without our preload
  *   FLEXAI_SIMCARD      socket of the simulated card, when the cards are simulated

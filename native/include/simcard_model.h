@@ -135,13 +135,17 @@ int sm_discover(const struct sm_model *m, int card, uint32_t pid, struct cc_grou
 
 /* Parking, by cuCheckpointProcess*: lock, move out, move in, unlock. A locked process has no turn on any card; a parked
  * one has no memory there but a rest. A move takes as long as its bytes and is told of by control_done; -EINVAL in the
- * wrong state, -ENOMEM when there is no room to come back to. */
+ * wrong state, -ENOMEM when there is no room to come back to.
+ * `to`, for a move in: by card, the one of the same kind that what was there comes back to, each named once (-EDOM), or
+ * NULL for their own; not of a process that shares memory with others (-EOPNOTSUPP). */
 enum sm_park_state { SM_RUNNING = 0, SM_LOCKED = 1, SM_PARKED = 2 };
 struct sm_process *sm_process_by_pid(const struct sm_model *m, uint32_t pid);
 enum sm_park_state sm_park_state(const struct sm_process *p);
 int sm_park_lock(struct sm_process *p);
 int sm_park_unlock(struct sm_process *p);
-int sm_park_move(struct sm_process *p, bool out, uint64_t cookie);
+int sm_park_move(struct sm_process *p, bool out, const uint32_t *to, uint64_t cookie);
+/* The card that a program knows by this number: another one once it was moved. */
+int sm_process_card(const struct sm_process *p, int number);
 
 /* The context-switch log: KEEP_OLDEST, drops counted. Nothing is emitted for what was there before it was opened. */
 int sm_log_open(struct sm_model *m, int card, struct sm_log **log);

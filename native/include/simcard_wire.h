@@ -15,7 +15,8 @@
 #define SC_MAX_RINGS 1024u
 
 enum sc_op {
-    SC_HELLO = 1,      /* -> n cards in a; the region's descriptor comes with the reply (programs: a = 1) */
+    SC_HELLO = 1,      /* -> n cards in a; a = 1, a program: the region's descriptor comes with the reply; a = 2, one more
+                          connection of it. A program numbers cards as it found them, whichever it was moved to since */
     SC_CARD,           /* a card -> struct sc_card */
     SC_CTX_NEW,        /* a card -> context */
     SC_CTX_FREE,       /* context[0] */
@@ -27,7 +28,8 @@ enum sc_op {
     SC_MEM_GIVE,
     SC_FIGURES,        /* a card -> struct sc_figures */
     SC_PROCESSES,      /* a card -> struct sc_process[] */
-    SC_PARK,           /* a enum sc_park, b pid of the same user -> v state before */
+    SC_PARK,           /* a enum sc_park, b pid of the same user -> v state before; SC_PARK_IN, context[n cards]: by card,
+                          the one that what was there comes back to, or none: their own */
     SC_MEM_PLACE,      /* a card, v[0] bytes in nobody's account -> v placed */
     SC_MEM_UNPLACE,
     SC_MEM_SHARE,      /* a card, v[0] bytes of what it holds -> v token */

@@ -3,7 +3,9 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "charge.h"
@@ -19,9 +21,20 @@ struct process {
 };
 typedef int (*get_processes)(void *, unsigned *, struct process *);
 
+/* nvmlPciInfo_t (CUDA 9.2) */
+struct pci {
+    char legacy[16];
+    unsigned domain, bus, device, device_id, subsystem_id;
+    char id[32];
+};
+typedef int (*get_pci)(void *, struct pci *);
+
 static enum { UNTRIED, READY, ABSENT } library;
 static get_processes ask;
+static get_pci ask_place;
+static int (*by_uuid)(const char *, void **);
 static void *device[FX_MAX_DEVICES];
+static char uuid_of[FX_MAX_DEVICES][FX_UUID_BYTES]; /* which card that was */
 
 static void open_library(void)
 {
@@ -31,15 +44,26 @@ static void open_library(void)
     if (!nvml)
         return;
     int (*init)(void) = (int (*)(void))dlsym(nvml, "nvmlInit_v2");
-    int (*by_uuid)(const char *, void **) = (int (*)(const char *, void **))dlsym(nvml, "nvmlDeviceGetHandleByUUID");
+    by_uuid = (int (*)(const char *, void **))dlsym(nvml, "nvmlDeviceGetHandleByUUID");
     ask = (get_processes)dlsym(nvml, "nvmlDeviceGetComputeRunningProcesses_v3");
+    ask_place = (get_pci)dlsym(nvml, "nvmlDeviceGetPciInfo_v3");
     if (!init || !by_uuid || !ask || init() != 0)
         return;
-    struct fx_limits limits;
-    for (uint32_t card = 0; card < fx.n_cards; card++)
-        if (!fx_limits_read(fx.region.policy, card, &limits) || by_uuid(limits.uuid, &device[card]) != 0)
-            device[card] = NULL;
     library = READY;
+}
+
+/* A process that was parked may have come back to another card. */
+static void *device_now(uint32_t card)
+{
+    struct fx_limits limits;
+    if (!fx_limits_read(fx.region.policy, card, &limits))
+        return NULL;
+    if (strcmp(limits.uuid, uuid_of[card]) != 0) {
+        strcpy(uuid_of[card], limits.uuid);
+        if (by_uuid(limits.uuid, &device[card]) != 0)
+            device[card] = NULL;
+    }
+    return device[card];
 }
 
 /* `ours`: so many allocations under way are the caller's own, which has asked the driver for nothing yet. */
@@ -55,9 +79,10 @@ static bool measure(uint32_t host_pid, uint32_t ours)
         uint32_t settled = __atomic_load_n(&fx_n_settled, __ATOMIC_SEQ_CST);
         unsigned n = sizeof found / sizeof *found;
         fx_pools_settle((int)card); /* what was freed in stream order is charged until then */
-        if (!device[card])
+        void *at = device_now(card);
+        if (!at)
             continue;
-        if (__atomic_load_n(&fx_under_way, __ATOMIC_SEQ_CST) > ours || ask(device[card], &n, found) != 0 ||
+        if (__atomic_load_n(&fx_under_way, __ATOMIC_SEQ_CST) > ours || ask(at, &n, found) != 0 ||
             __atomic_load_n(&fx_under_way, __ATOMIC_SEQ_CST) > ours ||
             __atomic_load_n(&fx_n_settled, __ATOMIC_SEQ_CST) != settled) {
             all = false; /* something changed meanwhile: next time */
@@ -76,6 +101,7 @@ void fx_measure_forget(void)
 {
     lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     library = UNTRIED;
+    memset(uuid_of, 0, sizeof uuid_of);
 }
 
 #define MOST_MISSED 3
@@ -118,4 +144,18 @@ uint64_t fx_measure_now(int card)
     fx_extra_moved(card, took);
     pthread_mutex_unlock(&lock);
     return took;
+}
+
+bool fx_bus_of(int card, char text[32])
+{
+    struct pci pci;
+    pthread_mutex_lock(&lock);
+    if (library == UNTRIED)
+        open_library();
+    void *at = library == READY ? device_now((uint32_t)card) : NULL;
+    bool known = at && ask_place && ask_place(at, &pci) == 0;
+    pthread_mutex_unlock(&lock);
+    if (known)
+        snprintf(text, 32, "%04x:%02x:%02x.0", pci.domain & 0xFFFFu, pci.bus & 0xFFu, pci.device & 0xFFu);
+    return known;
 }

@@ -12,5 +12,7 @@ uint64_t fx_measure_now(int card);
 /* Now, so that a decrease counts at once. `ours`: allocations under way that are the caller's, which has not asked the driver
  * for them yet. */
 void fx_measure_twice(uint32_t ours);
+/* Where a card is on the bus, as the driver writes it ("0000:18:00.0"); false where nobody says. */
+bool fx_bus_of(int card, char text[32]);
 void fx_measure_forget(void);
 #endif

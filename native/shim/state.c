@@ -50,6 +50,39 @@ static void after_fork(void)
     fx_threads_forget();
 }
 
+/* A tenant that was parked may have come back to other cards than its environment names: a program that it starts then
+ * is shown those that it has now. Whatever else the tenant has chosen of its cards, by number or by order, stays. */
+static void name_cards_anew(void)
+{
+    const char *named = getenv("FLEXAI_CARDS"), *shown = getenv("CUDA_VISIBLE_DEVICES");
+    struct fx_limits limits;
+    char cards[FX_MAX_DEVICES * FX_UUID_BYTES] = "", visible[4096] = "";
+    if (!named || strlen(named) >= sizeof cards)
+        return;
+    size_t n = 0;
+    for (uint32_t card = 0; card < FX_MAX_DEVICES && fx_limits_read(fx.region.policy, card, &limits); card++)
+        n += (size_t)snprintf(cards + n, sizeof cards - n, "%s%s", card ? "," : "", limits.uuid);
+    if (strcmp(cards, named) == 0)
+        return;
+    char list[4096], *rest = list, *one;
+    snprintf(list, sizeof list, "%s", shown ? shown : "");
+    for (n = 0; (one = strsep(&rest, ",")) && n < sizeof visible;) {
+        uint32_t card = 0;
+        size_t length = strlen(one);
+        const char *at = named;
+        while (*at && (strncmp(at, one, length) != 0 || (at[length] && at[length] != ',') || !length)) {
+            at += strcspn(at, ",");
+            at += *at == ',';
+            card++;
+        }
+        bool known = *at && fx_limits_read(fx.region.policy, card, &limits);
+        n += (size_t)snprintf(visible + n, sizeof visible - n, "%s%s", n ? "," : "", known ? limits.uuid : one);
+    }
+    if (shown)
+        setenv("CUDA_VISIBLE_DEVICES", visible, 1);
+    setenv("FLEXAI_CARDS", cards, 1);
+}
+
 enum fx_mode fx_prepare(void)
 {
     pthread_mutex_lock(&lock);
@@ -70,6 +103,8 @@ enum fx_mode fx_prepare(void)
                 snprintf(line, sizeof line, "the slice of this process cannot be used, so no card is: %s", why);
                 say(line);
             }
+            if (fx.mode == FX_TENANT)
+                name_cards_anew();
             pthread_atfork(NULL, NULL, after_fork);
         }
     }
@@ -117,6 +152,7 @@ static void map_cards(void)
                  (strncmp(limits.uuid, "MIG-", 4) == 0 && strcasecmp(text + 4, limits.uuid + 4) == 0))) {
                 fx.card_of[ordinal] = (int8_t)card;
                 fx.ordinal_of[card] = (int8_t)ordinal;
+                strcpy(fx.began_on[card], limits.uuid);
             }
     }
 }

@@ -27,6 +27,7 @@ struct fx_state {
     int n_ordinals;
     int8_t card_of[FX_MAX_ORDINALS]; /* CUdevice -> card of the policy, -1 = not one of the tenant's */
     int8_t ordinal_of[FX_MAX_DEVICES];
+    char began_on[FX_MAX_DEVICES][FX_UUID_BYTES]; /* by card: which one it was when the process found it */
 };
 extern struct fx_state fx;
 

@@ -45,7 +45,7 @@ class Parking(RuleBasedStateMachine):
         super().__init__()
         self.now, self.seq = 0, 0
         self.jobs, self.held, self.evicting, self.away, self.left_at = {}, {}, set(), {}, {}
-        self.kept, self.by_user = set(), set()
+        self.kept, self.by_user, self.left = set(), set(), {}
         self.scheduler = self.new_scheduler()
 
     def new_scheduler(self):
@@ -89,7 +89,7 @@ class Parking(RuleBasedStateMachine):
                     self.away[key] = Residence.RETURNING
                     if command.grants:
                         assert self.moves
-                        self.held[key] = command.grants
+                        self.left[key], self.held[key] = self.held[key], command.grants
                         event("woken elsewhere")
                     event("woken")
 
@@ -138,6 +138,7 @@ class Parking(RuleBasedStateMachine):
     def forget(self, key):
         del self.held[key]
         self.away.pop(key, None)
+        self.left.pop(key, None)
         self.evicting.discard(key)
         if not any(other[0] == key[0] for other in self.away):
             self.kept.discard(key[0])
@@ -154,8 +155,12 @@ class Parking(RuleBasedStateMachine):
                     self.away[key], self.left_at[key] = Residence.IN_HOST, since
                 self.step(MemberParked(0, *key, refused))
             elif where is Residence.RETURNING:
+                left = self.left.pop(key, None)
                 if refused:
                     self.away[key] = Residence.IN_HOST
+                    if left is not None:
+                        self.held[key] = left
+                        event("not woken elsewhere")
                 else:
                     del self.away[key]
                 self.step(MemberWoken(0, *key, refused))
@@ -203,9 +208,12 @@ class Parking(RuleBasedStateMachine):
         self.now += later_ms
         self.step(Tick(0))
 
-    @rule()
-    def the_pool_is_started_again(self):
-        """What a pool tells a new scheduler: what runs and where it is, what waits, and last the node."""
+    @rule(arrives=st.booleans(), refused=st.sampled_from(["", "", "the host is full"]))
+    def the_pool_is_started_again(self, arrives, refused):
+        """What a pool tells a new scheduler: what runs and where it is, what waits, and last the node.
+
+        Before that, perhaps, what had happened and was not yet decided on.
+        """
         records, self.scheduler = self.scheduler.state.jobs, self.new_scheduler()
         for job_id, record in records.items():
             mine = {key: grants for key, grants in self.held.items() if key[0] == job_id}
@@ -219,13 +227,18 @@ class Parking(RuleBasedStateMachine):
                 and member.state == "waiting"
             )  # fmt: skip
             claimed = tuple((n, record.parked_for) for n, where in away if where == "leaving" and record.parked_for)
+            left = sum((self.left.get(key, ()) for key in mine), ())
+            for_others = [self.left_at[key] for key in mine if self.away.get(key) is Residence.IN_HOST]
+            away_at_ms = -1 if job_id in self.by_user else max(for_others, default=-1)
             found = GrantsFound(
-                0, record.job, sum(mine.values(), ()), evicted, waiting, away, (), claimed, job_id in self.kept
-            )
+                0, record.job, sum(mine.values(), ()), evicted, waiting, away, (), claimed, job_id in self.kept,
+                left, away_at_ms,
+            )  # fmt: skip
             self.step(found)
             if record.cancelled:
                 self.step(JobCancelled(0, job_id))
-        self.left_at = dict.fromkeys(self.left_at, self.now)
+        if arrives:
+            self.what_moves_arrives(refused)
         self.step(NodePut(0, replace(NODE, devices=MOVING) if self.moves else NODE))
 
     @invariant()

@@ -102,7 +102,7 @@ def test_a_program_that_comes_to_the_card_meanwhile_is_moved_too(rig):
 
 def test_what_cannot_be_woken_stays_parked_and_frozen(rig):
     feed(rig, n.ParkAsked(KEY, parked=True))
-    rig.monkeypatch.setattr(rig.backend, "wake", lambda _pids: None)  # and it does not come back
+    rig.monkeypatch.setattr(rig.backend, "wake", lambda *_: None)  # and it does not come back
     with pytest.raises(Refused, match="cannot be woken"):
         feed(rig, n.ParkAsked(KEY, parked=False))
     assert rig.node.tenant(KEY).parked

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from flexai.model import Device, Job, JobState, Node, Queue, Reason, SliceRequest, TenantClass
+from flexai.model import Device, Job, JobState, Node, Queue, Reason, Residence, SliceRequest, TenantClass
 from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Evict, Park, SetJobState, Start, Wake
 from flexai.scheduling.events import (
@@ -429,6 +429,63 @@ def test_a_pool_that_is_started_again_knows_who_is_parked():
     assert after.state("guest") is JobState.PARKED
     assert after.reason("guest").numbers["missing_milli"] == 1000
     assert told(after.step(MemberFinished(400_000, "owner", 0, 0))) == [("Wake", "guest")]
+
+
+def test_what_arrived_before_its_node_was_back_is_known_when_that_is():
+    for kind, residence, refused, state in (
+        (MemberParked, "leaving", "", JobState.PARKED), (MemberParked, "leaving", "no room", JobState.RUNNING),
+        (MemberWoken, "returning", "", JobState.RUNNING), (MemberWoken, "returning", "no room", JobState.PARKED),
+    ):  # fmt: skip
+        before, after = Pool(), Pool()
+        before.submit(0, "guest")
+        record = before.scheduler.state.jobs["guest"]
+        after.scheduler = Scheduler(PARKS, check=True)
+        after.step(QueuePut(300_000, Queue("guest")))
+        away = ((0, Residence(residence)),)
+        after.step(
+            GrantsFound(300_000, record.job, record.members[0].grants, away=away, kept_away=kind is MemberParked)
+        )
+        after.step(kind(300_100, "guest", 0, refused))
+        after.step(NodePut(300_200, after.node))
+        assert after.state("guest") is state, (kind, refused)
+        if state is JobState.PARKED and kind is MemberParked:
+            assert "as its user asked" in after.reason("guest").message
+
+
+def test_a_wake_that_waited_is_tried_at_once_after_a_restart_and_who_was_parked_for_others_stays_its_time():
+    for since, wakes in ((-1, True), (295_000, False), (290_000, True)):
+        before, after = Pool(), Pool()
+        before.submit(0, "guest")
+        record = before.scheduler.state.jobs["guest"]
+        after.scheduler = Scheduler(PARKS, check=True)
+        after.step(QueuePut(300_000, Queue("guest")))
+        found = GrantsFound(
+            300_000, record.job, record.members[0].grants, away=((0, Residence.IN_HOST),), away_at_ms=since
+        )
+        after.step(found)
+        assert told(after.step(NodePut(300_000, after.node))) == ([("Wake", "guest")] if wakes else [])
+        assert wakes or told(after.step(Tick(305_000))) == [("Wake", "guest")]
+
+
+def test_where_it_could_not_be_woken_on_another_card_it_waits_for_its_own_also_after_a_restart():
+    pool, away, stays = left_c0(moves=True)
+    left = pool.scheduler.state.jobs[away].members[0].grants
+    (wake,) = [each for each in pool.step(MemberFinished(200_000, stays, 0, 0)) if isinstance(each, Wake)]
+    record, owner = (pool.scheduler.state.jobs[name] for name in (away, "owner"))
+    again = Pool(n_cards=2, moves=True)
+    again.scheduler = Scheduler(PARKS, check=True)
+    for queue in (Queue("owner", quota_milli=2000), Queue("guest")):
+        again.step(QueuePut(200_500, queue))
+    again.step(GrantsFound(200_500, record.job, wake.grants, away=((0, Residence.RETURNING),), left=left))
+    again.step(GrantsFound(200_500, owner.job, owner.members[0].grants))
+    again.step(NodePut(200_500, again.node))
+    for one in (pool, again):
+        assert told(one.step(MemberWoken(201_000, away, 0, "not by this driver."))) == []
+        assert "on another it could not be woken (not by this driver)" in one.reason(away).message
+        assert one.scheduler.state.jobs[away].members[0].grants == left
+        assert int(one.scheduler.state.books.granted_milli.sum()) == 1000, "the owner's alone"
+        (wake,) = [each for each in one.step(MemberFinished(300_000, "owner", 0, 0)) if isinstance(each, Wake)]
+        assert (wake.job_id, wake.grants) == (away, ())
 
 
 def test_the_same_events_give_the_same_parks_and_wakes():

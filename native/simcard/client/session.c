@@ -33,8 +33,16 @@ static int connection(void)
     if (held)
         return (int)(held - 1);
     int fd = sc_connect(NULL);
-    if (fd >= 0)
-        pthread_setspecific(connection_key, (void *)(intptr_t)(fd + 1));
+    if (fd < 0)
+        return fd;
+    struct sc_reply reply;
+    struct sc_request hello = {.op = SC_HELLO, .a = 2};
+    int error = sc_ask(fd, &hello, &reply, NULL, 0, NULL);
+    if (error) {
+        close(fd);
+        return error;
+    }
+    pthread_setspecific(connection_key, (void *)(intptr_t)(fd + 1));
     return fd;
 }
 

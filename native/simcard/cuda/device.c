@@ -45,7 +45,7 @@ SIM_API CUresult cuDeviceGetName(char *name, int n, CUdevice device)
 }
 
 /* "GPU-xxxxxxxx-xxxx-..." to its 16 bytes. */
-static void uuid_bytes(const char *text, unsigned char out[16])
+void sim_uuid_bytes(const char *text, unsigned char out[16])
 {
     int n = 0;
     for (const char *c = text + 4; *c && n < 32; c++) {
@@ -63,8 +63,13 @@ SIM_API CUresult cuDeviceGetUuid_v2(unsigned char uuid[16], CUdevice device)
     const struct sc_card *card = card_of(device);
     if (!card)
         return refuse();
-    uuid_bytes(card->uuid, uuid);
-    return CUDA_SUCCESS;
+    struct sc_card now; /* it may have been moved to another card while it was parked */
+    struct sc_reply reply;
+    struct sc_request r = {.op = SC_CARD, .a = sim_session()->visible[device]};
+    int error = session_ask(&r, &reply, &now, sizeof now);
+    if (!error)
+        sim_uuid_bytes(now.uuid, uuid);
+    return sim_error(error);
 }
 
 SIM_API CUresult cuDeviceGetUuid(unsigned char uuid[16], CUdevice device);

@@ -120,6 +120,7 @@ struct sim_module {
 };
 
 const struct session *sim_session(void);
+void sim_uuid_bytes(const char *text, unsigned char out[16]);
 CUresult sim_error(int negative_errno);
 /* Current context of this thread, or NULL; its primary one is never made silently. */
 struct sim_context *sim_current(void);

@@ -26,6 +26,7 @@ struct connection {
     int fd;
     uid_t uid;
     struct client *client;
+    bool is_program;  /* its card numbers are the program's own */
     struct sm_log *log;
     int log_card;
     uint64_t log_room; /* records that its reader has room for; 0: as many as fit a reply */

@@ -67,11 +67,12 @@ static bool answer(struct connection *c, int status, uint64_t v)
     return true;
 }
 
-static bool hello(struct server *s, struct connection *c, bool is_program)
+static bool hello(struct server *s, struct connection *c, int as)
 {
-    int error = is_program ? client_attach(s, c->client) : 0;
+    c->is_program = as > 0;
+    int error = as == 1 ? client_attach(s, c->client) : 0;
     connection_reply(c, error, sm_n_cards(s->model), sizeof(struct sc_request), NULL, 0,
-                     is_program && !error ? c->client->region_fd : -1);
+                     as == 1 && !error ? c->client->region_fd : -1);
     return true;
 }
 
@@ -131,7 +132,8 @@ static bool park(struct server *s, struct connection *c, const struct sc_request
     case SC_PARK_OUT:
     case SC_PARK_IN:
         owe(s, c);
-        error = sm_park_move(other->process, r->a == SC_PARK_OUT, c->cookie);
+        if (r->n_contexts == 0 || r->n_contexts == (uint32_t)sm_n_cards(s->model))
+            error = sm_park_move(other->process, r->a == SC_PARK_OUT, r->n_contexts ? r->context : NULL, c->cookie);
         if (!error)
             return false;
         c->waiting = false;
@@ -160,12 +162,18 @@ bool serve(struct server *s, struct connection *c, const struct sc_request *r)
     if ((needs_card && (r->a < 0 || r->a >= sm_n_cards(s->model))) ||
         (needs_ring && (r->a < 0 || r->a >= (int)SC_MAX_RINGS)) || (needs_process && !client->process))
         return answer(c, -EINVAL, 0);
+    struct sc_request own;
+    if (needs_card && c->is_program && client->process) {
+        own = *r;
+        own.a = sm_process_card(client->process, r->a);
+        r = &own;
+    }
     struct sm_stream **stream = needs_ring ? &client->stream[r->a] : NULL;
     uint64_t context = 0, token = 0;
     int error = 0;
     switch (r->op) {
     case SC_HELLO:
-        return hello(s, c, r->a == 1);
+        return hello(s, c, r->a);
     case SC_CARD:
         return card(s, c, r->a);
     case SC_CTX_NEW:

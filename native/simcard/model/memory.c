@@ -180,6 +180,15 @@ int sm_memory_leave(struct sm_process *p, uint64_t token)
     return 0;
 }
 
+bool sm_memory_shares(const struct sm_process *p)
+{
+    for (const struct sm_shared *s = p->model->shared; s; s = s->next)
+        for (const struct sm_holder *h = s->holders; h; h = h->next)
+            if (h->process == p)
+                return true;
+    return false;
+}
+
 void sm_memory_leave_all(struct sm_process *p)
 {
     struct sm_model *m = p->model;

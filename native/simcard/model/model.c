@@ -212,6 +212,8 @@ struct sm_process *sm_process_new(struct sm_model *m, uint32_t pid, uint64_t sta
     p->pid = pid;
     p->start_ticks = start_ticks;
     p->events = events;
+    for (int i = 0; i < SM_MAX_CARDS; i++)
+        p->moved_to[i] = (uint8_t)i;
     p->next = m->processes;
     m->processes = p;
     return p;

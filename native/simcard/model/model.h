@@ -72,6 +72,7 @@ struct sm_process {
     struct sm_event_slot *events;
     uint64_t memory_bytes[SM_MAX_CARDS], parked_bytes[SM_MAX_CARDS];
     uint64_t placed_bytes[SM_MAX_CARDS]; /* on the card, in nobody's account */
+    uint8_t moved_to[SM_MAX_CARDS]; /* by the program's own number of a card: the card */
     enum sm_park_state park_state;
     bool moving;             /* on its way out or in */
     uint64_t past_held_ns[SM_MAX_CARDS], past_work_ns[SM_MAX_CARDS], past_kernels[SM_MAX_CARDS]; /* of freed groups */
@@ -163,6 +164,8 @@ void sm_stream_timed(struct sm_card *c);
 void sm_drain(struct sm_model *m);
 void sm_stream_end(struct sm_stream *s, uint32_t error);
 uint64_t sm_watch_earliest(const struct sm_stream *s, uint64_t seq, int depth);
+/* Its group has left this card for another. */
+void sm_stream_relist(struct sm_stream *s, struct sm_card *left);
 struct sm_stream *sm_stream_by_id(const struct sm_process *p, uint32_t id);
 
 /* control.c */
@@ -174,6 +177,7 @@ void sm_call_add(struct sm_model *m, struct sm_call *call);
 
 /* memory.c */
 void sm_memory_leave_all(struct sm_process *p);
+bool sm_memory_shares(const struct sm_process *p);
 
 /* park.c */
 int sm_park_apply(struct sm_model *m, const struct sm_call *call, int injected_error);

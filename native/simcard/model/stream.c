@@ -31,7 +31,7 @@ static void timed_add(struct sm_stream *s, uint64_t at)
     c->timed = s;
 }
 
-static void timed_remove(struct sm_stream *s)
+static void timed_remove_from(struct sm_stream *s, struct sm_card *c)
 {
     if (!s->listed)
         return;
@@ -41,7 +41,20 @@ static void timed_remove(struct sm_stream *s)
     if (s->timed_prev)
         s->timed_prev->timed_next = s->timed_next;
     else
-        s->group->card->timed = s->timed_next;
+        c->timed = s->timed_next;
+}
+
+static void timed_remove(struct sm_stream *s)
+{
+    timed_remove_from(s, s->group->card);
+}
+
+void sm_stream_relist(struct sm_stream *s, struct sm_card *left)
+{
+    if (!s->listed)
+        return;
+    timed_remove_from(s, left);
+    timed_add(s, s->at);
 }
 
 static void ready_add(struct sm_stream *s)

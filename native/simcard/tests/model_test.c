@@ -389,10 +389,10 @@ static void a_parked_process_leaves_its_memory_to_others_and_comes_back_where_it
     CHECK(sm_memory_take(one, 0, 100 * GIB) == 0 && sm_memory_take(two, 0, 50 * GIB) == -ENOMEM);
     sv_run(b.w, 100 * MS);
     sm_set_callbacks(m, &(struct sm_callbacks){.control_done = note_move});
-    CHECK(sm_park_move(one, true, 0) == -EINVAL); /* not locked */
+    CHECK(sm_park_move(one, true, NULL, 0) == -EINVAL); /* not locked */
     CHECK(sm_park_lock(one) == 0 && sm_park_lock(one) == -EINVAL);
     CHECK_NEAR(rate(&b, p, 100 * MS), 0, 0);
-    CHECK(sm_park_move(one, true, 0) == 0 && sm_park_unlock(one) == -EINVAL);
+    CHECK(sm_park_move(one, true, NULL, 0) == 0 && sm_park_unlock(one) == -EINVAL);
     sv_run(b.w, 50 * S);
     CHECK(moved == 0);
     sv_run(b.w, 3 * S); /* 100 GiB at 2 GiB/s, roughly */
@@ -400,14 +400,51 @@ static void a_parked_process_leaves_its_memory_to_others_and_comes_back_where_it
     CHECK(sm_memory_of(one, 0) == 4 << 20);
     CHECK_NEAR(rate(&b, q, S), 100, 1e-9);
     CHECK(sm_memory_take(two, 0, 50 * GIB) == 0);
-    CHECK(sm_park_move(one, false, 0) == 0);
+    CHECK(sm_park_move(one, false, NULL, 0) == 0);
     sv_run(b.w, 30 * S);
     CHECK(moved == -ENOMEM && sm_park_state(one) == SM_PARKED && sm_memory_of(one, 0) == 4 << 20);
     sm_memory_give(two, 0, 50 * GIB);
-    CHECK(sm_park_move(one, false, 0) == 0);
+    CHECK(sm_park_move(one, false, NULL, 0) == 0);
     sv_run(b.w, 30 * S);
     CHECK(moved == 1 && sm_memory_of(one, 0) > 100 * GIB && sm_park_unlock(one) == 0);
     CHECK_NEAR(rate(&b, p, S), 45.9, 0.5);
+    bench_free(&b);
+}
+
+static void a_parked_process_comes_back_to_other_cards_of_its_kind_with_all_that_it_had(void)
+{
+    const uint64_t GIB = 1ull << 30;
+    struct bench b = bench_new("h200:2,a100");
+    struct sm_model *m = sv_model(b.w);
+    struct sv_program *p = sv_flood(b.w, 0, 1, 20 * MS, 8), *q = sv_flood(b.w, 0, 2, MS, 64);
+    struct sm_process *one = sm_process_by_pid(m, 1);
+    CHECK(sm_memory_take(one, 0, 10 * GIB) == 0);
+    sv_run(b.w, 100 * MS);
+    uint64_t held = sm_memory_of(one, 0);
+    sm_set_callbacks(m, &(struct sm_callbacks){.control_done = note_move});
+    const uint32_t swap[3] = {1, 0, 2}, both[3] = {1, 1, 2}, other_kind[3] = {2, 1, 0};
+    CHECK(sm_park_lock(one) == 0 && sm_park_move(one, true, swap, 0) == -EDOM && sm_park_move(one, true, NULL, 0) == 0);
+    sv_run(b.w, 10 * S);
+    CHECK(sm_park_move(one, false, both, 0) == -EDOM && sm_park_move(one, false, other_kind, 0) == -EDOM);
+    moved = 0;
+    sm_card_fail(m, 1, 79);
+    CHECK(sm_park_move(one, false, swap, 0) == 0);
+    sv_run(b.w, 5 * S);
+    CHECK(moved == -ENODEV && sm_memory_of(one, 0) == 4 << 20 && sm_process_card(one, 0) == 0);
+    sm_card_recover(m, 1);
+    moved = 0;
+    CHECK(sm_park_move(one, false, swap, 0) == 0);
+    sv_run(b.w, 5 * S);
+    CHECK(moved == 1 && sm_memory_of(one, 0) == 0 && sm_memory_of(one, 1) == held);
+    CHECK(sm_process_card(one, 0) == 1 && sm_process_card(one, 1) == 0 && sm_process_card(one, 2) == 2);
+    CHECK(sm_park_unlock(one) == 0);
+    sv_run(b.w, 10 * MS);
+    CHECK_NEAR(rate(&b, p, S), 100, 1e-9); /* each has a card of its own */
+    CHECK_NEAR(rate(&b, q, S), 100, 1e-9);
+    uint64_t token;
+    CHECK(sm_memory_share(one, 1, GIB, &token) == 0 && sm_park_lock(one) == 0 && sm_park_move(one, true, NULL, 0) == 0);
+    sv_run(b.w, 10 * S);
+    CHECK(sm_park_move(one, false, swap, 0) == -EOPNOTSUPP);
     bench_free(&b);
 }
 
@@ -430,6 +467,7 @@ static const struct {
     CASE(a_watch_is_answered_once_when_its_entries_are_done_before_it_and_when_the_stream_ends),
     CASE(a_kernel_that_waits_for_a_peer_has_the_card_until_it_is_let_go_and_gives_way_to_others),
     CASE(a_parked_process_leaves_its_memory_to_others_and_comes_back_where_it_was),
+    CASE(a_parked_process_comes_back_to_other_cards_of_its_kind_with_all_that_it_had),
     CASE(the_wake_is_never_later_than_the_completion_it_is_for),
 };
 

@@ -87,10 +87,20 @@ class PauseAsked:
 
 @dataclass(frozen=True, slots=True)
 class ParkAsked:
-    """Move the member's device memory to the host, or back."""
+    """Move the member's device memory to the host, or back; ``grants``: on these cards, one for each of its own."""
 
     key: Key
     parked: bool
+    grants: tuple[Grant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramLeaves:
+    """A program of the member is about to be moved to the host from these cards, in the member's numbering."""
+
+    key: Key
+    pid: int
+    cards: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +154,7 @@ Event = (
     | PauseAsked
     | ParkAsked
     | Parked
+    | ProgramLeaves
     | ResizeAsked
     | UnprepareAsked
     | Recovered

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
 
+from flexai.model import Grant
 from flexai.node.commands import (
     AddTenant,
     Admit,
@@ -33,6 +34,7 @@ from flexai.node.events import (
     Parked,
     PauseAsked,
     PrepareAsked,
+    ProgramLeaves,
     Recovered,
     ResizeAsked,
     SignalAsked,
@@ -89,6 +91,7 @@ class NodeMachine:
         | PauseAsked
         | ParkAsked
         | Parked
+        | ProgramLeaves
         | ResizeAsked,
     ) -> Outcome:
         match event:
@@ -107,9 +110,12 @@ class NodeMachine:
             case PauseAsked():
                 return self._pause(tenant, event)
             case ParkAsked():
-                return self._park(tenant, event.parked)
+                return self._park(tenant, event)
             case Parked():
                 return self._parked(tenant, event.parked)
+            case ProgramLeaves():
+                others = tuple(each for each in tenant.away if each[0] != event.pid)
+                return self._put(replace(tenant, away=(*others, (event.pid, event.cards))))
             case ResizeAsked():
                 return self._resize(tenant, event)
             case _:
@@ -210,27 +216,35 @@ class NodeMachine:
             return [*saved, AddTenant(tenant), SetFrozen(tenant, frozen=True)]
         return [*saved, SetFrozen(tenant, frozen=tenant.parked), AddTenant(tenant)]
 
-    def _park(self, tenant: Tenant, parked: bool) -> Outcome:
+    def _park(self, tenant: Tenant, event: ParkAsked) -> Outcome:
         if tenant.phase is not Phase.RUNNING:
             return Refusal("NotRunning", f"{tenant.name} does not run.", "")
-        if tenant.parked == parked and not tenant.moving:
+        elsewhere = event.grants if event.grants and _cards(event.grants) != _cards(tenant.grants) else ()
+        if tenant.parked == event.parked and not tenant.moving and not elsewhere:
             return []
-        tenant = replace(tenant, moving=True)
+        cards = {*_cards(elsewhere)}
+        if elsewhere and (event.parked or not (tenant.parked or tenant.moving)):
+            return _other_devices(tenant, "Only one that is parked comes back to other cards")
+        if elsewhere and (not cards <= self.devices or not len(cards) == len(elsewhere) == len(tenant.grants)):
+            return Refusal("NoSuchDevice", f"{tenant.name} needs a card of this node for each of its own.", "")
+        tenant = replace(tenant, moving=True, bound_for=tenant.bound_for if event.parked else elsewhere)
         # Its place gets room for the device memory first, and is known to need it: an agent that ends meanwhile too.
-        return [*self._put(tenant), MakePlace(tenant), Park(tenant) if parked else Wake(tenant)]
+        # Where it comes back to other cards it may open those, and its turns are held there, before it is on them.
+        held: list[Command] = [AddTenant(tenant)] if elsewhere else []
+        return [*self._put(tenant), MakePlace(tenant), *held, Park(tenant) if event.parked else Wake(tenant)]
 
     def _parked(self, tenant: Tenant, parked: bool) -> list[Command]:
         if tenant.parked == parked and not tenant.moving:
             return []
-        tenant = replace(tenant, parked=parked, moving=False)
-        return [*self._put(tenant), MakePlace(tenant)]
+        moved, was_bound = tenant.seat if not parked else tenant.grants, bool(tenant.bound_for)
+        away = tenant.away if parked else ()
+        tenant = replace(tenant, parked=parked, moving=False, grants=moved, bound_for=(), away=away)
+        held: list[Command] = [AddTenant(tenant)] if was_bound else []
+        return [*self._put(tenant), MakePlace(tenant), *held]
 
     def _resize(self, tenant: Tenant, event: ResizeAsked) -> Outcome:
-        if [grant.device for grant in tenant.grants] != [grant.device for grant in event.grants]:
-            return Refusal(
-                "OtherDevices", f"{tenant.name} holds other cards; a running member cannot change cards.",
-                "Resize keeps the cards and changes the numbers",
-            )  # fmt: skip
+        if _cards(tenant.grants) != _cards(event.grants):
+            return _other_devices(tenant, "Resize keeps the cards and changes the numbers")
         if tenant.grants == event.grants:
             return []
         resized = replace(tenant, grants=event.grants)
@@ -284,3 +298,12 @@ class NodeMachine:
 
 def _unknown(key: Key) -> Refusal:
     return Refusal("NotPrepared", f"{key[0]}.{key[1]} is not prepared on this node.", "Prepare it first")
+
+
+def _cards(grants: Iterable[Grant]) -> list[str]:
+    return [grant.device for grant in grants]
+
+
+def _other_devices(tenant: Tenant, remedy: str) -> Refusal:
+    message = f"{tenant.name} holds other cards; a running member cannot change cards."
+    return Refusal("OtherDevices", message, remedy)

@@ -62,6 +62,9 @@ class Tenant:
         paused_for: why this node froze it by itself; empty when it was asked to, or it is not frozen.
         parked: its device memory is on the host, and its processes are frozen.
         moving: it is being parked or woken; where its memory is nobody knows if the agent ends meanwhile.
+        bound_for: what it is being woken on, where that is other cards than those of ``grants``; empty otherwise.
+        away: its programs that were parked, by pid, and the cards they left, in its numbering: written down before they
+            are moved, so one of them may be on those cards still, or be back.
         idle_timeout_ms: see ``LaunchSpec``.
         over_cap: what becomes of it when it holds more device memory than its cap; empty for the agent's own policy.
     """
@@ -86,6 +89,8 @@ class Tenant:
     paused_for: str = ""
     parked: bool = False
     moving: bool = False
+    bound_for: tuple[Grant, ...] = ()
+    away: tuple[tuple[int, tuple[str, ...]], ...] = ()
     idle_timeout_ms: int = 0
     over_cap: str = ""
 
@@ -93,6 +98,11 @@ class Tenant:
     def key(self) -> Key:
         """Its name on this node."""
         return self.job_id, self.member
+
+    @property
+    def seat(self) -> tuple[Grant, ...]:
+        """What it may use now: while it is being woken on other cards, those."""
+        return self.bound_for or self.grants
 
     @property
     def name(self) -> str:

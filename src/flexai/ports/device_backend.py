@@ -82,6 +82,9 @@ class DeviceBackend(Protocol):
     def can_park(self) -> tuple[bool, str]:
         """Whether device memory of a process can be moved to the host and back, and if not, why."""
 
+    def can_move(self) -> tuple[bool, str]:
+        """Whether a parked process can come back to other cards of the same model, and if not, why."""
+
     def park(self, pid: int) -> None:
         """Move a process's device memory to the host.
 
@@ -89,8 +92,13 @@ class DeviceBackend(Protocol):
             OSError: it was not moved; the process goes on as before.
         """
 
-    def wake(self, pids: Sequence[int]) -> None:
+    def wake(self, pids: Sequence[int], to: Mapping[str, str] | None = None) -> None:
         """Move back those of these processes that are parked: cards do not list them any more.
+
+        Args:
+            pids: parked or not, all of which left the same cards if they come back to others.
+            to: by card that they left, the one of the same model that they come back to, in the order of their own
+                numbering; None: their own cards.
 
         Raises:
             OSError: one of them was not moved and stays parked.

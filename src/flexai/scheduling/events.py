@@ -184,6 +184,8 @@ class GrantsFound:
     ``claimed`` says for which job members are being stopped or parked: it is told later, and has their place. A job
     that its user gave up before the restart is given up again (``JobCancelled``) after this. ``hosts`` are the members
     that run without a card, each with its node. ``kept_away``: its user has it in host memory until further notice.
+    ``left`` is what members had that are being woken on other cards. ``away_at_ms``: since when those that were parked
+    for others are in host memory; -1 where there are none, and it may come back at once.
     """
 
     at_ms: int
@@ -195,6 +197,8 @@ class GrantsFound:
     hosts: tuple[tuple[int, str], ...] = ()
     claimed: tuple[tuple[int, str], ...] = ()
     kept_away: bool = False
+    left: tuple[Grant, ...] = ()
+    away_at_ms: int = -1
 
     @property
     def members(self) -> set[int]:

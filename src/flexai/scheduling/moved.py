@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flexai.model import JobState, Residence
-from flexai.scheduling import evicting, parking, returning
+from flexai.scheduling import evicting, parking, restart, returning
 from flexai.scheduling.records import cost_class
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def parked(state: State, event: MemberParked) -> None:
     """
     found = _moving(state, event, Residence.LEAVING)
     if found is None:
+        restart.arrived(state, event)
         return
     record, member = found
     if event.refused:
@@ -65,23 +66,35 @@ def woken(state: State, event: MemberWoken) -> None:
     """
     found = _moving(state, event, Residence.RETURNING)
     if found is None:
+        restart.arrived(state, event)
         return
     record, member = found
+    was_own = member.left is None
     if event.refused:
         assert member.home is not None
-        state.swap(record, member, parking.in_host(member.home))
         member.residence, state.reservation, record.why_refused = Residence.IN_HOST, None, event.refused
+        if member.left is not None:  # on other cards: from now on it waits for its own alone
+            member.home, member.left, record.cannot_move = member.left, None, event.refused
+            member.grants = state.grants_of(record, event.member, member.home)
+        state.swap(record, member, parking.in_host(member.home))
     else:
         state.move_costs.woken(*cost_class(record), state.now_ms - member.moved_at_ms)
         _stays(state, record, member)
     if not record.is_away:
         _goes_on(state, record, "woken")
     elif returning.is_settled(record):
-        _waits_again(state, record)
+        _waits_again(state, record, is_counted=was_own)
 
 
-def _waits_again(state: State, record: JobRecord) -> None:
-    """Some members of a job could not be brought back: what it had done lives in host memory, so it is tried again."""
+def _waits_again(state: State, record: JobRecord, *, is_counted: bool) -> None:
+    """Some members of a job could not be brought back: what it had done lives in host memory, so it is tried again.
+
+    At once, and not counted, where it was tried on other cards than its own.
+    """
+    if not is_counted:
+        record.wakes_from_ms = state.now_ms
+        state.note_parked(record, parked=not record.kept_away)
+        return
     record.n_refused_wakes += 1
     if record.n_refused_wakes > MOST_REFUSED:
         _stop(state, record, f"it could not be woken, tried {record.n_refused_wakes} times: {record.why_refused}")
@@ -117,7 +130,7 @@ def _stays(state: State, record: JobRecord, member: MemberRecord) -> None:
     """A member is on its card, and holds no host memory for that any more."""
     assert member.home is not None
     state.swap(record, member, member.home)
-    member.residence, member.home, state.reservation = Residence.ON_CARD, None, None
+    member.residence, member.home, member.left, state.reservation = Residence.ON_CARD, None, None, None
 
 
 def _stop(state: State, record: JobRecord, cause: str) -> None:

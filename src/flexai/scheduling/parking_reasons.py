@@ -40,7 +40,8 @@ def of_parked(state: State, record: JobRecord) -> PendingReason:
             state, Reason.PARKED,
             f"It is in host memory and comes back to the card that it left: {card} {told}"
             f"{f', and {len(lack) - 1} others lack something too' if len(lack) > 1 else ''}"
-            f"{', and no others of its model on the node have room' if returning.can_move(state, record) else ''}.",
+            f"{', and no others of its model on the node have room' if returning.can_move(state, record) else ''}"
+            f"{_only_its_own(record)}.",
             row=row, column=column, missing_milli=milli, missing_memory_bytes=n_bytes, missing_cards=len(lack),
             wait_ms=wait_ms,
         )  # fmt: skip
@@ -59,3 +60,7 @@ def of_parked(state: State, record: JobRecord) -> PendingReason:
     borrows = any(member.lent for member in record.members)
     then = "it comes back when that is idle enough again" if borrows else "its turn comes next"
     return say(state, Reason.PARKED, f"It is in host memory; its card has room for it, and {then}.")
+
+
+def _only_its_own(record: JobRecord) -> str:
+    return f"; on another it could not be woken ({record.cannot_move.rstrip('.')})" if record.cannot_move else ""

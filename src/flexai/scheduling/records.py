@@ -38,7 +38,8 @@ class Waiting:
 class MemberRecord:
     """One member: what it holds (and its compute by class of card) and how it stands.
 
-    ``home`` is what it held on its cards before it was parked, and comes back to; None for one that was not.
+    ``home`` is what it held on its cards before it was parked, and comes back to; None for one that was not. ``left``:
+    the home that it had before, while it is being woken on other cards.
     """
 
     state: MemberState = MemberState.WAITING
@@ -53,6 +54,7 @@ class MemberRecord:
     lent: bool = False
     residence: Residence = Residence.ON_CARD
     home: Hold | None = None
+    left: Hold | None = None
     moved_at_ms: int = 0
 
 
@@ -61,7 +63,8 @@ class JobRecord:
     """One job that is not over.
 
     ``parked_for`` is the job that it was parked for, if it was for one; ``kept_away``: its user has it in host memory
-    until further notice; ``why_refused``: why its latest wake was, of ``n_refused_wakes`` in a row.
+    until further notice; ``why_refused``: why its latest wake was, of ``n_refused_wakes`` in a row; ``cannot_move``:
+    why it was not woken on other cards than its own, and is not tried there any more.
     """
 
     job: Job
@@ -78,6 +81,7 @@ class JobRecord:
     back_ms: int = 0
     predicted_at_ms: int = -(10**15)
     cannot_park: bool = False
+    cannot_move: str = ""
     parked_for: str = ""
     kept_away: bool = False
     n_refused_wakes: int = 0

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flexai.cluster import Hold
 from flexai.model import JobState, MemberState, Residence
 from flexai.scheduling import booking, due, parking, placing, returning
-from flexai.scheduling.events import GrantsFound, PlaceBooked
+from flexai.scheduling.events import GrantsFound, MemberParked, MemberWoken, PlaceBooked
 from flexai.scheduling.jobs import new_record
 from flexai.scheduling.places import Booking
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from flexai.cluster import Shape
     from flexai.model import Grant
     from flexai.scheduling.records import JobRecord
@@ -79,18 +82,42 @@ def places_back(state: State) -> dict[str, Booking]:
 def is_back(state: State, event: GrantsFound | PlaceBooked) -> bool:
     """Whether all that was found has its nodes and cards again."""
     row_of, place_of = state.books.row_of, state.books.place_of
-    return all(grant.node in row_of and grant.device in place_of for grant in event.grants) and all(
+    grants = (*event.grants, *event.left) if isinstance(event, GrantsFound) else event.grants
+    return all(grant.node in row_of and grant.device in place_of for grant in grants) and all(
         node in row_of for _, node in event.hosts
     )
+
+
+def arrived(state: State, event: MemberParked | MemberWoken) -> None:
+    """A member of a job whose nodes are not all back has arrived where it was moving to, or stays where it was."""
+    found, leaves = state.found.get(event.job_id), isinstance(event, MemberParked)
+    if found is None or not 0 <= event.member < len(state.jobs[event.job_id].members):
+        return
+    member = state.jobs[event.job_id].members[event.member]
+    if member.residence is not (Residence.LEAVING if leaves else Residence.RETURNING):
+        return
+    is_away = leaves is not bool(event.refused)
+    member.residence = Residence.IN_HOST if is_away else Residence.ON_CARD
+    left = [grant for grant in found.left if grant.member == event.member]
+    if is_away and left:
+        kept = (grant for grant in found.grants if grant.member != event.member)
+        found = replace(found, grants=(*kept, *left))
+    if leaves and event.refused:
+        found = replace(found, kept_away=False)
+    elif leaves and any(index == event.member for index, _ in found.claimed):
+        found = replace(found, away_at_ms=state.now_ms)
+    others = tuple(grant for grant in found.left if grant.member != event.member)
+    state.found[event.job_id] = replace(found, left=others)
 
 
 def take_found(state: State, record: JobRecord, event: GrantsFound) -> None:
     """Book grants that exist: they are truth, even on a card that is cordoned."""
     due.note_large(state, record)
+    left = _holds(state, record, event.left)
     for index, (was_given, held) in _told_of(state, record, event).items():
         member, shape, hold = record.members[index], record.shape_of(index), was_given
         if member.residence is not Residence.ON_CARD:
-            member.home, member.moved_at_ms = hold, state.now_ms
+            member.home, member.left, member.moved_at_ms = hold, left.get(index), state.now_ms
             hold = (parking.in_host if member.residence is Residence.IN_HOST else parking.beside_host)(hold)
         state.books.take(hold)
         if held and shape.compute_milli and not held[0].compute_milli:
@@ -104,9 +131,9 @@ def take_found(state: State, record: JobRecord, event: GrantsFound) -> None:
         record.kept_away = event.kept_away
         leaving_for = (who for index, who in event.claimed if record.members[index].residence is Residence.LEAVING)
         record.parked_for = next(leaving_for, "")
-        record.state, record.away_at_ms, record.wakes_from_ms = (
-            JobState.PARKED, state.now_ms, state.now_ms + state.settings.park_least_ms,
-        )  # fmt: skip
+        record.state, record.away_at_ms = JobState.PARKED, state.now_ms
+        if event.away_at_ms >= 0:
+            record.wakes_from_ms = event.away_at_ms + state.settings.park_least_ms
         state.note_parked(record, parked=returning.is_settled(record) and not record.kept_away)
         return
     state.run_times.started(record.burst, record.job.id, state.now_ms)
@@ -119,9 +146,7 @@ def take_found(state: State, record: JobRecord, event: GrantsFound) -> None:
 
 def _told_of(state: State, record: JobRecord, event: GrantsFound | PlaceBooked) -> dict[int, tuple[Hold, list[Grant]]]:
     """What members hold, or are to hold, as it was told, in the order of the members."""
-    by_member: dict[int, list[Grant]] = {}
-    for grant in event.grants:
-        by_member.setdefault(grant.member, []).append(grant)
+    by_member = _by_member(event.grants)
     hosts, out = dict(event.hosts), {}
     for index in range(len(record.members)):
         held, shape = by_member.get(index, []), record.shape_of(index)
@@ -130,6 +155,17 @@ def _told_of(state: State, record: JobRecord, event: GrantsFound | PlaceBooked) 
         elif index in hosts:
             out[index] = Hold(state.books.row_of[hosts[index]], (), 0, (), shape.cpu_milli, shape.ram_bytes), held
     return out
+
+
+def _by_member(grants: Iterable[Grant]) -> dict[int, list[Grant]]:
+    by_member: dict[int, list[Grant]] = {}
+    for grant in grants:
+        by_member.setdefault(grant.member, []).append(grant)
+    return by_member
+
+
+def _holds(state: State, record: JobRecord, grants: Iterable[Grant]) -> dict[int, Hold]:
+    return {index: _hold_of(state, record.shape_of(index), held) for index, held in _by_member(grants).items()}
 
 
 def _hold_of(state: State, shape: Shape, held: list[Grant]) -> Hold:

@@ -18,6 +18,7 @@ from flexai.scheduling.records import LineKey
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from flexai.cluster import Books
     from flexai.scheduling.records import JobRecord
     from flexai.scheduling.state import State
 
@@ -70,7 +71,7 @@ def back_on(state: State, record: JobRecord) -> list[Hold] | None:
     own = homes(record)
     if not missing(state, record):
         return own
-    if any(member.lent for member in record.members):
+    if any(member.lent for member in record.members) or record.cannot_move:
         return None
     taken: dict[Place, tuple[int, int]] = {}
     out: list[Hold] = []
@@ -87,7 +88,15 @@ def back_on(state: State, record: JobRecord) -> list[Hold] | None:
 
 def can_move(state: State, record: JobRecord) -> bool:
     """Whether a parked job may come back to other cards than its own."""
-    return all((home.row, column) in state.books.moving for home in homes(record) for column in home.columns)
+    books, own = state.books, [(home.row, column) for home in homes(record) for column in home.columns]
+    others = [place for place in books.moving if place not in own]
+    return not record.cannot_move and all(
+        place in books.moving and any(_is_like(books, place, other) for other in others) for place in own
+    )
+
+
+def _is_like(books: Books, place: Place, other: Place) -> bool:
+    return place[0] == other[0] and books.model.item(place) == books.model.item(other)
 
 
 def _others_like(state: State, home: Hold, taken: dict[Place, tuple[int, int]]) -> tuple[int, ...] | None:
@@ -176,10 +185,9 @@ def wake_job(state: State, record: JobRecord) -> bool:
             state.reservation.ended(member.hold)
         state.swap(record, member, hold)
         member.residence, member.moved_at_ms = Residence.RETURNING, state.now_ms
-        is_elsewhere, member.home = member.home != home, home
-        if is_elsewhere:
-            member.grants = state.grants_of(record, index, home)
-        state.out.append(Wake(record.job.id, index, cause, member.grants if is_elsewhere else ()))
+        if member.home != home:
+            member.left, member.home, member.grants = member.home, home, state.grants_of(record, index, home)
+        state.out.append(Wake(record.job.id, index, cause, () if member.left is None else member.grants))
     record.why_refused = ""
     state.note_parked(record, parked=False)
     return True

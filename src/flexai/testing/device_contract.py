@@ -7,7 +7,7 @@ AssertionError where it breaks its word. The support matrix in the README is mad
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flexai.model import DeviceHealth
@@ -98,6 +98,25 @@ def parks(backend: DeviceBackend, holder: Holder | None) -> str:
     return sees_processes(backend, holder)
 
 
+def moves(backend: DeviceBackend, holder: Holder | None) -> str:
+    """What was parked comes back to another card of its model, is seen there and nowhere else, and back again."""
+    can, why = backend.can_move()
+    assert can == (why == "")
+    assert can <= backend.can_park()[0]
+    if not can or holder is None:
+        return f"no: {why or 'nothing to move was given'}"
+    here = next(device for device in backend.devices() if device.uuid == holder.uuid)
+    others = [one.uuid for one in backend.devices() if one.model == here.model and one.uuid != here.uuid]
+    if not others:
+        return "no: it has one card of a model"
+    for left, comes in ((here.uuid, others[0]), (others[0], here.uuid)):
+        backend.park(holder.pid)
+        backend.wake([os.getpid(), holder.pid], {left: comes})
+        assert {one.uuid for one in backend.processes() if one.pid == holder.pid} == {comes}
+        sees_processes(backend, replace(holder, uuid=comes))
+    return YES
+
+
 CHECKS: dict[str, Callable[[DeviceBackend, Holder | None], str]] = {
     "lists cards": lists_cards,
     "reads health, memory, use": reads_cards,
@@ -105,6 +124,7 @@ CHECKS: dict[str, Callable[[DeviceBackend, Holder | None], str]] = {
     "shows tenants only their cards": shows_only_granted_cards,
     "keeps others from the device files": guards_device_files,
     "parks memory on the host": parks,
+    "wakes on another card": moves,
 }
 
 
@@ -121,7 +141,7 @@ def matrix(results: Mapping[str, Mapping[str, str] | None]) -> str:
     """The support matrix as a Markdown table, one column for each backend; None is a backend that was not run."""
     lines = ["| | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
     for check in CHECKS:
-        cells = (NOT_RUN if found is None else _cell(found[check]) for found in results.values())
+        cells = (NOT_RUN if found is None else _cell(found.get(check, NOT_RUN)) for found in results.values())
         lines.append(f"| {check} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -73,9 +73,25 @@ def _tenant(row: Any) -> Tenant:
         paused_for=text(row, "paused_for", "", _MAX_TEXT),
         parked=flag(row, "parked", default=False),
         moving=flag(row, "moving", default=False),
+        bound_for=tuple(grant_of(grant) for grant in _rows(row, "bound_for")),
+        away=tuple(_away(one) for one in _rows(row, "away")),
         idle_timeout_ms=integer(row, "idle_timeout_ms", 0, MAX_INT, 0),
         over_cap=choice(row, "over_cap", ("", *OVER_CAP), ""),
     )
+
+
+def _rows(row: dict[str, Any], name: str) -> list[Any]:
+    rows = row.get(name, [])
+    if not isinstance(rows, list):
+        raise BadInput(f"agent.json: {name}", rows, "is not a list", _REMEDY)
+    return rows
+
+
+def _away(one: Any) -> tuple[int, tuple[str, ...]]:
+    if not isinstance(one, list) or len(one) != 2 or not isinstance(one[1], list):
+        raise BadInput("agent.json: away", one, "is not a pid and the cards that it left", _REMEDY)
+    named = {"pid": one[0], **{str(at): card for at, card in enumerate(one[1])}}
+    return integer(named, "pid", 1, MAX_INT), tuple(text(named, str(at), "", 63) for at in range(len(one[1])))
 
 
 def grant_of(row: Any) -> Grant:

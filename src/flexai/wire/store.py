@@ -55,7 +55,9 @@ class Member:
         residence: where its device memory is; in host memory it holds nothing of its cards.
         node: where one without a card was placed.
         started_at_ms: when its process was seen running.
-        claimant: the job that its place is booked for, while it moves to host memory.
+        claimant: the job that it was parked for, and that its place is booked for while it moves to host memory.
+        left: what it had, while it is being woken on other cards.
+        away_at_ms: since when it is in host memory.
         booked: of the first member, while its job waits: the place of all members that is booked for it.
     """
 
@@ -71,6 +73,8 @@ class Member:
     residence: Residence = Residence.ON_CARD
     node: str = ""
     claimant: str = ""
+    left: tuple[Grant, ...] = ()
+    away_at_ms: int | None = None
     booked: Booked | None = None
 
     @property

@@ -94,6 +94,8 @@ def grant(job_id="1", device=CARD, compute_milli=500, memory_bytes=GIB, **fields
 class Rig:
     """Directories, the agent on them, and what it left running."""
 
+    fake_cards = ("--fake-cards", "h200:2")
+
     def __init__(self, directory, *arguments):
         self.run, self.state, self.arguments = directory / "r", directory / "s", arguments
         self.process = self.client = None
@@ -102,7 +104,7 @@ class Rig:
     def start(self, wait=True, env=None):
         argv = [sys.executable, "-m", "flexai.apps.agent", "--run-dir", self.run, "--state-dir", self.state]
         if "--simcard" not in self.arguments:
-            argv += ["--fake-cards", "h200:2"]
+            argv += self.fake_cards
         with (self.directory / "agent.log").open("ab") as log:
             self.process = subprocess.Popen([*argv, *self.arguments], stderr=log, env=os.environ | (env or {}))
         if wait:

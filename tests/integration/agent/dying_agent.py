@@ -1,8 +1,9 @@
 """An agent that is killed (SIGKILL, by itself) at one exact place: ``dying_agent.py PLACE NTH [agent's arguments]``.
 
-PLACE is ``before:Command``, ``after:Command`` (of the node's commands), ``forked`` (the supervisor was forked and
-nothing is known of it yet), or ``any``: before each command, before each call that changes what is on the disk, and
-``forked``. Nothing in the product knows of this.
+PLACE is ``before:Command``, ``after:Command`` (of the node's commands), ``before:park``, ``after:wake`` and the like,
+of what the driver is asked, ``forked`` (the supervisor was forked and nothing is known of it yet), or ``any``:
+before each command, each request to the driver, each call that changes what is on the disk, ``forked``. Nothing in
+the product knows of this.
 """
 
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 
 from flexai.adapters.local import starts
+from flexai.adapters.nvidia import backend
 from flexai.apps.agent import main, node
 
 place, nth = sys.argv[1], int(sys.argv[2])
@@ -47,7 +49,14 @@ def changing(call):
     return dying_call
 
 
+def asking(self, what, *pids, **options):
+    die_at(f"before:{what}")
+    ask(self, what, *pids, **options)
+    die_at(f"after:{what}")
+
+
 node.Node._carry_out, starts._spawn = dying, forking
+ask, backend.NvidiaBackend._checkpoint = backend.NvidiaBackend._checkpoint, asking
 for name in ("fsync", "link", "mkdir", "replace", "rmdir", "unlink"):
     setattr(os, name, changing(getattr(os, name)))
 raise SystemExit(main.main(sys.argv[3:]))

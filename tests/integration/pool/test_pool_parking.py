@@ -2,7 +2,7 @@
 
 import pytest
 
-from flexai.apps.bench.scripted_agent import GIB
+from flexai.apps.bench.scripted_agent import GIB, plain_node
 from flexai.apps.simulator import recorded
 
 PARKS = ("--park", "if_cheaper", "--park-least-ms", "1")
@@ -132,11 +132,70 @@ async def test_a_pool_that_is_killed_knows_who_is_parked_by_his_user_and_whose_w
     await pool.kill()
     await pool.start()
     for job_id, why in ((stays, "as its user asked"), (waits, "lacks 100 % for it")):
-        await pool.shows(f"/v1/jobs/{job_id}", lambda view, why=why: why in str(view["reason"]))
+        try:
+            await pool.shows(f"/v1/jobs/{job_id}", lambda view, why=why: why in str(view["reason"]), 12)
+        except TimeoutError:
+            print("VIEW", job_id, waits, stays, await pool.get(f"/v1/jobs/{job_id}"))
+            print(
+                "HIST", [(e["kind"], e.get("message")) for e in (await pool.get(f"/v1/jobs/{job_id}/history"))["items"]]
+            )
+            print("CALLS", [(c["op"], c.get("job_id")) for c in agent.calls])
+            raise
         assert (await pool.get(f"/v1/jobs/{job_id}"))["state"] == "parked"
     agent.end(neighbour)
     await pool.shows(f"/v1/jobs/{waits}", lambda view: view["state"] == "running")
     assert not any(call["op"] == "signal" for call in agent.calls)
+
+
+def movable():
+    node = plain_node()
+    return {**node, "devices": [{**device, "can_move_when_parked": True} for device in node["devices"]]}
+
+
+async def parked_beside_a_free_card(rig):
+    """A guest that was parked for an owner; the other guest's card is free, and the owner goes on."""
+    await put_queues(rig.client)
+    guests = [await submit(rig.client, queue="guest") for _ in range(2)]
+    for guest in guests:
+        await rig.in_state(guest, "running")
+    owner = await submit(rig.client, queue="owner", parkable=False)
+    await rig.in_state(owner, "running")
+    (away,) = [each for each in guests if (await rig.get(f"/v1/jobs/{each}"))["state"] == "parked"]
+    (stays,) = {*guests} - {away}
+    rig.agent.end(stays)
+    return away, owner
+
+
+async def card_of(rig, job_id):
+    return [grant["device"] for grant in (await rig.get(f"/v1/jobs/{job_id}"))["grants"]]
+
+
+async def test_a_parked_job_comes_back_to_another_card_where_the_agent_says_that_it_can(new_rig):
+    async with new_rig(options=PARKS, node=movable()) as rig:
+        away, _ = await parked_beside_a_free_card(rig)
+        await rig.in_state(away, "running")
+        (wake,) = [call for call in rig.agent.calls if call["op"] == "wake"]
+        assert [grant["device"] for grant in wake["grants"]] == await card_of(rig, away)
+        (prepare,) = [call for call in rig.agent.calls if call["op"] == "prepare" and call["job_id"] == away]
+        assert prepare["grants"][0]["device"] != wake["grants"][0]["device"]
+        assert not any(call["op"] == "resize" for call in rig.agent.calls)
+        assert "another card of its model" in str((await rig.get(f"/v1/jobs/{away}/history"))["items"])
+        await rig.pool.core.stored()
+        assert [line for line in replayed(rig.settings.state_dir) if '"decision":"Wake"' in line]
+
+
+async def test_what_the_driver_does_not_bring_to_another_card_waits_for_its_own_and_says_why(new_rig, shows):
+    async with new_rig(options=PARKS, node=movable(), refuse={"wake": "CannotPark"}) as rig:
+        away, owner = await parked_beside_a_free_card(rig)
+        (prepare,) = [call for call in rig.agent.calls if call["op"] == "prepare" and call["job_id"] == away]
+        view = await shows(lambda: rig.get(f"/v1/jobs/{away}"), lambda view: "on another it" in str(view["reason"]))
+        assert "lacks 100 % for it; on another it could not be woken (Refused by script)" in view["reason"]["message"]
+        assert await card_of(rig, away) == [grant["device"] for grant in prepare["grants"]]
+        rig.agent.refuse.clear()
+        rig.agent.end(owner)
+        await rig.in_state(away, "running")
+        assert await card_of(rig, away) == [grant["device"] for grant in prepare["grants"]]
+        assert [("grants" in call) for call in rig.agent.calls if call["op"] == "wake"] == [True, False]
 
 
 async def test_what_the_agent_cannot_park_is_stopped(new_rig):

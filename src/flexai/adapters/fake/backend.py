@@ -19,6 +19,7 @@ class FakeBackend:
         shown: processes on the cards.
         parked: pids whose memory was moved to the host.
         cannot_park: why not; empty when it can.
+        cannot_move: why what is parked cannot come back to another card; empty when it can.
     """
 
     name = "fake"
@@ -27,7 +28,7 @@ class FakeBackend:
         self._devices = _devices(spec)
         self.shown: list[DeviceProcess] = []
         self.parked: set[int] = set()
-        self.cannot_park = ""
+        self.cannot_park = self.cannot_move = ""
         self._unhealthy: dict[str, str] = {}
 
     def fail(self, uuid: str, note: str) -> None:
@@ -36,7 +37,8 @@ class FakeBackend:
 
     def devices(self) -> Sequence[Device]:
         """See ``ports.DeviceBackend``."""
-        return [replace(device, can_park=not self.cannot_park) for device in self._devices]
+        parks, moves = self.can_park()[0], self.can_move()[0]
+        return [replace(device, can_park=parks, can_move_when_parked=moves) for device in self._devices]
 
     def readings(self) -> Sequence[DeviceReading]:
         """See ``ports.DeviceBackend``."""
@@ -70,15 +72,26 @@ class FakeBackend:
         """See ``ports.DeviceBackend``."""
         return not self.cannot_park, self.cannot_park
 
+    def can_move(self) -> tuple[bool, str]:
+        """See ``ports.DeviceBackend``."""
+        why_not = self.cannot_park or self.cannot_move
+        return not why_not, why_not
+
     def park(self, pid: int) -> None:
         """See ``ports.DeviceBackend``."""
         if self.cannot_park:
             raise OSError(self.cannot_park)
         self.parked.add(pid)
 
-    def wake(self, pids: Sequence[int]) -> None:
+    def wake(self, pids: Sequence[int], to: Mapping[str, str] | None = None) -> None:
         """See ``ports.DeviceBackend``."""
-        self.parked.difference_update(pids)
+        if to and not self.can_move()[0]:
+            raise OSError(self.cannot_move)
+        goes = self.parked.intersection(pids)
+        self.shown = [
+            replace(one, uuid=to.get(one.uuid, one.uuid)) if to and one.pid in goes else one for one in self.shown
+        ]
+        self.parked -= goes
 
     def modes(self) -> Sequence[DeviceMode]:
         """See ``ports.DeviceBackend``."""

@@ -18,6 +18,7 @@ from flexai.ports import DeviceMode, DeviceProcess, DeviceReading
 
 _PARK_WITHIN_S = 120.0
 _FIRST_PARKING_DRIVER = 570
+_FIRST_MOVING_DRIVER = 580
 _UNKNOWN_BYTES = -1
 _N_LINKS = 4
 
@@ -79,6 +80,7 @@ class NvidiaBackend:
             link_group=_link_group(handle),
             numa=int(_said(nvml.nvmlDeviceGetNumaNodeId, -1, handle)),
             can_park=self.can_park()[0],
+            can_move_when_parked=self.can_move()[0],
         )
 
     def devices(self) -> Sequence[Device]:
@@ -138,27 +140,41 @@ class NvidiaBackend:
         """See ``ports.DeviceBackend``."""
         if self._simcard is not None:  # its driver has the calls, for processes of the same user
             return True, ""
-        major = self._driver.split(".", 1)[0]
-        if not major.isdigit() or int(major) < _FIRST_PARKING_DRIVER:
+        if self._major() < _FIRST_PARKING_DRIVER:
             return False, f"driver {self._driver} cannot move memory to the host; {_FIRST_PARKING_DRIVER} and later can"
         if os.geteuid() != 0:
             return False, "only root may move the memory of others"
         return True, ""
 
+    def can_move(self) -> tuple[bool, str]:
+        """See ``ports.DeviceBackend``."""
+        can, why_not = self.can_park()
+        if can and self._simcard is None and self._major() < _FIRST_MOVING_DRIVER:
+            why_not = (
+                f"driver {self._driver} brings a parked program back to its own card only; {_FIRST_MOVING_DRIVER} and "
+                "later can to others"
+            )
+        return not why_not, why_not
+
+    def _major(self) -> int:
+        major = self._driver.split(".", 1)[0]
+        return int(major) if major.isdigit() else 0
+
     def park(self, pid: int) -> None:
         """See ``ports.DeviceBackend``."""
         self._checkpoint("park", pid)
 
-    def wake(self, pids: Sequence[int]) -> None:
+    def wake(self, pids: Sequence[int], to: Mapping[str, str] | None = None) -> None:
         """See ``ports.DeviceBackend``."""
-        self._checkpoint("wake", *pids)
+        self._checkpoint("wake", *pids, to=to)
 
-    def _checkpoint(self, what: str, *pids: int) -> None:
-        can, why_not = self.can_park()
+    def _checkpoint(self, what: str, *pids: int, to: Mapping[str, str] | None = None) -> None:
+        can, why_not = self.can_move() if to else self.can_park()
         if not can:
             raise OSError(why_not)
         # In a process of its own: the driver library takes 100 MiB and must not stay in the agent.
         argv = [sys.executable, "-m", "flexai.adapters.nvidia.parking", what, *map(str, pids)]
+        argv += [f"{left}={comes}" for left, comes in (to or {}).items()]
         named = ", ".join(map(str, pids))
         try:
             done = subprocess.run(

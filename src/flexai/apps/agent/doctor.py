@@ -107,6 +107,8 @@ def check_modes(check: Found, backend: DeviceBackend) -> None:
     # What a card cannot do is no fault of this machine: it is said, and all is well.
     _, why_not = backend.can_park()
     check("parking", True, why_not or "device memory can be moved to the host", "")
+    _, why_not = backend.can_move()
+    check("waking elsewhere", True, why_not or "what is parked can come back to other cards of its model", "")
     for mode in backend.modes():
         check(mode.name, not mode.remedy, mode.detail, mode.remedy)
 

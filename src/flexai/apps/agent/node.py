@@ -5,6 +5,8 @@ import contextlib
 import logging
 import signal
 from collections import defaultdict
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -18,6 +20,7 @@ from flexai.apps.agent.memory_look import MemoryLook
 from flexai.apps.agent.news import News
 from flexai.apps.agent.tenant_env import TenantEnv
 from flexai.apps.agent.watch import Watch
+from flexai.model import Grant
 from flexai.node import Key, Phase, Refusal, Tenant
 from flexai.ports import ChannelPolicy, Containment, DeviceBackend, Place, Regions, TenantPolicy
 from flexai.wire.agent_rpc import tenant_fields
@@ -59,8 +62,6 @@ class Node:
     watch: Watch = field(init=False)
     _places: dict[Key, Place] = field(default_factory=dict)
     _locks: defaultdict[Key, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
-    _moved: dict[Key, set[int]] = field(default_factory=dict)
-    """Programs of parked members; not known of those that an earlier agent parked."""
     _killers: dict[Key, asyncio.Task[None]] = field(default_factory=dict)
     _knowing: asyncio.Task[None] | None = None
 
@@ -154,13 +155,13 @@ class Node:
 
     def _make_place(self, tenant: Tenant) -> None:
         parts = self.parts
-        granted = [grant.device for grant in tenant.grants]
+        granted = [grant.device for grant in tenant.seat]
         allowed: list[str] = []
         denied: list[str] = []
         for device in parts.backend.devices():
             files = parts.backend.device_files(device.uuid)
             (allowed if device.uuid in granted else denied).extend(files)
-        parts.regions.put(tenant.name, tenant.uid, tenant.gid, tenant.grants)
+        parts.regions.put(tenant.name, tenant.uid, tenant.gid, tenant.seat)
         ram_bytes = tenant.ram_bytes
         if ram_bytes and (tenant.parked or tenant.moving):  # what moves to the host counts as memory of its processes
             ram_bytes += sum(grant.memory_bytes for grant in tenant.grants)
@@ -171,7 +172,7 @@ class Node:
         cgroup = (place.cgroup if place else None) or ""
         return TenantPolicy(
             tenant.name, self.parts.regions.directory(tenant.name), cgroup, 0 if cgroup else tenant.pid or 0,
-            tenant.grants, tenant.paused,
+            tenant.seat, tenant.paused,
         )  # fmt: skip
 
     async def _launch(self, tenant: Tenant, launch: n.LaunchSpec) -> None:
@@ -236,68 +237,88 @@ class Node:
         Raises:
             OSError: why its memory stays, or is again, where it was.
         """
-        containment, moved = self.parts.containment, list[int]()
+        containment = self.parts.containment
         try:
             for _ in range(_PARK_ROUNDS):
                 containment.freeze(tenant.name, frozen=False)
-                await self._park(tenant, moved)
+                await self._park(tenant)
                 containment.freeze(tenant.name, frozen=True)
-                if self._on_card(tenant).keys() <= set(moved):
-                    self._moved[tenant.key] = set(moved)
+                if not self._on_cards(tenant):
                     return
             _fail("its programs come to the card as fast as they are moved off it")
         except OSError:
             containment.freeze(tenant.name, frozen=False)
-            if moved:
+            if self.machine.tenants[tenant.key].away:
                 with contextlib.suppress(OSError):
-                    await asyncio.to_thread(self.parts.backend.wake, moved)
+                    await self._wake(tenant)
             containment.freeze(tenant.name, tenant.paused)
             raise
 
-    async def _park(self, tenant: Tenant, moved: list[int]) -> None:
-        """Park the programs that are not among those moved already, if the host has the memory."""
-        for pid, used_bytes in self._on_card(tenant).items():
-            if pid in moved:
+    async def _park(self, tenant: Tenant, but_on: AbstractSet[str] = frozenset()) -> None:
+        """Park the programs that are on other cards than those, if the host has the memory."""
+        for pid, used_bytes in self._on_cards(tenant).items():
+            if used_bytes.keys() <= but_on:
                 continue
-            free_bytes = free_ram_bytes()
-            if used_bytes > free_bytes:
-                held, free = (f"{n_bytes / 2**30:.3g} GiB" for n_bytes in (used_bytes, free_bytes))
+            n_bytes, free_bytes = sum(used_bytes.values()), free_ram_bytes()
+            if n_bytes > free_bytes:
+                held, free = (f"{each / 2**30:.3g} GiB" for each in (n_bytes, free_bytes))
                 _fail(f"process {pid} holds {held}, and {free} of host memory are free")
+            # Where it is counts, not where it is to be: an agent may have ended while it was brought elsewhere.
+            is_ahead = tenant.bound_for and used_bytes.keys() <= {*cards_of(tenant.bound_for)}
+            here = cards_of(tenant.bound_for if is_ahead else tenant.grants)
+            await self._feed(n.ProgramLeaves(tenant.key, pid, here))
             await asyncio.to_thread(self.parts.backend.park, pid)
-            moved.append(pid)
 
     async def _to_card(self, tenant: Tenant) -> None:
-        """Thaw and wake every program of the member.
+        """Thaw and wake every program of the member, on the cards that it has now or is bound for.
 
         Raises:
-            OSError: one of them could not be brought back.
+            OSError: one of them could not be brought back; then none of them is on a card.
         """
         containment = self.parts.containment
         containment.freeze(tenant.name, frozen=False)
         try:
-            moved = self._moved.get(tenant.key, set())
-            await asyncio.to_thread(self.parts.backend.wake, sorted(moved or containment.pids(tenant.name)))
-            left = moved.intersection(containment.pids(tenant.name)) - self._on_card(tenant).keys()
-            if left:
-                _fail(f"process {min(left)} has not come back to its card")
+            if tenant.bound_for:
+                await self._park(tenant, but_on={*cards_of(tenant.seat)})
+            await self._wake(tenant)
         except OSError:
+            with contextlib.suppress(OSError):
+                await self._park(tenant)
             containment.freeze(tenant.name, frozen=True)
             raise
-        self._moved.pop(tenant.key, None)
         containment.freeze(tenant.name, tenant.paused)
 
-    def _on_card(self, tenant: Tenant) -> dict[int, int]:
-        """Programs of the member that the cards list, so none that is parked, and what each holds of a card."""
-        inside, found = set(self.parts.containment.pids(tenant.name)), dict[int, int]()
+    async def _wake(self, tenant: Tenant) -> None:
+        """Wake the programs of the member where its seat is, and see that they are there and nowhere else."""
+        inside, seat = set(self.parts.containment.pids(tenant.name)), cards_of(tenant.seat)
+        known = self.machine.tenants[tenant.key].away
+        left = {pid: cards for pid, cards in known if pid in inside}
+        # An agent without this list may have parked it: then each program may be one, and none ever changed cards.
+        of_cards: dict[tuple[str, ...], list[int]] = {} if known else {cards_of(tenant.grants): sorted(inside)}
+        for pid, cards in sorted(left.items()):
+            of_cards.setdefault(cards, []).append(pid)
+        for cards, pids in of_cards.items():
+            to = None if cards == seat else dict(zip(cards, seat, strict=True))
+            await asyncio.to_thread(self.parts.backend.wake, pids, to)
+        found = self._on_cards(tenant)
+        missing = left.keys() & set(self.parts.containment.pids(tenant.name)) - found.keys()
+        if missing:
+            _fail(f"process {min(missing)} has not come back to its card")
+        astray = [pid for pid, used_bytes in found.items() if not used_bytes.keys() <= {*seat}]
+        if astray and tenant.bound_for:
+            _fail(f"process {astray[0]} has come back to another card than it was to")
+
+    def _on_cards(self, tenant: Tenant) -> dict[int, dict[str, int]]:
+        """Programs of the member that the cards list, so none that is parked, and what each holds, by card."""
+        inside, found = set(self.parts.containment.pids(tenant.name)), dict[int, dict[str, int]]()
         for process in self.parts.backend.processes():
             if process.pid in inside:
-                found[process.pid] = found.get(process.pid, 0) + max(0, process.used_bytes)
+                found.setdefault(process.pid, {})[process.uuid] = max(0, process.used_bytes)
         return dict(sorted(found.items()))
 
     async def _remove_place(self, tenant: Tenant) -> None:
         self.watch.forget(tenant.key)
         self._places.pop(tenant.key, None)
-        self._moved.pop(tenant.key, None)
         killer = self._killers.pop(tenant.key, None)
         if killer is not None:
             killer.cancel()
@@ -311,6 +332,11 @@ class Node:
             self.watch.forget(tenant.key)
         log.info("%s %s: %s", tenant.name, event, tenant.cause or f"pid {tenant.pid}")
         self.parts.news.say(event, **tenant_fields(tenant))
+
+
+def cards_of(grants: Iterable[Grant]) -> tuple[str, ...]:
+    """Their cards, in order."""
+    return tuple(grant.device for grant in grants)
 
 
 def _fail(why: str) -> NoReturn:

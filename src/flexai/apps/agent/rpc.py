@@ -163,7 +163,8 @@ class RpcServer:
                 await feed(n.PauseAsked(key, op == "pause"))
             case "park" | "wake":
                 before = asyncio.get_running_loop().time()
-                await feed(n.ParkAsked(key, op == "park"))
+                grants = agent_rpc.grants_of(fields) if op == "wake" and "grants" in fields else ()
+                await feed(n.ParkAsked(key, op == "park", grants))
                 return {"seconds": round(asyncio.get_running_loop().time() - before, 3)}
             case "resize":
                 await feed(n.ResizeAsked(key, agent_rpc.grants_of(fields)))

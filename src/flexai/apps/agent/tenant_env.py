@@ -62,7 +62,8 @@ class TenantEnv:
 
     def of(self, directory: str, uuids: Sequence[str]) -> dict[str, str]:
         """Variables of the member whose region is at ``directory``."""
-        return {**self._fixed, **self._backend.tenant_env(uuids), "FLEXAI_TENANT_DIR": directory}
+        own = {"FLEXAI_TENANT_DIR": directory, "FLEXAI_CARDS": ",".join(uuids)}
+        return {**self._fixed, **self._backend.tenant_env(uuids), **own}
 
 
 def _copy(source: Path, folder: Path) -> None:

@@ -272,7 +272,7 @@ class Driver:
                 await self._ask("unpause", key)
             await self._ask("signal", key, signal=_TERM, grace_ms=member.stop.grace_ms)
             held.stop = member.stop
-        if held.grants != member.grants:
+        if held.grants != member.grants and cards_of(held.grants) == cards_of(member.grants):  # others: at its wake
             await self._ask("resize", key, grants=to_plain(member.grants))
             held.grants = member.grants
         if member.stop is None:
@@ -285,9 +285,10 @@ class Driver:
         """Park or wake it, as its user or the scheduler has it; the scheduler is told what became of what it said."""
         refused = ""
         if held.parked != member.is_parked:
+            grants = {"grants": to_plain(member.grants)} if member.left else {}
             try:
-                await self._ask("park" if member.is_parked else "wake", key, timeout_s=_MOVE_WITHIN_S)
-                held.parked = member.is_parked
+                await self._ask("park" if member.is_parked else "wake", key, timeout_s=_MOVE_WITHIN_S, **grants)
+                held.parked, held.grants = member.is_parked, member.grants
             except AgentRefused as error:
                 if member.residence not in {Residence.LEAVING, Residence.RETURNING}:
                     raise
@@ -343,6 +344,11 @@ class Driver:
 def token(job_id: str, number: int, member: Member) -> str:
     """The name of the member's current start."""
     return f"{job_id}.{number}.{member.run}"
+
+
+def cards_of(grants: tuple[Grant, ...]) -> list[str]:
+    """Their cards, in order."""
+    return [grant.device for grant in grants]
 
 
 def ending(news: dict[str, Any], member: Member) -> tuple[int, str]:

@@ -70,7 +70,10 @@ def _found(now_ms: int, record: JobRecord) -> list[Event]:
         if claimant and (member.stop or member.residence is Residence.LEAVING)
     )
     kept_away = any(member.parked for member in record.members if member.is_placed)
-    found = GrantsFound(now_ms, record.job, grants, evicted, waiting, away, hosts, claimed, kept_away)
+    left = tuple(grant for member in record.members if member.is_placed for grant in member.left)
+    for_others = [member for member in record.members if member.residence is Residence.IN_HOST and member.claimant]
+    away_at_ms = max((member.away_at_ms or 0 for member in for_others), default=-1)
+    found = GrantsFound(now_ms, record.job, grants, evicted, waiting, away, hosts, claimed, kept_away, left, away_at_ms)
     given_up = any(not stop.requeue and stop.cause.startswith("cancelled") for stop in stops.values())
     return [found, JobCancelled(now_ms, record.id)] if given_up else [found]
 

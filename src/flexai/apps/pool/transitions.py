@@ -185,7 +185,7 @@ class Transitions:
         parked = leaves and (record.members[command.member].parked or not claimant)
         self._change(record, command.member, residence=residence, claimant=claimant, parked=parked)
         if isinstance(command, c.Wake) and command.grants:
-            self._change(record, command.member, grants=command.grants)
+            self._change(record, command.member, grants=command.grants, left=record.members[command.member].grants)
         if not leaves:
             self._hold(at_ms, record, command.member, record.members[command.member].grants)
 
@@ -199,14 +199,17 @@ class Transitions:
         body: dict[str, Any] = {"member": event.member}
         if event.refused:
             body["refused"] = event.refused
-        if leaves and not event.refused:
-            key = "usage end", record.id, event.member, event.at_ms
-            self.outcome.rows[key] = rows.close_usage(record.id, event.member, event.at_ms)
         if leaves and event.refused:
             self._kept(record, parked=False)
-        if leaves or not event.refused:
-            arrived = Residence.IN_HOST if leaves and not event.refused else Residence.ON_CARD
-            self._change(record, event.member, residence=arrived)
+        member, is_away = record.members[event.member], leaves is not bool(event.refused)
+        if is_away:
+            key = "usage end", record.id, event.member, event.at_ms
+            self.outcome.rows[key] = rows.close_usage(record.id, event.member, event.at_ms)
+        self._change(
+            record, event.member, residence=Residence.IN_HOST if is_away else Residence.ON_CARD, left=(),
+            grants=member.left if is_away and member.left else member.grants,
+            away_at_ms=event.at_ms if is_away else None,
+        )  # fmt: skip
         self._line(event.at_ms, record, "LeftCard" if leaves else "BackOnCard", body)
 
     def note(self, at_ms: int, record: JobRecord, kind: str, body: dict[str, Any]) -> None:
