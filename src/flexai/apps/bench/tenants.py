@@ -31,6 +31,7 @@ _LOOK_AT_RATE_S, _STEADY, WARM_S = 0.25, 0.03, 6.0
 """A rate is steady when three spans in a row differ by less than that; what is not after ``WARM_S`` never will be."""
 _FIRST_S = 2.0
 """Beyond its settling, for the end of a first iteration: a program may queue many before it waits for one."""
+_REST_S = 0.25
 _KEPT = ("PATH", "PYTHONPATH", "HOME")
 _GIB = 1 << 30
 
@@ -97,6 +98,11 @@ class Load:
     def is_torch(self) -> bool:
         """Whether it is one of ``torch_workloads``: kinds that begin with ``torch-``."""
         return self.kind.startswith("torch-")
+
+    @property
+    def is_by_host(self) -> bool:
+        """Whether its rate is the host's as much as the card's: it launches kernel after kernel, or waits for each."""
+        return self.kind in {"step", "torch-gpt", "torch-resnet", "torch-gemm-sync", "torch-decode-sync"}
 
     @property
     def program(self) -> tuple[object, ...]:
@@ -279,12 +285,27 @@ def begin(running: Sequence[Tenant], settle_s: float) -> None:
         time.sleep(0.01)
 
 
+def rest(running: Sequence[Tenant], most_s: float = 3.0) -> None:
+    """Let all be idle, and wait until nobody has ended an iteration for a while: what they had queued is over.
+
+    Queues of ten tenants that are stopped by turns take a second to empty; what runs beside that is not alone.
+    """
+    for tenant in running:
+        tenant.order(IDLE)
+    counts = [tenant.counted()[0] for tenant in running]
+    began_s = changed_s = time.monotonic()
+    while (now_s := time.monotonic()) - changed_s < _REST_S and now_s - began_s < most_s:
+        time.sleep(0.02)
+        after = [tenant.counted()[0] for tenant in running]
+        if after != counts:
+            counts, changed_s = after, time.monotonic()
+
+
 def rates_per_s(running: Sequence[Tenant], seconds: float, settle_s: float = 1.0) -> list[float]:
     """Let all run together; iterations per second of each over ``seconds``, after ``settle_s``."""
     begin(running, settle_s)
     before = [tenant.counted() for tenant in running]
     time.sleep(seconds)
     after = [tenant.counted() for tenant in running]
-    for tenant in running:
-        tenant.order(IDLE)
+    rest(running)
     return [rate_between(was, now, seconds) for was, now in zip(before, after, strict=True)]

@@ -1,9 +1,9 @@
 """``flexai bench slicing``: how exact, how cheap and how safe slices are on this machine's cards, real or simulated.
 
-Every case runs on a pool of its own, with its own solo runs before and after. Card time is judged by the card's
-context-switch log (``residency``; by the arbiter's accounts where that cannot tell, which the row then says), work by
-what the programs counted over what they count alone. ``FLEXAI_BENCH_SIMULATE=h200:1`` measures on a simulated card even
-where there is a real one.
+Every case runs on a pool of its own, with its own solo runs before and after (``solo``). Card time is judged by the
+card's context-switch log (``residency``; by the arbiter's accounts where that cannot tell, which the row then says),
+work by what the programs counted over what they count alone. ``FLEXAI_BENCH_SIMULATE=h200:1`` measures on a simulated
+card even where there is a real one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from flexai.apps.bench.slicing import (
     shares,
     spinning,
     steps,
+    whole,
 )
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from flexai.apps.bench.frame import Case, Row
 
 CASES: tuple[Case, ...] = (
-    *shares.CASES, *limits.CASES, *mixed.CASES, *lending.CASES, *latency.CASES, *memory.CASES, *faults.CASES,
-    *cost.CASES, *parking.CASES, *spinning.CASES, *contexts.CASES, *steps.CASES,
+    *shares.CASES, *limits.CASES, *whole.CASES, *mixed.CASES, *lending.CASES, *latency.CASES, *memory.CASES,
+    *faults.CASES, *cost.CASES, *parking.CASES, *spinning.CASES, *contexts.CASES, *steps.CASES,
 )  # fmt: skip
 
 

@@ -67,20 +67,20 @@ def _beside(run: Run, on: Stand, size_ms: int, n_batch: int) -> Iterator[Row]:
     batch = [torch(share, "gemm") if has_torch() else flood(share, 1000) for share in milli]
     with tenants(on.pool, run.folder, [server, *batch]) as (first, *others):
         alone = _alone(first, seconds / 2)
-        solos = Solos(on, others, 1.0 if run.quick else 1.5)
+        solos = Solos(run, others)
         first.order(RUN)
         time.sleep(0.5)
         before = len(first.control.latencies_ms())
         together = over(measure(on, [first, *others], seconds, settle_s=0.5))
         beside = first.control.latencies_ms()[before:]
-        solos.again()
+        around = solos.again()
         alone += _alone(first, seconds / 2)
     floor, got = quantile(alone, 0.99), quantile(beside, 0.99)
     more = _MORE_MS[n_batch].get(size_ms)
     most = floor + more if more is not None else floor * _TIMES[n_batch]
     conditions = f"requests of {size_ms} ms every {PERIOD_US / 1000:g} ms beside {n_batch} deep batch"
     told = f"alone p50 {quantile(alone, 0.5):.2f} p99 {floor:.2f}; beside p50 {quantile(beside, 0.5):.2f} p90 "
-    note = f"{told}{quantile(beside, 0.9):.2f}; {len(beside)} requests; {solos.note}"
+    note = f"{told}{quantile(beside, 0.9):.2f}; {len(beside)} requests; {around.note}"
     label = f"{size_ms} ms beside {n_batch}"
     data = {"plot": "latency", "label": label, "alone": alone[-2000:]}
     yield Row(
@@ -91,14 +91,14 @@ def _beside(run: Run, on: Stand, size_ms: int, n_batch: int) -> Iterator[Row]:
         "ms",
         note,
         tuple(beside[-2000:]),
-        void=solos.void,
+        void=around.void,
         data=data,
     )
-    work = solos.work(together.rates[1:])
+    work = around.work(together.rates[1:])
     left = 1 - (quantile(alone, 0.5) if is_real() else size_ms) * 1000 / PERIOD_US
     why = "a request's card time is taken to be its usual time alone" if is_real() else ""
     least = at_least(_LEAST_KEPT[n_batch])
-    yield Row("batch keeps of what is left", conditions, least, sum(work) / left, "%", why, void=solos.void)
+    yield Row("batch keeps of what is left", conditions, least, sum(work) / left, "%", why, void=around.void)
     if n_batch > 1:
         used = sum(together.parts[1:]) or 1e-9
         split = [100 * part / used for part in together.parts[1:]]

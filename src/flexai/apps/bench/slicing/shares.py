@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from flexai.apps.bench.frame import Run
+    from flexai.apps.bench.slicing.solo import Around
     from flexai.apps.bench.slicing.stand import Stand
     from flexai.apps.bench.slicing.windows import Window
     from flexai.apps.bench.tenants import Load, Tenant
@@ -71,11 +72,10 @@ def shares(groups: Sequence[Group], n_quick: int, run: Run) -> Iterator[Row]:
     with stand() as on:
         for group in groups[:n_quick] if run.quick else groups:
             with tenants(on.pool, run.folder, group.loads) as running:
-                solos = Solos(on, running, 1.0 if run.quick else 1.5)
-                windows = measure(on, running, seconds)
+                solos = Solos(run, running)
+                windows, around = solos.between(partial(measure, on, running, seconds))
                 shown = _shown(on, running, windows)
-                solos.again()
-            rows = list(_rows(run, group, solos, windows, shown))
+            rows = list(_rows(run, group, around, windows, shown))
             mean_errors.append(rows[0].got)
             yield from rows
     if len(mean_errors) > 1:
@@ -105,7 +105,7 @@ def _shown(on: Stand, running: Sequence[Tenant], windows: Sequence[Window]) -> l
 
 
 def _rows(
-    run: Run, group: Group, solos: Solos, windows: Sequence[Window], shown: list[dict[str, Any]]
+    run: Run, group: Group, around: Around, windows: Sequence[Window], shown: list[dict[str, Any]]
 ) -> Iterator[Row]:
     together = over(windows)
     asked = [load.share_milli / 10 for load in group.loads]
@@ -117,16 +117,17 @@ def _rows(
         for window in windows
         for part, want in zip(window.parts, asked, strict=True)
     )
-    work = solos.work(together.rates)
+    work = around.work(together.rates)
     told = ", ".join(
         f"{want:g}->{got:.2f} ({done:.1f} work)" for want, got, done in zip(asked, held, work, strict=True)
     )
-    note = note_of(told, together.told_by, f"together {clock_text(together.mhz)}", solos.note)
+    note = note_of(told, together.told_by, f"together {clock_text(together.mhz)}", around.note)
     run.say(f"  {group.name}: {told}; sum {sum(work):.1f}")
     conditions = f"{group.name}, {together.seconds:.0f} s"
     data = {
         "plot": "shares", "asked": asked, "held": held, "work": work, "used": 100 * used,
-        "accounts": [100 * part for part in together.accounts], "drift": 100 * solos.drift, "spans": shown,
+        "accounts": [100 * part for part in together.accounts], "drift": 100 * around.drift,
+        "spans": shown, "solos": around.data,
     }  # fmt: skip
     yield Row(
         "residency error, mean",
@@ -136,20 +137,20 @@ def _rows(
         "points",
         note,
         tuple(errors),
-        void=solos.void,
+        void=around.void,
         data=data,
     )
-    yield Row("residency error, worst 1 s", conditions, at_most(1.5), worst, "points", void=solos.void)
+    yield Row("residency error, worst 1 s", conditions, at_most(1.5), worst, "points", void=around.void)
     parts = [100 * done / (sum(work) or 1e-9) for done in work]
     by_work = max(abs(got - want) for got, want in zip(parts, asked, strict=True))
     why = "" if group.fills else "not judged: one of them leaves gaps and cannot use its share"
     goal = at_most(1.0 if group.alike else 2.0) if group.fills else None
-    yield Row("error by work, worst tenant", conditions, goal, by_work, "points", why, void=solos.void)
+    yield Row("error by work, worst tenant", conditions, goal, by_work, "points", why, void=around.void)
     least = 99.0 if len(asked) < 10 else 98.5
     # Programs with gaps have a goal of their own, beside the same programs without control: case `gaps`.
     goal = at_least(least) if group.fills else None
     turns = "turns of 20 ms on average, 4 to 60"
-    yield Row("sum of work", conditions, goal, sum(work), "%", turns, void=solos.void)
+    yield Row("sum of work", conditions, goal, sum(work), "%", turns, void=around.void)
 
 
 def _torch(run: Run, *, bare: bool) -> Iterator[Row]:
@@ -163,11 +164,11 @@ def _torch(run: Run, *, bare: bool) -> Iterator[Row]:
 
 
 CASES = (
-    Case("shares", "busy tenants: card time, work, and their sums", partial(shares, _GROUPS, 1), 148, 14),
+    Case("shares", "busy tenants: card time, work, and their sums", partial(shares, _GROUPS, 1), 136, 15),
     Case(
         "shares-bare", "the same with nothing of ours in any tenant",
         partial(shares, [_bare(_GROUPS[0]), _bare(_GROUPS[4])], 1), 45, 14,
     ),
-    Case("shares-torch", "the same with PyTorch programs", partial(_torch, bare=False), 122, 1),
-    Case("shares-torch-bare", "the same with nothing of ours in them", partial(_torch, bare=True), 58, 1),
+    Case("shares-torch", "the same with PyTorch programs", partial(_torch, bare=False), 150, 1),
+    Case("shares-torch-bare", "the same with nothing of ours in them", partial(_torch, bare=True), 62, 1),
 )  # fmt: skip

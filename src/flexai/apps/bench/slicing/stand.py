@@ -11,6 +11,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flexai_native import library
@@ -30,7 +31,6 @@ from flexai.apps.bench.tenants import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from flexai.wire.timeline import Record
 
@@ -54,6 +54,12 @@ def clock_mhz() -> float:
         return float(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))
     except pynvml.NVMLError:
         return math.nan
+
+
+def stolen_s() -> float:
+    """Processor time that this machine's host has taken from it so far, in processors' seconds over their number."""
+    words = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return int(words[8]) / os.sysconf("SC_CLK_TCK") / (os.cpu_count() or 1)
 
 
 def clock_text(mhz: float) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flexai.apps.bench.slicing.residency import by_log
 from flexai.apps.bench.slicing.stand import clock_mhz, name_of
-from flexai.apps.bench.tenants import IDLE, begin, rate_between
+from flexai.apps.bench.tenants import begin, rate_between, rest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,9 +63,7 @@ def measure(on: Stand, running: Sequence[Tenant], seconds: float, settle_s: floa
         on.listen()
     heard = on.hear_out(states[-1].at_ns)
     told = on.listen()
-    for tenant in running:
-        tenant.order(IDLE)
-    time.sleep(0.2)
+    rest(running)
     log = by_log(told, [name_of(tenant) for tenant in running], [state.at_ns for state in states])
     doubt = log.doubt if heard else "the log was not read up to their end in time"
     if on.ring.n_missed > missed:
