@@ -5,9 +5,18 @@ import random
 import pytest
 
 from flexai.model import Device, Job, Node, Queue, Reason, SliceRequest
+from flexai.policy.advance import Advance
 from flexai.scheduling import Scheduler, SchedulerSettings
-from flexai.scheduling.commands import Start
-from flexai.scheduling.events import JobSubmitted, MemberFinished, NodePut, QueuePut, Tick
+from flexai.scheduling.commands import NoteAdvance, Start
+from flexai.scheduling.events import (
+    AdvanceTold,
+    GrantsFound,
+    JobSubmitted,
+    MemberFinished,
+    NodePut,
+    QueuePut,
+    Tick,
+)
 from flexai.simulation.kernel import SimulatedJob, Simulation
 from flexai.wire.cluster_spec import parse_cluster
 
@@ -103,6 +112,76 @@ def test_a_large_job_of_a_queue_that_had_more_than_its_share_waits_until_the_oth
     scheduler.step(Tick(2 * HOUR, 0))
     assert scheduler.state.reservation.job_id == "j9"
     assert scheduler.reason_for("j9").code is Reason.NOT_ENOUGH_DEVICES
+
+
+def noted(before, commands):
+    """What a pool would remember of what queues' large jobs had."""
+    return before | {(each.queue, each.resource): each for each in commands if isinstance(each, NoteAdvance)}
+
+
+def gone_on(note, now_ms):
+    advance = Advance(note.share_milli, note.at_ms, note.held_milli, note.owed, note.most_saved)
+    advance.settle(now_ms)
+    return advance
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_noted_goes_on_as_it_does_in_the_scheduler(seed):
+    chance, scheduler, notes, running, now_ms = random.Random(seed), pool(), {}, [], 0
+    for seq in range(120):
+        now_ms += chance.randrange(10 * MINUTE)
+        if running and chance.random() < 0.5:
+            commands = scheduler.step(MemberFinished(now_ms, running.pop(chance.randrange(len(running))), 0, 0))
+        else:
+            name = chance.choice(("small", "small", "other"))
+            commands = scheduler.step(JobSubmitted(now_ms, job(seq, name, chance.choice((1, 8)), now_ms)))
+        running += starts(commands)
+        notes = noted(notes, commands)
+        kept = {at: gone_on(note, now_ms) for at, note in notes.items()}
+        for advance in scheduler.state.advances.values():
+            advance.settle(now_ms)
+        assert kept == scheduler.state.advances
+    assert {name for name, _ in notes} == {"small", "other"}
+
+
+def restarted(scheduler, notes, at_ms):
+    """A new scheduler that was told what a pool knows."""
+    again = Scheduler(SchedulerSettings(reserve_cards=8), check=True)
+    state, told = scheduler.state, [QueuePut(at_ms, scheduler.state.queues[name].queue) for name in ("small", "other")]
+    for note in notes.values():
+        one = gone_on(note, at_ms)
+        told.append(AdvanceTold(at_ms, note.queue, note.resource, one.share_milli, one.owed, one.most_saved))
+    for record in state.jobs.values():
+        grants = tuple(grant for member in record.members for grant in member.grants)
+        told.append(GrantsFound(at_ms, record.job, grants) if grants else JobSubmitted(at_ms, record.job))
+    for event in [*told, *(NodePut(at_ms, node) for node in state.books.nodes.values())]:
+        again.step(event)
+    return again
+
+
+@pytest.mark.parametrize("at_ms", [30 * MINUTE, HOUR + 20 * MINUTE], ids=["while it runs", "while it makes up"])
+def test_what_is_owed_is_owed_after_a_restart_too(at_ms):
+    scheduler = pool()
+    notes = {}
+
+    def step(event):
+        nonlocal notes
+        commands = scheduler.step(event)
+        notes = noted(notes, commands)
+        return commands
+
+    step(JobSubmitted(0, job(0, "small", 8)))
+    for seq in range(1, 40):
+        step(JobSubmitted(0, job(seq, "small" if seq == 9 else "other", 8 if seq == 9 else 1)))
+    for now_ms in range(MINUTE, at_ms, MINUTE):
+        step(MemberFinished(HOUR, "j0", 0, 0) if now_ms == HOUR else Tick(now_ms, 0))
+    scheduler.step(Tick(at_ms, 0))
+    again = restarted(scheduler, notes, at_ms)
+    for now_ms in (at_ms, at_ms + 10 * MINUTE):
+        for each in (scheduler, again):
+            each.step(Tick(now_ms, 0))
+        assert (told := scheduler.reason_for("j9")).code is Reason.FAIR_SHARE
+        assert again.reason_for("j9") == told or again.reason_for("j9").numbers == told.numbers
 
 
 def test_nobody_makes_up_for_anything_while_nobody_else_waits():

@@ -26,6 +26,11 @@ class Advance:
         self.owed = max(-self.most_saved, self.owed + (self.held_milli - self.share_milli) * (now_ms - self.at_ms))
         self.at_ms = now_ms
 
+    def save_at_most(self, most_saved: int) -> None:
+        """No more than that is saved from now on."""
+        self.most_saved = most_saved
+        self.owed = max(-most_saved, self.owed)
+
     def hold(self, milli: int, now_ms: int) -> None:
         """So much more is held from now on (negative: less)."""
         self.settle(now_ms)

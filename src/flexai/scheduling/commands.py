@@ -86,6 +86,23 @@ class Book:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteAdvance:
+    """What a queue's large jobs had beyond its share is to be remembered; the fields are those of ``policy.advance``.
+
+    Told whenever that goes on at another rate: until then it follows from this. A new scheduler is told by
+    ``AdvanceTold``.
+    """
+
+    queue: str
+    resource: str
+    share_milli: int
+    at_ms: int
+    held_milli: int
+    owed: int
+    most_saved: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetJobState:
     """A job's visible state changed; the store and the watchers want to know."""
 
@@ -95,4 +112,4 @@ class SetJobState:
     reason: PendingReason | None = None
 
 
-Command = Start | Evict | Resize | Park | Wake | Book | SetJobState
+Command = Start | Evict | Resize | Park | Wake | Book | NoteAdvance | SetJobState

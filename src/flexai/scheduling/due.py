@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from flexai.cluster import ALL_CARDS
 from flexai.policy.advance import Advance
 from flexai.scheduling import entitlement
+from flexai.scheduling.commands import NoteAdvance
 
 if TYPE_CHECKING:
     from flexai.scheduling.entitlement import Shares
@@ -82,7 +83,7 @@ def advance_of(state: State, shares: Shares, record: JobRecord) -> Advance:
     now = replace(state.advances[at]) if at in state.advances else Advance(0, state.now_ms)
     now.settle(state.now_ms)
     now.share_milli = shares.get(at, 0)
-    now.most_saved = int(record.needed_milli * state.run_times.expected_ms(record.burst, state.now_ms))
+    now.save_at_most(int(record.needed_milli * state.run_times.expected_ms(record.burst, state.now_ms)))
     return now
 
 
@@ -93,6 +94,17 @@ def note_large(state: State, record: JobRecord) -> None:
         at = record.counts_in = _counts_in(state, record)
         if at not in state.advances:  # it did not wait: until one does, nobody minds what it holds
             state.advances[at] = Advance(1000 * state.books.n_open(at[1]), state.now_ms)
+
+
+def note_advances(state: State) -> None:
+    """Say what queues' large jobs had, where that is not what follows from what was said before."""
+    for at, now in state.advances.items():
+        noted = state.advances_noted.get(at)
+        if noted is not None:
+            noted.settle(now.at_ms)
+        if noted != now:
+            state.advances_noted[at] = replace(now)
+            state.out.append(NoteAdvance(*at, now.share_milli, now.at_ms, now.held_milli, now.owed, now.most_saved))
 
 
 def _counts_in(state: State, record: JobRecord) -> tuple[str, str]:

@@ -1,8 +1,9 @@
 """What can happen to the scheduler. Every event says when (``at_ms``); the core has no clock of its own.
 
-After a restart the pool tells first what it knows, in this order: ``QueuePut``, ``DeviceChanged`` (cordons),
-``GrantsFound`` (what runs), ``JobSubmitted`` (what waits), and last ``NodePut``. The earlier ones may name nodes and
-devices that are not known yet; nothing can be placed before their ``NodePut``, so nothing is decided on half a picture.
+After a restart the pool tells first what it knows, in this order: ``QueuePut``, ``AdvanceTold``, ``DeviceChanged``
+(cordons), ``GrantsFound`` (what runs), ``JobSubmitted`` (what waits), and last ``NodePut``. The earlier ones may name
+nodes and devices that are not known yet; nothing can be placed before their ``NodePut``, so nothing is decided on half
+a picture.
 """
 
 from dataclasses import dataclass
@@ -218,6 +219,21 @@ class PlaceBooked:
 
 
 @dataclass(frozen=True, slots=True)
+class AdvanceTold:
+    """After a restart: what a queue's large jobs had beyond its share, and did not make up for (``NoteAdvance``).
+
+    Told before ``GrantsFound``: what these jobs hold is counted as it is found.
+    """
+
+    at_ms: int
+    queue: str
+    resource: str
+    share_milli: int
+    owed: int
+    most_saved: int
+
+
+@dataclass(frozen=True, slots=True)
 class UsageMeasured:
     """Measured compute use of grants over the last window: (job, member, device uuid, thousandths used)."""
 
@@ -254,6 +270,7 @@ Event = (
     | MemberWoken
     | GrantsFound
     | PlaceBooked
+    | AdvanceTold
     | UsageMeasured
     | Tick
 )

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from flexai.cluster import Hold
 from flexai.model import JobState, MemberState, Residence
+from flexai.policy.advance import Advance
 from flexai.scheduling import booking, due, parking, placing, returning
-from flexai.scheduling.events import GrantsFound, MemberParked, MemberWoken, PlaceBooked
+from flexai.scheduling.events import AdvanceTold, GrantsFound, MemberParked, MemberWoken, PlaceBooked
 from flexai.scheduling.jobs import new_record
 from flexai.scheduling.places import Booking
 
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
     from flexai.scheduling.state import State
 
 
-def told(state: State, event: GrantsFound | PlaceBooked) -> None:
+def told(state: State, event: GrantsFound | PlaceBooked | AdvanceTold) -> None:
     """What a pool that was started again knows of before."""
     if isinstance(event, GrantsFound):
         _found(state, event)
+    elif isinstance(event, AdvanceTold):
+        known = Advance(event.share_milli, state.now_ms, 0, event.owed, event.most_saved)
+        state.advances.setdefault((event.queue, event.resource), known)
     else:
         _place_told(state, event)
 

@@ -13,6 +13,7 @@ from flexai.scheduling import (
     booking,
     cards,
     consolidating,
+    due,
     evicting,
     jobs,
     lending,
@@ -25,6 +26,7 @@ from flexai.scheduling import (
     why_not,
 )
 from flexai.scheduling.events import (
+    AdvanceTold,
     DeviceChanged,
     Event,
     ForeignUsage,
@@ -92,6 +94,8 @@ class Scheduler:
             lending.run(state)
         if state.booked or state.noted:
             booking.note(state)
+        if state.advances:
+            due.note_advances(state)
         state.compact()
         if self._check:
             state.books.check()
@@ -153,7 +157,7 @@ class Scheduler:
                 moved.parked(state, event)
             case MemberWoken():
                 moved.woken(state, event)
-            case GrantsFound() | PlaceBooked():
+            case GrantsFound() | PlaceBooked() | AdvanceTold():
                 restart.told(state, event)
             case UsageMeasured():
                 state.measured_milli = {(job, member, uuid): milli for job, member, uuid, milli in event.used}

@@ -72,6 +72,7 @@ class State:
     places_told: dict[str, PlaceBooked] = field(default_factory=dict)
     parked: dict[str, int] = field(default_factory=dict)
     advances: dict[tuple[str, str], Advance] = field(default_factory=dict)
+    advances_noted: dict[tuple[str, str], Advance] = field(default_factory=dict)
     now_ms: int = 0
     out: list[Command] = field(default_factory=list)
     _shapes: dict[Shape, Shape] = field(default_factory=dict)

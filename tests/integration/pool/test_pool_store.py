@@ -13,18 +13,28 @@ DAY_MS = 86_400_000
 
 
 def test_a_store_of_an_older_release_is_migrated_and_a_copy_kept(tmp_path, monkeypatch):
-    path = tmp_path / "pool.db"
+    path, n = tmp_path / "pool.db", len(schema.MIGRATIONS)
     schema.open_store(path).close()
     added = "CREATE TABLE colour (name TEXT PRIMARY KEY) WITHOUT ROWID;\nINSERT INTO colour VALUES ('blue');"
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, added))
     connection = schema.open_store(path)
     assert connection.execute("SELECT name FROM colour").fetchall() == [("blue",)]
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (n + 1,)
     connection.close()
-    copy = sqlite3.connect(tmp_path / "pool.db.schema1.bak")
-    assert copy.execute("PRAGMA user_version").fetchone() == (1,)
+    copy = sqlite3.connect(tmp_path / f"pool.db.schema{n}.bak")
+    assert copy.execute("PRAGMA user_version").fetchone() == (n,)
     copy.close()
-    assert (tmp_path / "pool.db.schema1.bak").stat().st_mode & 0o077 == 0
+    assert (tmp_path / f"pool.db.schema{n}.bak").stat().st_mode & 0o077 == 0
+
+
+def test_a_store_of_the_first_schema_is_opened(tmp_path, monkeypatch):
+    path = tmp_path / "pool.db"
+    with monkeypatch.context() as older:
+        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        schema.open_store(path).close()
+    connection = schema.open_store(path)
+    assert connection.execute("SELECT count(*) FROM advance").fetchone() == (0,)
+    connection.close()
 
 
 async def test_nobody_else_can_read_the_environments_of_jobs(new_rig):
@@ -36,13 +46,13 @@ async def test_nobody_else_can_read_the_environments_of_jobs(new_rig):
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
-    path = tmp_path / "pool.db"
+    path, n = tmp_path / "pool.db", len(schema.MIGRATIONS)
     schema.open_store(path).close()
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "CREATE TABLE colour (name TEXT);\nNONSENSE;\n"))
     with pytest.raises(BadInput):
         schema.open_store(path)
     connection = sqlite3.connect(path)
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (n,)
     assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'colour'").fetchone() == (0,)
     connection.close()
 

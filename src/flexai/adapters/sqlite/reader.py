@@ -83,6 +83,11 @@ class Reader:
         (last,) = self.fetch_now("SELECT max(seq) FROM log")[0]
         return last or 0
 
+    def last_at_ms(self) -> int:
+        """When the last durable log entry happened; 0 if there is none."""
+        rows = self.fetch_now("SELECT at_ms FROM log ORDER BY seq DESC LIMIT 1")
+        return int(rows[0][0]) if rows else 0
+
     def log_after(self, seq: int) -> list[tuple[int, str, str]]:
         """(seq, kind, body) of the entries after ``seq``."""
         return [

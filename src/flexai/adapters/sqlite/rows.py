@@ -26,6 +26,7 @@ class JobRow:
     members: str
 
 
+_MOST = 2**63 - 1
 _JOB_COLUMNS = tuple(JobRow.__slots__)
 JOB_COLUMNS = ", ".join(_JOB_COLUMNS)
 _PUT_JOB = f"INSERT OR REPLACE INTO job ({JOB_COLUMNS}) VALUES ({', '.join('?' * len(_JOB_COLUMNS))})"  # noqa: S608
@@ -70,6 +71,15 @@ def put_node(name: str, body: str) -> Statement:
 def put_device(uuid: str, cordoned: bool) -> Statement:
     """Remember whether a device is cordoned."""
     return "INSERT OR REPLACE INTO device (uuid, cordoned) VALUES (?, ?)", (uuid, int(cordoned))
+
+
+def put_advance(
+    queue: str, resource: str, share_milli: int, at_ms: int, held_milli: int, owed: int, most_saved: int
+) -> Statement:
+    """Remember what a queue's large jobs had beyond its share of a resource."""
+    return "INSERT OR REPLACE INTO advance VALUES (?, ?, ?, ?, ?, ?, ?)", (
+        queue, resource, share_milli, at_ms, held_milli, min(owed, _MOST), min(most_saved, _MOST),
+    )  # fmt: skip
 
 
 def put_history(number: int, at_ms: int, job_id: str, uid: int, kind: str, body: str) -> Statement:

@@ -41,6 +41,12 @@ MIGRATIONS = (
         PRIMARY KEY (job_id, member, run, device, from_ms)) WITHOUT ROWID;
     CREATE INDEX usage_to ON usage (to_ms);
     """,
+    """
+    -- Derived too: what queues' large jobs had beyond their share (scheduling.commands.NoteAdvance).
+    CREATE TABLE advance (queue TEXT NOT NULL, resource TEXT NOT NULL, share_milli INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL, held_milli INTEGER NOT NULL, owed INTEGER NOT NULL, most_saved INTEGER NOT NULL,
+        PRIMARY KEY (queue, resource)) WITHOUT ROWID;
+    """,
 )
 
 

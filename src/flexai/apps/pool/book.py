@@ -4,6 +4,7 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from flexai.adapters.sqlite.rows import JobRow
 from flexai.model import Device, Job, JobState, Node, Queue, TenantClass
@@ -11,6 +12,9 @@ from flexai.scheduling.events import ForeignUsage, JobMembersAsked, JobResizeAsk
 from flexai.wire.api import Submission
 from flexai.wire.queue import DEFAULT_QUEUE
 from flexai.wire.store import Member, decode_job, decode_members, encode_job, encode_members
+
+if TYPE_CHECKING:
+    from flexai.scheduling.commands import NoteAdvance
 
 MemberKey = tuple[str, int]
 """(job id, member)."""
@@ -117,6 +121,7 @@ class Book:
         active: jobs that are not over.
         ended: jobs that are, and are not yet in the tables.
         borrowers: the active best-effort jobs.
+        advances: what queues' large jobs had beyond their share, as it was noted last, by queue and resource.
     """
 
     def __init__(self) -> None:
@@ -128,6 +133,7 @@ class Book:
         self.cordoned: set[str] = set()
         self.ill: set[str] = set()
         self.foreign: dict[str, ForeignUsage] = {}
+        self.advances: dict[tuple[str, str], NoteAdvance] = {}
         self.version = 0
         self._lines: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
 

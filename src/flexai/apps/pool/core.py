@@ -21,7 +21,7 @@ from flexai.apps.pool.retelling import retell
 from flexai.apps.pool.transitions import Outcome, Transitions
 from flexai.model import JobState, PendingReason, Reason
 from flexai.scheduling import Blocker
-from flexai.scheduling.commands import Command, SetJobState
+from flexai.scheduling.commands import Command, NoteAdvance, SetJobState
 from flexai.scheduling.events import (
     Event,
     JobMembersAsked,
@@ -108,12 +108,12 @@ class Core:
 
     # -- the start ------------------------------------------------------------------------------------------------
 
-    def recover(self, tail: Sequence[tuple[int, str, str]]) -> None:
-        """Bring scheduler and book to the end of the log: the book as its tables say, then what came after them.
+    def recover(self, tail: Sequence[tuple[int, str, str]], ended_at_ms: int) -> None:
+        """Bring scheduler and book to the end of the log, at ``ended_at_ms``: what the tables say, and what came after.
 
         No node is known yet, so nothing is decided; the agent's arrival does that.
         """
-        self.told = self._tell_scheduler()
+        self.told = self._tell_scheduler(ended_at_ms)
         for seq, kind, body in tail:
             event = decode_event(kind, body)
             # A job's row is written with its submission: the tables have told it already.
@@ -125,15 +125,17 @@ class Core:
         """Everything from now on is written here."""
         self._journal = journal
 
-    def _tell_scheduler(self) -> Sequence[Event]:
-        """Tell a new scheduler all that the book knows, in the order of ``scheduling.events``; returns what."""
+    def _tell_scheduler(self, ended_at_ms: int | None = None) -> Sequence[Event]:
+        """Tell a new scheduler all that the book knows, in the order of ``scheduling.events``; returns what.
+
+        ``ended_at_ms``: from then to now there was no pool; None if there always was one.
+        """
         self.scheduler = self._new_scheduler()
         now_ms = self.clock()
-        told = retell(self.book, now_ms)
+        told = retell(self.book, now_ms, now_ms if ended_at_ms is None else ended_at_ms)
         for event in told:
             # These are known already and decide nothing, but for a job that can never start.
-            final = [c for c in self._guarded(event) if isinstance(c, SetJobState) and c.state.is_final]
-            self.transitions.commands(self._seq, now_ms, final)
+            self.transitions.commands(self._seq, now_ms, [c for c in self._guarded(event) if _is_news(c)])
         for node in self.book.nodes.values():
             self.transitions.commands(self._seq, now_ms, self._guarded(NodePut(now_ms, node)))
         return told
@@ -329,6 +331,11 @@ class Core:
         watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watchers.setdefault(job_id, []).append(watcher)
         return watcher
+
+
+def _is_news(command: Command) -> bool:
+    """Whether the book must know what a scheduler made of what it was told."""
+    return isinstance(command, NoteAdvance) or (isinstance(command, SetJobState) and command.state.is_final)
 
 
 def _written(records: Sequence[JobRecord]) -> list[tuple[str, str, Statement]]:

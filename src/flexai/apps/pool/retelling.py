@@ -6,17 +6,31 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flexai.model import DeviceHealth, MemberState, Residence
-from flexai.scheduling.events import DeviceChanged, GrantsFound, JobCancelled, JobSubmitted, PlaceBooked, QueuePut
+from flexai.policy.advance import Advance
+from flexai.scheduling.events import (
+    AdvanceTold,
+    DeviceChanged,
+    GrantsFound,
+    JobCancelled,
+    JobSubmitted,
+    PlaceBooked,
+    QueuePut,
+)
 
 if TYPE_CHECKING:
     from flexai.apps.pool.book import Book, JobRecord
     from flexai.model import Queue
+    from flexai.scheduling.commands import NoteAdvance
     from flexai.scheduling.events import Event
 
 
-def retell(book: Book, now_ms: int) -> list[Event]:
-    """All that the book knows but for the nodes, which come last and by which things are decided."""
+def retell(book: Book, now_ms: int, ended_at_ms: int) -> list[Event]:
+    """All that the book knows but for the nodes, which come last and by which things are decided.
+
+    From ``ended_at_ms`` to now there was no pool: that time counts for nobody.
+    """
     told: list[Event] = [QueuePut(now_ms, queue) for queue in _parents_first(book.queues)]
+    told += [_advance(now_ms, ended_at_ms, noted) for _, noted in sorted(book.advances.items())]
     told += [
         DeviceChanged(
             now_ms,
@@ -46,6 +60,13 @@ def retell(book: Book, now_ms: int) -> list[Event]:
     for _, job_id, one in sorted(booked, key=lambda each: each[:2]):
         told.append(PlaceBooked(now_ms, job_id, one.grants, one.hosts, one.claimed))
     return told
+
+
+def _advance(now_ms: int, ended_at_ms: int, noted: NoteAdvance) -> AdvanceTold:
+    """What a queue's large jobs had beyond its share when the pool ended."""
+    one = Advance(noted.share_milli, noted.at_ms, noted.held_milli, noted.owed, noted.most_saved)
+    one.settle(max(noted.at_ms, min(ended_at_ms, now_ms)))
+    return AdvanceTold(now_ms, noted.queue, noted.resource, one.share_milli, one.owed, one.most_saved)
 
 
 def _found(now_ms: int, record: JobRecord) -> list[Event]:

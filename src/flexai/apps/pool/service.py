@@ -22,6 +22,7 @@ from flexai.apps.pool.tasks import forever, spawn
 from flexai.apps.pool.transitions import Outcome
 from flexai.model import JobState
 from flexai.scheduling import SchedulerSettings
+from flexai.scheduling.commands import NoteAdvance
 from flexai.scheduling.events import Tick
 from flexai.wire.api import Submission, decode_submission
 from flexai.wire.retold import encode_told
@@ -160,7 +161,7 @@ async def open_pool(settings: Settings, new_scheduler: Callable[[], DecisionCore
     applied_seq, last_seq = meta.get("applied_seq", 0), reader.last_seq()
     core = Core(new_scheduler, book, clock, meta, last_seq)
     tail = reader.log_after(applied_seq)
-    core.recover(tail)
+    core.recover(tail, reader.last_at_ms())
     journal = Journal(connection, asyncio.get_running_loop(), core.on_commit)
     core.attach(journal)
 
@@ -227,6 +228,8 @@ def load_book(book: Book, reader: Reader) -> None:
     for (body,) in reader.fetch_now("SELECT body FROM queue"):
         queue = decode_queue_row(body)
         book.queues[queue.name] = queue
+    for advance in reader.fetch_now("SELECT * FROM advance"):
+        book.advances[advance[0], advance[1]] = NoteAdvance(*advance)
     book.cordoned = {uuid for (uuid,) in reader.fetch_now("SELECT uuid FROM device WHERE cordoned")}
     submissions: dict[int, tuple[int, Submission]] = {}
     for number, gid, body in reader.fetch_now(

@@ -5,7 +5,7 @@ derived ones.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, assert_never
 
 from flexai.adapters.sqlite import Statement, rows
@@ -104,6 +104,11 @@ class Transitions:
     def commands(self, seq: int, at_ms: int, commands: Sequence[c.Command]) -> None:
         """What the scheduler decided."""
         for command in commands:
+            if isinstance(command, c.NoteAdvance):
+                at = command.queue, command.resource
+                self._book.advances[at] = command
+                self.outcome.rows["advance", *at] = rows.put_advance(*astuple(command))
+                continue
             record = self._book.find(command.job_id)
             if record is None:
                 continue
