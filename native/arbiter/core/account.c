@@ -256,6 +256,8 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
     if (c->resident_tenant < 0)
         return;
     struct tenant *t = &c->tenant[c->resident_tenant];
+    if (t->class == FX_CLASS_LATENCY || c->resident_tenant == c->lender)
+        ac_request_began(c, at);
     ac_is_back(c, c->resident_tenant, at);
     ac_came_back(c, c->resident_tenant, at);
     ac_wakes(c, t);

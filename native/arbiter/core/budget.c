@@ -11,7 +11,7 @@ static const uint64_t usual_ns[AC_N_KINDS] = {
     [AC_CHECK] = 17 * US,
 };
 
-void ac_spent(struct ac_card *c, enum ac_kind kind, uint64_t now)
+void ac_spent(struct ac_card *c, enum ac_kind kind, bool refused, uint64_t now)
 {
     uint64_t took = now > c->action_at ? now - c->action_at : 0;
     if (!usual_ns[kind])
@@ -20,7 +20,8 @@ void ac_spent(struct ac_card *c, enum ac_kind kind, uint64_t now)
     c->lock_tokens_ns -= (int64_t)took;
     int64_t deepest = -(int64_t)c->budget_ppm * 500;
     c->lock_tokens_ns = c->lock_tokens_ns < deepest ? deepest : c->lock_tokens_ns;
-    if (kind != AC_PREEMPT && kind != AC_TIMESLICE) /* tests are made of what turns leave, time slices are set seldom */
+    /* Tests are made of what turns leave, time slices are set seldom, and a few refusals must not stretch rounds. */
+    if (kind != AC_PREEMPT && kind != AC_TIMESLICE && !refused)
         c->round_spent_ns += took;
     /* One late call is no new cost; but how long the log takes differs from driver to driver. */
     uint64_t most = (kind == AC_READ_LOG ? 12 : 4) * usual_ns[kind], bounded = took < most ? took : most;

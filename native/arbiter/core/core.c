@@ -230,7 +230,7 @@ void ac_done(struct ac_card *c, const struct ac_action *a, int result, uint64_t 
     ac_accrue(c, now);
     if (c->backend != FX_BACKEND_HWSLICE)
         return;
-    ac_spent(c, a->kind, now);
+    ac_spent(c, a->kind, result < 0, now);
     if (a->kind == AC_READ_LOG && result < 0)
         ac_charge_unread(c, now);
     ac_hwslice_done(c, a, result, now);

@@ -10,8 +10,10 @@ static uint64_t look_in_turns(const struct ac_card *c, uint64_t now)
 {
     uint64_t next = now + LATEST_NS;
     bool latency = ac_latency_beside(c);
-    if (ac_may_wake(c) || latency)
+    if (ac_may_wake(c))
         next = now + ac_look_pause(c);
+    else if (latency) /* which asks for readings of its own, for a test of the one with the turn and for its end */
+        next = now + 2 * ac_look_pause(c);
     else if (c->fill || c->guard) /* nothing is lost by a gap that others use */
         next = now + (c->fill ? 2 : 4) * ac_look_pause(c);
     if (c->reconsider)
@@ -20,10 +22,7 @@ static uint64_t look_in_turns(const struct ac_card *c, uint64_t now)
         next = soonest(next, now + TRIAL_NS / 4);
     if (c->settled_at != AC_NEVER && c->settled_at + SETTLE_NS > now)
         next = soonest(next, c->settled_at + SETTLE_NS);
-    next = soonest(next, c->turn_end > now ? c->turn_end : now + DEFER_NS);
-    if (latency && now >= c->turn_began + (c->turn_end - c->turn_began) * 7 / 10)
-        next = soonest(next, now + DEFER_NS * 2);
-    return next;
+    return soonest(next, c->turn_end > now ? c->turn_end : latency ? ac_next_opening(c, now) : now + DEFER_NS);
 }
 
 /* A limit: when its tokens end, if it has the card all the time; sooner, so that a wrong guess is small. */

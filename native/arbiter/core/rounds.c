@@ -11,7 +11,6 @@
 #define FIRST_TRIAL_NS (300 * MS) /* from the first to the second, twice as much to the next */
 #define MOST_TAKEN_MILLI 900
 #define SORTING_NS (300 * MS)
-#define RARE_NS (50 * MS) /* requests farther apart are not waited for */
 
 bool ac_waiting(const struct ac_card *c)
 {
@@ -29,14 +28,6 @@ bool ac_has_mates(const struct ac_card *c, int tenant)
     return false;
 }
 
-bool ac_latency_beside(const struct ac_card *c)
-{
-    for (int i = 0; i < c->n_tenants; i++)
-        if (c->tenant[i].used && c->tenant[i].prior && c->tenant[i].n_groups)
-            return true;
-    return false;
-}
-
 bool ac_may_wake(const struct ac_card *c)
 {
     for (int i = 0; i < c->n_tenants; i++) {
@@ -45,20 +36,6 @@ bool ac_may_wake(const struct ac_card *c)
             return true;
     }
     return false;
-}
-
-/* Is it time for another turn, as far as requests of latency tenants are concerned? */
-bool ac_between_requests(const struct ac_card *c, uint64_t now)
-{
-    if (!ac_latency_beside(c))
-        return now >= c->turn_end;
-    uint64_t length = c->turn_end - c->turn_began;
-    if (now >= c->turn_began + length * 13 / 10 + 5 * MS)
-        return true;
-    bool in_request = c->resident && c->resident_tenant >= 0 && c->tenant[c->resident_tenant].prior;
-    if (now >= c->turn_end && c->last_latency_end + RARE_NS < now)
-        return !in_request;
-    return now >= c->turn_began + length * 7 / 10 && !in_request && c->last_latency_end + MS > now;
 }
 
 uint64_t ac_second_part(uint64_t least_ns)
@@ -94,17 +71,18 @@ static int64_t time_for(const struct ac_card *c, int64_t card_ns)
     return card_ns * 1000 / (1000 - (int64_t)c->taken_milli);
 }
 
-/* What they took of the last round. */
+/* What the last round left to those who take turns, as far as there are any who go first: their requests cost changes of
+ * the card, too. */
 static void measure_taken(struct ac_card *c)
 {
-    uint64_t wall = c->accrued_at - c->round_began, taken = c->unfree_ns - c->unfree_was;
+    uint64_t free_ns = c->usage.busy_ns - c->unfree_ns;
+    uint64_t wall = c->accrued_at - c->round_began, left = free_ns > c->free_was ? free_ns - c->free_was : 0;
     if (wall < c->round_ns / 4)
         return;
-    bool any = ac_latency_beside(c) && taken <= wall;
-    uint32_t milli = any ? (uint32_t)(taken * 1000 / wall) : 0;
+    uint32_t milli = ac_latency_beside(c) && left <= wall ? 1000 - (uint32_t)(left * 1000 / wall) : 0;
     c->taken_milli = milli < MOST_TAKEN_MILLI ? milli : MOST_TAKEN_MILLI;
     c->round_began = c->accrued_at;
-    c->unfree_was = c->unfree_ns;
+    c->free_was = free_ns;
 }
 
 /* What is left of a turn that ended early waits for the next round unless it is much: a turn of its own costs as much as
@@ -142,11 +120,16 @@ uint64_t ac_round_cost(struct ac_card *c, uint64_t *least_ns)
     return cost > last ? cost : last; /* one cheap round is no reason for shorter ones */
 }
 
+static uint64_t least_round(uint64_t cost_ns, uint64_t budget_ppm, uint64_t least_ns)
+{
+    uint64_t ns = cost_ns * 1060 / budget_ppm * 1000;
+    return ns > least_ns ? ns : least_ns;
+}
+
 /* Every change of length shifts all turns, so it is not made for little; but what a start cost must not stretch all that come. */
 uint64_t ac_round_length(uint64_t now_ns, uint64_t cost_ns, uint64_t budget_ppm, uint64_t least_ns)
 {
-    uint64_t least = cost_ns * 1060 / budget_ppm * 1000;
-    least = least > least_ns ? least : least_ns;
+    uint64_t least = least_round(cost_ns, budget_ppm, least_ns);
     return least > now_ns * 16 / 15 || least * 4 < now_ns * 3 ? ac_second_part(least) : now_ns;
 }
 
@@ -156,9 +139,14 @@ static void begin_round(struct ac_card *c)
     for (int i = 0; i < c->n_tenants; i++)
         if (c->tenant[i].used && c->tenant[i].candidate)
             lowest = c->tenant[i].vt < lowest ? c->tenant[i].vt : lowest;
-    uint64_t least, cost = ac_round_cost(c, &least);
+    uint64_t least, cost = ac_round_cost(c, &least), wall = c->accrued_at - c->round_began;
+    /* Ranks that wait for each other have less of a turn than it lasts, and so do rounds last longer than they are. */
+    if (wall > c->round_ns && wall < c->round_ns * 3 / 2)
+        cost = cost * (c->round_ns / 1000) / (wall / 1000);
     measure_taken(c);
-    c->round_ns = ac_round_length(c->round_ns, cost, c->budget_ppm, least);
+    /* Between requests turns begin when those allow it: the length is no part of a second anyway. */
+    c->round_ns = ac_latency_beside(c) ? least_round(cost, c->budget_ppm, least)
+                                       : ac_round_length(c->round_ns, cost, c->budget_ppm, least);
     if (c->round_vt < lowest)
         c->round_vt = lowest;
     c->round_vt += (int64_t)(left_of(c, c->round_ns) * 1000 / weight_of_candidates(c));
@@ -331,5 +319,6 @@ void ac_begin_turn(struct ac_card *c, int tenant, uint64_t now)
     if (c->fill && c->turn_end < now + c->set.turn_ns)
         c->turn_end = now + c->set.turn_ns; /* setting time slices must pay */
     c->settled_at = AC_NEVER;
+    c->next_look = now + c->set.min_turn_ns; /* it is planned when the turns have changed: until then nothing new can be seen */
     c->test_at = now + c->set.turn_ns / 2;
 }

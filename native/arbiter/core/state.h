@@ -112,6 +112,7 @@ struct ac_card {
     uint64_t alone_since;   /* our time at which another tenant than the one before came on the card */
     int last_tenant;
     uint64_t last_latency_end; /* our time */
+    uint64_t request_at, every_ns, pause_ns; /* when a request began last, how long after the one before; between two, at least */
     uint64_t last_first_end;   /* the same of a program that goes before the one whose turn it is: latency, or outside */
     uint64_t looked_at;     /* our time of the last reading, or attempt */
     uint64_t log_at, card_at; /* up to which the last reading told, by our clock and the card's */
@@ -136,8 +137,8 @@ struct ac_card {
     uint64_t cut_at;        /* then its first time slice ends; AC_NEVER: as it is */
     int64_t level_vt;       /* virtual time that who comes back begins with */
     int64_t round_vt;       /* the virtual time that everybody reaches in this round */
-    uint64_t round_began, unfree_was; /* turns by stop and resume: when the round did, and unfree_ns then */
-    uint32_t taken_milli;   /* of the card, by those who go first, in the last round */
+    uint64_t round_began, free_was; /* turns by stop and resume: when the round did; all that those who take them had had then */
+    uint32_t taken_milli;   /* of the card, by those who go first and for them, in the last round */
     uint64_t sorting_until; /* whoever is found to hop has a trial before anybody has its turn */
     int primary;            /* whose turn it is; -1 = nobody's */
     int last_primary;
@@ -248,15 +249,13 @@ bool ac_throttled(const struct ac_card *c, struct tenant *t, uint64_t now); /* f
 uint64_t ac_bucket_lasts(const struct tenant *t); /* if it has the card all the time */
 int64_t ac_full_bucket(const struct ac_card *c, const struct tenant *t);
 /* budget.c */
-void ac_spent(struct ac_card *c, enum ac_kind kind, uint64_t now);
+void ac_spent(struct ac_card *c, enum ac_kind kind, bool refused, uint64_t now);
 uint64_t ac_rarer(const struct ac_card *c);
 uint64_t ac_cost(const struct ac_card *c, enum ac_kind kind);
 uint64_t ac_look_pause(const struct ac_card *c);
 /* rounds.c: turns by stop and resume */
 bool ac_waiting(const struct ac_card *c); /* a candidate beside the one whose turn it is */
-bool ac_latency_beside(const struct ac_card *c);
 bool ac_may_wake(const struct ac_card *c); /* somebody without work may come back at any moment */
-bool ac_between_requests(const struct ac_card *c, uint64_t now);
 bool ac_goes_first(const struct ac_card *c, const struct tenant *t); /* since it was idle */
 uint64_t ac_first_look(const struct ac_card *c, uint64_t now);
 int ac_next_turn(struct ac_card *c);
@@ -267,6 +266,11 @@ uint64_t ac_round_length(uint64_t now_ns, uint64_t cost_ns, uint64_t budget_ppm,
 uint64_t ac_round_cost(struct ac_card *c, uint64_t *least_ns); /* control calls of a round, and how long it is at least */
 bool ac_stays(const struct ac_card *c, int tenant, int primary); /* runnable in the turn of one that keeps the card */
 bool ac_has_mates(const struct ac_card *c, int tenant); /* that have work */
+/* requests.c: of those who go first */
+bool ac_latency_beside(const struct ac_card *c);
+void ac_request_began(struct ac_card *c, uint64_t at);
+bool ac_between_requests(const struct ac_card *c, uint64_t now);
+uint64_t ac_next_opening(const struct ac_card *c, uint64_t now);
 /* slots.c: turns on a card whose rounds align.c decides */
 void ac_turn_in_slots(struct ac_card *c, bool sooner, uint64_t now);
 void ac_charge_slot(struct ac_card *c, int tenant, int64_t ns);

@@ -36,6 +36,17 @@ def assert_both_kept_moving(ranks, n_steps):
     assert abs(done[0] - done[1]) <= 2, f"neither gets ahead of the other: {done}"
 
 
+@pytest.mark.parametrize("calls_percent", [100, 140])
+def test_no_step_of_a_spin_pair_waits_for_as_long_as_100_ms_beside_a_flood(play, calls_percent):
+    """Which is a turn of the flood: rounds are no longer than their control calls ask, and the pair needs no tests."""
+    pair = "rank:0:200:0 pair:0 put:0:500:1000:1 flood:1:500:50 put:1:500:1000:1"
+    figures = play("hwslice", f"slow:{calls_percent}", pair, "run:3000 mark run:8000 report")
+    assert figures.tenant[0]["max_ms"] <= 95
+    assert abs(figures.tenant[0]["counted"] - figures.tenant[1]["counted"]) <= 1
+    assert figures.card["control"] <= 2
+    assert figures.card["preempt"] < 1, "it comes on the card again and again, which shows that it works"
+
+
 @pytest.mark.parametrize("backend", [HWSLICE, LEASE])
 def test_a_spin_pair_in_one_tenant_moves_beside_a_flood(make_node, backend):
     node = make_node()
