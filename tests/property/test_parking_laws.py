@@ -20,6 +20,7 @@ from flexai.scheduling.events import (
     MemberParked,
     MemberStarted,
     MemberWoken,
+    MemoryMeasured,
     NodePut,
     ParkAsked,
     QueuePut,
@@ -45,7 +46,7 @@ class Parking(RuleBasedStateMachine):
         super().__init__()
         self.now, self.seq = 0, 0
         self.jobs, self.held, self.evicting, self.away, self.left_at = {}, {}, set(), {}, {}
-        self.kept, self.by_user, self.left = set(), set(), {}
+        self.kept, self.by_user, self.left, self.host, self.measured_bytes = set(), set(), {}, {}, {}
         self.scheduler = self.new_scheduler()
 
     def new_scheduler(self):
@@ -69,6 +70,7 @@ class Parking(RuleBasedStateMachine):
                 case Start():
                     assert key not in self.held
                     self.held[key] = command.grants
+                    self.measured_bytes.pop(key, None)
                     self.step(MemberStarted(0, *key))
                 case Resize():
                     self.held[key] = command.grants
@@ -80,6 +82,9 @@ class Parking(RuleBasedStateMachine):
                     assert self.jobs[key[0]].parkable or key[0] in self.kept
                     assert all(grant.device != "c2" for grant in self.held[key]), "this card cannot do that"
                     self.away[key] = Residence.LEAVING
+                    self.host[key] = command.host_bytes
+                    cap_bytes = sum(grant.memory_bytes for grant in self.held[key])
+                    assert min(cap_bytes, self.measured_bytes.get(key, cap_bytes)) <= command.host_bytes <= cap_bytes
                     (self.by_user.add if command.cause == "its user asked" else self.by_user.discard)(key[0])
                     event("parked")
                 case Wake():
@@ -203,6 +208,14 @@ class Parking(RuleBasedStateMachine):
         on = [(*key, grant.device, used) for key, grants in self.held.items() for grant in grants]
         self.step(UsageMeasured(0, 1000, tuple(on)))
 
+    @rule(pick=st.integers(0, 99), gib=st.sampled_from([0, 5, 35, 200]))
+    def memory_is_measured(self, pick, gib):
+        running = sorted(key for key in self.held if key not in self.away)
+        if running:
+            key = running[pick % len(running)]
+            self.measured_bytes[key] = gib * GIB
+            self.step(MemoryMeasured(0, ((*key, gib * GIB),)))
+
     @rule(later_ms=st.sampled_from([1_000, 5_000, 60_000]))
     def time_passes(self, later_ms):
         self.now += later_ms
@@ -232,11 +245,12 @@ class Parking(RuleBasedStateMachine):
             away_at_ms = -1 if job_id in self.by_user else max(for_others, default=-1)
             found = GrantsFound(
                 0, record.job, sum(mine.values(), ()), evicted, waiting, away, (), claimed, job_id in self.kept,
-                left, away_at_ms,
+                left, away_at_ms, tuple((key[1], self.host[key]) for key in mine if key in self.away),
             )  # fmt: skip
             self.step(found)
             if record.cancelled:
                 self.step(JobCancelled(0, job_id))
+        self.measured_bytes.clear()
         if arrives:
             self.what_moves_arrives(refused)
         self.step(NodePut(0, replace(NODE, devices=MOVING) if self.moves else NODE))
@@ -245,9 +259,8 @@ class Parking(RuleBasedStateMachine):
     def no_card_and_no_host_is_promised_twice(self):
         compute, memory, host_bytes = Counter(), Counter(), 0
         for key, grants in self.held.items():
+            host_bytes += self.host[key] if key in self.away else 0
             for grant in grants:
-                if key in self.away:
-                    host_bytes += grant.memory_bytes
                 if self.away.get(key) is not Residence.IN_HOST:
                     compute[grant.device] += grant.compute_milli
                     memory[grant.device] += grant.memory_bytes

@@ -1,6 +1,7 @@
 """The agent moves all programs of a member off the card, or none, and only what the host has room for."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -83,6 +84,24 @@ def test_what_the_host_has_no_room_for_stays_and_what_had_left_comes_back(rig):
     assert rig.box.frozen[-1] is False
     assert (rig.node.tenant(KEY).parked, rig.node.tenant(KEY).moving) == (False, False)
     assert rig.box.ram_bytes[-1] == GIB
+
+
+def test_what_holds_more_than_is_booked_for_it_on_the_host_stays(rig):
+    with pytest.raises(Refused, match=r"it holds 4 GiB by now, and 3.5 GiB of host memory are booked for it"):
+        feed(rig, n.ParkAsked(KEY, parked=True, host_bytes=7 * GIB // 2))
+    assert (rig.backend.parked, rig.box.frozen[-1], rig.node.tenant(KEY).parked) == (set(), False, False)
+    feed(rig, n.ParkAsked(KEY, parked=True, host_bytes=4 * GIB))
+    assert rig.backend.parked == {51, 52}
+
+
+def test_a_member_without_a_card_is_frozen_and_goes_on(rig):
+    rig.node.machine.tenants[KEY] = replace(TENANT, grants=())
+    rig.backend.shown.clear()
+    rig.monkeypatch.setattr(rig.backend, "wake", None)
+    feed(rig, n.ParkAsked(KEY, parked=True, host_bytes=0))
+    assert (rig.box.frozen[-1], rig.node.tenant(KEY).parked) == (True, True)
+    feed(rig, n.ParkAsked(KEY, parked=False))
+    assert (rig.box.frozen[-1], rig.node.tenant(KEY).parked) == (False, False)
 
 
 def test_a_program_that_comes_to_the_card_meanwhile_is_moved_too(rig):

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from flexai.model import Device, Job, JobState, Node, Queue, Reason, Residence, SliceRequest, TenantClass
+from flexai.model import Device, Job, JobState, Node, Queue, Reason, Residence, Role, SliceRequest, TenantClass
 from flexai.scheduling import Scheduler, SchedulerSettings
 from flexai.scheduling.commands import Evict, Park, SetJobState, Start, Wake
 from flexai.scheduling.events import (
@@ -14,6 +14,7 @@ from flexai.scheduling.events import (
     MemberParked,
     MemberStarted,
     MemberWoken,
+    MemoryMeasured,
     NodePut,
     ParkAsked,
     QueuePut,
@@ -266,7 +267,10 @@ def test_of_a_gang_that_cannot_leave_as_a_whole_those_that_left_come_back():
 
 def test_host_memory_is_looked_at_before_its_user_parks_a_job():
     for how, why in (
-        ({"ram_gib": 39}, "may hold 40 GiB of cards, and node n has 39 GiB of host memory free for it"),
+        (
+            {"ram_gib": 39},
+            "needs 40 GiB of host memory for what it holds of cards, and node n has 39 GiB free for it",
+        ),
         ({"can_park": False}, "is on card 0, which cannot park programs"),
     ):
         pool = Pool(**how)
@@ -486,6 +490,49 @@ def test_where_it_could_not_be_woken_on_another_card_it_waits_for_its_own_also_a
         assert int(one.scheduler.state.books.granted_milli.sum()) == 1000, "the owner's alone"
         (wake,) = [each for each in one.step(MemberFinished(300_000, "owner", 0, 0)) if isinstance(each, Wake)]
         assert (wake.job_id, wake.grants) == (away, ())
+
+
+def test_host_memory_is_booked_for_what_it_holds_and_a_margin_and_never_for_more_than_its_cap():
+    for held_gib, booked_gib in ((4, 4.5), (16, 18), (39, 40), (60, 40)):
+        pool = Pool(ram_gib=41)
+        pool.submit(0, "guest")
+        pool.step(MemoryMeasured(50_000, (("guest", 0, held_gib * GIB), ("nobody", 0, 1), ("guest", 9, 1))))
+        (park,) = [each for each in pool.submit(100_000, "owner", "owner") if isinstance(each, Park)]
+        assert park.host_bytes == booked_gib * GIB
+        for event in (MemberParked(101_000, "guest", 0), MemberFinished(200_000, "owner", 0, 0)):
+            assert pool.scheduler.state.books.ram_bytes[0] == (41 - booked_gib) * GIB
+            pool.step(event)
+        pool.step(MemberWoken(201_000, "guest", 0))
+        assert pool.scheduler.state.books.ram_bytes[0] == 41 * GIB
+
+
+def test_a_job_with_a_large_cap_is_parked_where_its_memory_fits():
+    pool = Pool(ram_gib=39)
+    pool.submit(0, "guest")
+    assert "needs 40 GiB" in pool.scheduler.why_not_park("guest")
+    pool.step(MemoryMeasured(50_000, (("guest", 0, 30 * GIB),)))
+    assert pool.scheduler.why_not_park("guest") == ""
+    assert told(pool.submit(100_000, "owner", "owner")) == [("Park", "guest")]
+
+
+def test_a_job_is_parked_with_its_members_that_hold_no_card():
+    pool = Pool(n_cards=2)
+    roles = (
+        Role("server", SliceRequest(0, 0, 0), n_members=1, cpu_milli=1000, ram_bytes=GIB),
+        Role("worker", SliceRequest(1000, 1000, 40 * GIB), n_members=2, min_member=2, cpu_milli=1000),
+    )
+    pool.submit(0, "guest", n_members=3, min_member=3, roles=roles, cpu_milli=1000)
+    assert pool.state("guest") is JobState.RUNNING
+    assert pool.scheduler.why_not_park("guest") == ""
+    commands = pool.step(ParkAsked(100_000, "guest", parked=True))
+    assert [each.host_bytes for each in commands if isinstance(each, Park)] == [0, 40 * GIB, 40 * GIB]
+    for member in range(3):
+        pool.step(MemberParked(101_000, "guest", member))
+    assert "as its user asked" in pool.reason("guest").message
+    assert told(pool.step(ParkAsked(200_000, "guest", parked=False))) == [("Wake", "guest")] * 3
+    for member in range(3):
+        pool.step(MemberWoken(201_000, "guest", member))
+    assert pool.state("guest") is JobState.RUNNING
 
 
 def test_the_same_events_give_the_same_parks_and_wakes():

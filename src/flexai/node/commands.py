@@ -73,9 +73,10 @@ class SetFrozen:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Move device memory to the host; answered by ``Parked`` or an error to the asker."""
+    """Move device memory to the host, so much at most (-1: any); answered by ``Parked`` or an error to the asker."""
 
     tenant: Tenant
+    most_bytes: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,11 +87,17 @@ class PauseAsked:
 
 @dataclass(frozen=True, slots=True)
 class ParkAsked:
-    """Move the member's device memory to the host, or back; ``grants``: on these cards, one for each of its own."""
+    """Move the member's device memory to the host, or back.
+
+    Attributes:
+        grants: back on these cards, one for each of its own; empty: on its own.
+        host_bytes: host memory that is booked for it; -1: it is not said.
+    """
 
     key: Key
     parked: bool
     grants: tuple[Grant, ...] = ()
+    host_bytes: int = -1
 
 
 @dataclass(frozen=True, slots=True)

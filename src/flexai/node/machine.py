@@ -231,7 +231,12 @@ class NodeMachine:
         # Its place gets room for the device memory first, and is known to need it: an agent that ends meanwhile too.
         # Where it comes back to other cards it may open those, and its turns are held there, before it is on them.
         held: list[Command] = [AddTenant(tenant)] if elsewhere else []
-        return [*self._put(tenant), MakePlace(tenant), *held, Park(tenant) if event.parked else Wake(tenant)]
+        return [
+            *self._put(tenant),
+            MakePlace(tenant),
+            *held,
+            Park(tenant, event.host_bytes) if event.parked else Wake(tenant),
+        ]
 
     def _parked(self, tenant: Tenant, parked: bool) -> list[Command]:
         if tenant.parked == parked and not tenant.moving:

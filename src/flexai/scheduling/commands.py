@@ -49,13 +49,14 @@ class Resize:
 class Park:
     """Move the device memory of a running member to the host; ``MemberParked`` answers, and its place is free.
 
-    ``claimant`` is the job that the place is booked for.
+    ``claimant`` is the job that the place is booked for, ``host_bytes`` the host memory that is booked for it.
     """
 
     job_id: str
     member: int
     cause: str
     claimant: str = ""
+    host_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

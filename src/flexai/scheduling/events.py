@@ -186,7 +186,8 @@ class GrantsFound:
     that its user gave up before the restart is given up again (``JobCancelled``) after this. ``hosts`` are the members
     that run without a card, each with its node. ``kept_away``: its user has it in host memory until further notice.
     ``left`` is what members had that are being woken on other cards. ``away_at_ms``: since when those that were parked
-    for others are in host memory; -1 where there are none, and it may come back at once.
+    for others are in host memory; -1 where there are none, and it may come back at once. ``host_bytes``: host memory
+    booked for the device memory of members that were parked; of one without, its whole cap.
     """
 
     at_ms: int
@@ -200,6 +201,7 @@ class GrantsFound:
     kept_away: bool = False
     left: tuple[Grant, ...] = ()
     away_at_ms: int = -1
+    host_bytes: tuple[tuple[int, int], ...] = ()
 
     @property
     def members(self) -> set[int]:
@@ -243,6 +245,14 @@ class UsageMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryMeasured:
+    """Device memory that running members hold now, of all their cards together: (job, member, bytes)."""
+
+    at_ms: int
+    held: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed. ``steps`` is the search budget that the caller derived from its clock; it is recorded."""
 
@@ -272,5 +282,6 @@ Event = (
     | PlaceBooked
     | AdvanceTold
     | UsageMeasured
+    | MemoryMeasured
     | Tick
 )

@@ -25,6 +25,7 @@ def started(state: State, event: MemberStarted) -> None:
     if member.hold is None or member.evicting or member.residence is not Residence.ON_CARD:
         return
     if member.state is MemberState.STARTING:
+        member.held_bytes = -1
         state.move_costs.started(*cost_class(record), state.now_ms - member.started_at_ms)
     member.state = MemberState.RUNNING
     if all(each.state is not MemberState.STARTING for each in record.members):

@@ -45,7 +45,7 @@ def parked(state: State, event: MemberParked) -> None:
         return
     assert member.home is not None
     state.move_costs.parked(*cost_class(record), state.now_ms - member.moved_at_ms)
-    state.swap(record, member, parking.in_host(member.home))
+    state.swap(record, member, parking.in_host(member.home, member.host_bytes))
     member.residence, state.reservation = Residence.IN_HOST, None
     if not member.evicting:
         state.stopping.pop((record.job.id, event.member), None)
@@ -76,7 +76,7 @@ def woken(state: State, event: MemberWoken) -> None:
         if member.left is not None:  # on other cards: from now on it waits for its own alone
             member.home, member.left, record.cannot_move = member.left, None, event.refused
             member.grants = state.grants_of(record, event.member, member.home)
-        state.swap(record, member, parking.in_host(member.home))
+        state.swap(record, member, parking.in_host(member.home, member.host_bytes))
     else:
         state.move_costs.woken(*cost_class(record), state.now_ms - member.moved_at_ms)
         _stays(state, record, member)

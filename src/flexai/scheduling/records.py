@@ -39,7 +39,8 @@ class MemberRecord:
     """One member: what it holds (and its compute by class of card) and how it stands.
 
     ``home`` is what it held on its cards before it was parked, and comes back to; None for one that was not. ``left``:
-    the home that it had before, while it is being woken on other cards.
+    the home that it had before, while it is being woken on other cards. ``held_bytes`` is what it was measured to hold
+    of its cards, -1 while nobody did; ``host_bytes`` what is booked for that on the host.
     """
 
     state: MemberState = MemberState.WAITING
@@ -55,6 +56,8 @@ class MemberRecord:
     residence: Residence = Residence.ON_CARD
     home: Hold | None = None
     left: Hold | None = None
+    held_bytes: int = -1
+    host_bytes: int = 0
     moved_at_ms: int = 0
 
 

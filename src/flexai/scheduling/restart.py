@@ -117,12 +117,14 @@ def arrived(state: State, event: MemberParked | MemberWoken) -> None:
 def take_found(state: State, record: JobRecord, event: GrantsFound) -> None:
     """Book grants that exist: they are truth, even on a card that is cordoned."""
     due.note_large(state, record)
-    left = _holds(state, record, event.left)
+    left, booked = _holds(state, record, event.left), dict(event.host_bytes)
     for index, (was_given, held) in _told_of(state, record, event).items():
         member, shape, hold = record.members[index], record.shape_of(index), was_given
         if member.residence is not Residence.ON_CARD:
             member.home, member.left, member.moved_at_ms = hold, left.get(index), state.now_ms
-            hold = (parking.in_host if member.residence is Residence.IN_HOST else parking.beside_host)(hold)
+            member.host_bytes = booked.get(index, sum(hold.memory_bytes))
+            is_away = member.residence is Residence.IN_HOST
+            hold = (parking.in_host if is_away else parking.beside_host)(hold, member.host_bytes)
         state.books.take(hold)
         if held and shape.compute_milli and not held[0].compute_milli:
             member.lent = True

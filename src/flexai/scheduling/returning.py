@@ -101,6 +101,8 @@ def _is_like(books: Books, place: Place, other: Place) -> bool:
 
 def _others_like(state: State, home: Hold, taken: dict[Place, tuple[int, int]]) -> tuple[int, ...] | None:
     """Cards of the same node for one member, beside what others of its job take; None if too few have room."""
+    if not home.columns:
+        return ()
     books, row, most_bytes = state.books, home.row, max(home.memory_bytes)
     models = {books.model.item(row, column) for column in home.columns}
     if len(models) > 1 or any((row, column) not in books.moving for column in home.columns):
@@ -169,7 +171,8 @@ def wake_job(state: State, record: JobRecord) -> bool:
     to = None if is_over_limit(state, record) else back_on(state, record)
     if to is None:
         return False
-    back = [beside_host(home) for home in to]
+    moving = [(index, member) for index, member in enumerate(record.members) if member.home is not None]
+    back = [beside_host(home, member.host_bytes) for home, (_, member) in zip(to, moving, strict=True)]
     if state.reservation is not None:
         left_ms = state.run_times.remaining_ms(
             record.burst, record.ran_ms(state.now_ms), state.settings.backfill_quantile
@@ -179,7 +182,6 @@ def wake_job(state: State, record: JobRecord) -> bool:
     took_ms = state.now_ms - record.away_at_ms
     where = "its place on the card is free" if to == homes(record) else "another card of its model has room for it"
     cause = f"woken after {took_ms / 1000:.1f} s in host memory: {where}"
-    moving = [(index, member) for index, member in enumerate(record.members) if member.home is not None]
     for (index, member), hold, home in zip(moving, back, to, strict=True):
         if state.reservation is not None and member.hold is not None:
             state.reservation.ended(member.hold)

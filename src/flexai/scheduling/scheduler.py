@@ -19,6 +19,7 @@ from flexai.scheduling import (
     lending,
     members,
     moved,
+    parking,
     placing,
     reasons,
     resizing,
@@ -41,6 +42,7 @@ from flexai.scheduling.events import (
     MemberParked,
     MemberStarted,
     MemberWoken,
+    MemoryMeasured,
     NodeGone,
     NodePut,
     ParkAsked,
@@ -159,11 +161,18 @@ class Scheduler:
                 moved.woken(state, event)
             case GrantsFound() | PlaceBooked() | AdvanceTold():
                 restart.told(state, event)
-            case UsageMeasured():
-                state.measured_milli = {(job, member, uuid): milli for job, member, uuid, milli in event.used}
+            case UsageMeasured() | MemoryMeasured():
+                _measured(state, event)
             case Tick():
                 jobs.age(state)
             case _:
                 assert_never(event)
         if is_news_of_places and state.claims:
             booking.renew(state, before | restart.places_back(state))
+
+
+def _measured(state: State, event: UsageMeasured | MemoryMeasured) -> None:
+    if isinstance(event, UsageMeasured):
+        state.measured_milli = {(job, member, uuid): milli for job, member, uuid, milli in event.used}
+    else:
+        parking.measured(state, event)

@@ -19,7 +19,8 @@ start       job_id, member, argv, cwd, env, uid, gid, log_path,             pid,
 attach      job_id, member, pid                                             -- (a `run` child, before exec)
 signal      job_id, member, signal, grace_ms (0: only the signal)           --
 pause       job_id, member / unpause                                        --
-park        job_id, member / wake, and grants if on other cards             seconds
+park        job_id, member, host_bytes (booked there)                       seconds
+wake        job_id, member, grants (if on other cards than its own)         seconds
 resize      job_id, member, grants                                          --
 unprepare   job_id, member                                                  --
 tenants     --                                                              prepared members: job_id, member, token,

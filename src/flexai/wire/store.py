@@ -58,6 +58,7 @@ class Member:
         claimant: the job that it was parked for, and that its place is booked for while it moves to host memory.
         left: what it had, while it is being woken on other cards.
         away_at_ms: since when it is in host memory.
+        host_bytes: booked there for its device memory, since it was told to leave its cards; None where nothing is.
         booked: of the first member, while its job waits: the place of all members that is booked for it.
     """
 
@@ -75,6 +76,7 @@ class Member:
     claimant: str = ""
     left: tuple[Grant, ...] = ()
     away_at_ms: int | None = None
+    host_bytes: int | None = None
     booked: Booked | None = None
 
     @property

@@ -73,6 +73,26 @@ async def parked_by_its_user(rig_or_client, shows, agent):
     return first, third
 
 
+async def test_host_memory_is_booked_for_what_a_job_holds_as_the_agent_measured_it(new_rig, shows):
+    async with new_rig() as rig:
+        job_id = await submit(rig.client, memory_bytes=80 * GIB, ram_bytes=180 * GIB)
+        await rig.in_state(job_id, "running")
+
+        async def measured():
+            rig.agent.emit(
+                "usage", tenants=[{"job_id": job_id, "member": 0, "device": "SIM-0", "used_bytes": 8 * GIB - 5}]
+            )
+            return rig.pool.link.measured(job_id, 0, "SIM-0")
+
+        await shows(measured, bool)
+        await rig.post(f"/v1/jobs/{job_id}/park")
+        await rig.in_state(job_id, "parked")
+        (park,) = [call for call in rig.agent.calls if call["op"] == "park"]
+        assert park["host_bytes"] == 9 * GIB, "and an eighth more"
+        await rig.pool.core.stored()
+        assert any('"decision":"Park"' in line for line in replayed(rig.settings.state_dir)), "and no refusal"
+
+
 async def test_what_its_user_parks_leaves_its_place_and_a_wake_that_finds_no_room_waits_with_a_reason(new_rig):
     async with new_rig() as rig:
         job_id, neighbour = await parked_by_its_user(rig.client, rig.in_state, rig.agent)

@@ -138,8 +138,8 @@ class Node:
                 self._end(tenant, number, grace_ms)
             case n.SetFrozen(tenant=tenant, frozen=frozen):
                 parts.containment.freeze(tenant.name, frozen)
-            case n.Park(tenant=tenant):
-                await self._move(tenant, parked=True)
+            case n.Park(tenant=tenant, most_bytes=most_bytes):
+                await self._move(tenant, parked=True, most_bytes=most_bytes)
             case n.Wake(tenant=tenant):
                 await self._move(tenant, parked=False)
             case n.DropTenant(key=(job_id, member)):
@@ -219,11 +219,11 @@ class Node:
             self.parts.containment.signal(tenant.name, signal.SIGKILL)
             await asyncio.sleep(_KILL_AGAIN_S)
 
-    async def _move(self, tenant: Tenant, parked: bool) -> None:
+    async def _move(self, tenant: Tenant, parked: bool, most_bytes: int = -1) -> None:
         can, why_not = self.parts.backend.can_park()
         if can:
             try:
-                await (self._to_host(tenant) if parked else self._to_card(tenant))
+                await (self._to_host(tenant, most_bytes) if parked else self._to_card(tenant))
             except OSError as error:
                 can, why_not = False, str(error)
         await self._feed(n.Parked(tenant.key, parked is can))
@@ -231,16 +231,20 @@ class Node:
             what, remedy = ("parked", "Pause it instead") if parked else ("woken", "")
             raise Refused(Refusal("CannotPark", f"{tenant.name} cannot be {what}: {why_not}.", remedy))
 
-    async def _to_host(self, tenant: Tenant) -> None:
+    async def _to_host(self, tenant: Tenant, most_bytes: int) -> None:
         """Park every program of the member that is on a card, then freeze all: nothing of it comes to the card again.
 
         Raises:
             OSError: why its memory stays, or is again, where it was.
         """
-        containment = self.parts.containment
+        containment, n_bytes = self.parts.containment, 0
         try:
             for _ in range(_PARK_ROUNDS):
                 containment.freeze(tenant.name, frozen=False)
+                n_bytes += sum(sum(used_bytes.values()) for used_bytes in self._on_cards(tenant).values())
+                if 0 <= most_bytes < n_bytes:
+                    held, booked = (f"{each / 2**30:.3g} GiB" for each in (n_bytes, most_bytes))
+                    _fail(f"it holds {held} by now, and {booked} of host memory are booked for it")
                 await self._park(tenant)
                 containment.freeze(tenant.name, frozen=True)
                 if not self._on_cards(tenant):
@@ -280,7 +284,8 @@ class Node:
         try:
             if tenant.bound_for:
                 await self._park(tenant, but_on={*cards_of(tenant.seat)})
-            await self._wake(tenant)
+            if tenant.grants:  # one without a card was only frozen
+                await self._wake(tenant)
         except OSError:
             with contextlib.suppress(OSError):
                 await self._park(tenant)

@@ -164,7 +164,8 @@ class RpcServer:
             case "park" | "wake":
                 before = asyncio.get_running_loop().time()
                 grants = agent_rpc.grants_of(fields) if op == "wake" and "grants" in fields else ()
-                await feed(n.ParkAsked(key, op == "park", grants))
+                host_bytes = integer(fields, "host_bytes", -1, 1 << 62, -1)
+                await feed(n.ParkAsked(key, op == "park", grants, host_bytes))
                 return {"seconds": round(asyncio.get_running_loop().time() - before, 3)}
             case "resize":
                 await feed(n.ResizeAsked(key, agent_rpc.grants_of(fields)))

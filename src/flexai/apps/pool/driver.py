@@ -285,9 +285,13 @@ class Driver:
         """Park or wake it, as its user or the scheduler has it; the scheduler is told what became of what it said."""
         refused = ""
         if held.parked != member.is_parked:
-            grants = {"grants": to_plain(member.grants)} if member.left else {}
+            more: dict[str, Any] = {}
+            if member.is_parked and member.host_bytes is not None:
+                more = {"host_bytes": member.host_bytes}
+            elif not member.is_parked and member.left:
+                more = {"grants": to_plain(member.grants)}
             try:
-                await self._ask("park" if member.is_parked else "wake", key, timeout_s=_MOVE_WITHIN_S, **grants)
+                await self._ask("park" if member.is_parked else "wake", key, timeout_s=_MOVE_WITHIN_S, **more)
                 held.parked, held.grants = member.is_parked, member.grants
             except AgentRefused as error:
                 if member.residence not in {Residence.LEAVING, Residence.RETURNING}:

@@ -94,7 +94,14 @@ def _found(now_ms: int, record: JobRecord) -> list[Event]:
     left = tuple(grant for member in record.members if member.is_placed for grant in member.left)
     for_others = [member for member in record.members if member.residence is Residence.IN_HOST and member.claimant]
     away_at_ms = max((member.away_at_ms or 0 for member in for_others), default=-1)
-    found = GrantsFound(now_ms, record.job, grants, evicted, waiting, away, hosts, claimed, kept_away, left, away_at_ms)
+    host_bytes = tuple(
+        (number, member.host_bytes)
+        for number, member in enumerate(record.members)
+        if member.is_placed and member.host_bytes is not None
+    )
+    found = GrantsFound(
+        now_ms, record.job, grants, evicted, waiting, away, hosts, claimed, kept_away, left, away_at_ms, host_bytes
+    )
     given_up = any(not stop.requeue and stop.cause.startswith("cancelled") for stop in stops.values())
     return [found, JobCancelled(now_ms, record.id)] if given_up else [found]
 

@@ -144,6 +144,8 @@ def _add_action(pool: Pool, routes: APIRouter, name: str, act: Callable[[JobReco
         records = await jobs_of(pool, request, job_id)
         errors: list[Refusal] = []
         n_done = 0
+        if name == "park":  # host memory is booked for what it holds now
+            await pool.held_memory.tell(records)
         for record in records:
             try:
                 event = act(record)

@@ -15,6 +15,7 @@ from flexai.apps.pool.agent_link import AgentLink
 from flexai.apps.pool.book import Book, JobRecord, record_of
 from flexai.apps.pool.core import Core, DecisionCore, monotone_wall_clock
 from flexai.apps.pool.driver import Driver
+from flexai.apps.pool.held_memory import HeldMemory
 from flexai.apps.pool.redistribution import Redistribution
 from flexai.apps.pool.retention import Retention
 from flexai.apps.pool.runs import Runs
@@ -65,6 +66,7 @@ class Pool:
     driver: Driver
     link: AgentLink
     runs: Runs
+    held_memory: HeldMemory
     next_number: int
     started_at_ms: int
     quit: asyncio.Event = field(default_factory=asyncio.Event)
@@ -178,7 +180,8 @@ async def open_pool(settings: Settings, new_scheduler: Callable[[], DecisionCore
     (last_number,) = reader.fetch_now("SELECT max(number) FROM submission")[0]
     if last_number is None:
         last_number = last_number_of_files(settings.state_dir / "jobs")
-    pool = Pool(settings, core, reader, journal, driver, link, runs, last_number + 1, clock())
+    held_memory = HeldMemory(core, link)
+    pool = Pool(settings, core, reader, journal, driver, link, runs, held_memory, last_number + 1, clock())
     pool.last_history = core.transitions.last_history
     runs.is_using = link.is_using
     core.agent_is_away = lambda: not link.is_connected
@@ -198,6 +201,8 @@ async def open_pool(settings: Settings, new_scheduler: Callable[[], DecisionCore
     pool.begin(link.agent.run, "agent")
     pool.begin(pool.ticks, "ticks")
     pool.begin(Redistribution(core, link).run, "redistribution")
+    if settings.scheduler.park != "never":
+        pool.begin(held_memory.run, "held memory")
     pool.begin(runs.sweep, "runs")
     pool.begin(
         Retention(settings.state_dir / "jobs", settings.keep_days, reader, journal, book, clock).run, "retention"

@@ -189,6 +189,8 @@ class Transitions:
         claimant = command.claimant if isinstance(command, c.Park) else ""
         parked = leaves and (record.members[command.member].parked or not claimant)
         self._change(record, command.member, residence=residence, claimant=claimant, parked=parked)
+        if isinstance(command, c.Park):
+            self._change(record, command.member, host_bytes=command.host_bytes)
         if isinstance(command, c.Wake) and command.grants:
             self._change(record, command.member, grants=command.grants, left=record.members[command.member].grants)
         if not leaves:
@@ -213,7 +215,7 @@ class Transitions:
         self._change(
             record, event.member, residence=Residence.IN_HOST if is_away else Residence.ON_CARD, left=(),
             grants=member.left if is_away and member.left else member.grants,
-            away_at_ms=event.at_ms if is_away else None,
+            away_at_ms=event.at_ms if is_away else None, host_bytes=member.host_bytes if is_away else None,
         )  # fmt: skip
         self._line(event.at_ms, record, "LeftCard" if leaves else "BackOnCard", body)
 
