@@ -65,7 +65,7 @@ class Pool:
     def step(self, what):
         self.log.append(what)
         for command in self.scheduler.step(what):
-            key = (command.job_id, getattr(command, "member", None))
+            key = (getattr(command, "job_id", ""), getattr(command, "member", None))
             match command:
                 case Start():
                     assert key not in self.held

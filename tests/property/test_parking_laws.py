@@ -65,7 +65,7 @@ class Parking(RuleBasedStateMachine):
     def step(self, what):
         self.now += 100
         for command in self.scheduler.step(replace(what, at_ms=self.now)):
-            key = (command.job_id, getattr(command, "member", None))
+            key = (getattr(command, "job_id", ""), getattr(command, "member", None))
             match command:
                 case Start():
                     assert key not in self.held
