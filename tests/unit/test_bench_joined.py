@@ -1,14 +1,17 @@
 """Parts of one benchmark become one result."""
 
 import json
+import math
 import sys
 
 import pytest
 
 from flexai.apps.bench import main as bench_main
-from flexai.apps.bench.frame import Case, Row, at_most
+from flexai.apps.bench.frame import Case, Row, at_least, at_most, worst_of
 from flexai.apps.bench.main import SUITES
 from flexai.apps.bench.plots import draw
+from flexai.apps.bench.slicing.memory import CASES as MEMORY_CASES
+from flexai.apps.bench.slicing.memory import added
 
 
 def case(name, got, goal):
@@ -84,7 +87,7 @@ def test_what_is_no_part_of_the_same_run_is_refused(suite, tmp_path, capsys):
 
 
 def test_a_case_that_one_part_had_no_time_for_is_taken_from_the_part_that_had(suite, tmp_path, monkeypatch):
-    monkeypatch.setattr(Case, "takes_s", lambda self, _quick: 1000.0 if self.name == "two" else 0.0)
+    monkeypatch.setattr(Case, "takes_s", lambda self, _quick, _minutes=None: 1000.0 if self.name == "two" else 0.0)
     short = measured(tmp_path / "short", case="one,two", within_s=500.0)
     assert "would not have ended" in (short / "pool.json").read_text()
     more = measured(tmp_path / "more", case="two")
@@ -93,3 +96,71 @@ def test_a_case_that_one_part_had_no_time_for_is_taken_from_the_part_that_had(su
     assert [(row["name"], row["got"]) for row in got["rows"]] == [("one", 1.0), ("two", 3.0)]
     assert joined(short, into=tmp_path / "alone") == 0, "where nothing has it, it is told"
     assert "would not have ended" in (tmp_path / "alone" / "pool.json").read_text()
+
+
+def piece(n_over_bytes, seed, minutes=5.0, obtainable=99.9):
+    told = {
+        "minutes": minutes, "seed": seed, "began": f"noon-{seed}", "n_calls": 100 * seed, "n_refused": 7, "n_looks": 50,
+        "failed": 0,
+    }  # fmt: skip
+    over = f"4 processes, {minutes:.3g} minutes, cap 16 GiB, real card"
+    return [
+        Row("memory over the cap", over, at_most(0), n_over_bytes, "bytes", f"of {seed}", data=told, case="memory"),
+        Row("cap obtainable", "one process afterwards", at_least(99), obtainable, "%", case="memory"),
+    ]
+
+
+def test_two_runs_of_five_minutes_are_a_row_of_ten_with_the_worst_of_both_and_the_calls_of_both():
+    over, obtainable = added([piece(0.0, 1), piece(4096.0, 2, obtainable=99.2)])
+    assert over.conditions == "4 processes, 2 x 5 minutes, cap 16 GiB, real card"
+    assert (over.got, over.met) == (4096.0, False)
+    assert (obtainable.got, obtainable.met) == (99.2, True)
+    assert "5 minutes from noon-1 with seed 1, 5 minutes from noon-2 with seed 2; 300 calls, 14 refused" in over.note
+    assert "1: of 1; 2: of 2" in over.note
+    assert "same random calls" not in over.note
+    assert "same random calls" in added([piece(0.0, 1), piece(0.0, 1)])[0].note
+    assert "5 + 3 minutes" in added([piece(0.0, 1), piece(0.0, 2, minutes=3.0)])[0].conditions
+
+
+def test_a_run_that_failed_is_not_added_to_one_that_did_not():
+    failed = [Row("memory", "about", None, math.nan, "", "not measured: no card", case="memory")]
+    assert [row.name for row in added([piece(0.0, 1), failed])] == ["memory over the cap", "cap obtainable", "memory"]
+
+
+def test_the_worst_of_several_is_none_where_one_has_no_figure():
+    rows = [
+        Row("a", "c", at_most(1), got, "ms", void=void) for got, void in ((0.5, ""), (math.nan, "drift"), (2.0, ""))
+    ]
+    worst = worst_of(rows, "c")
+    assert math.isnan(worst.got)
+    assert (worst.void, worst.verdict) == ("drift", "void")
+
+
+def test_a_case_that_goes_on_as_long_as_one_likes_takes_so_long_and_is_not_taken_for_hung():
+    memory = MEMORY_CASES[0]
+    assert memory.takes_s(quick=False, minutes=10) == pytest.approx(606)
+    assert memory.takes_s(quick=False) == memory.seconds
+    assert Case("other", "about", list, 30).takes_s(quick=False, minutes=10) == 30
+
+
+def test_pieces_of_a_case_that_can_be_added_up_are_joined_whatever_their_seeds(suite, tmp_path, monkeypatch, capsys):
+    def measure(run):
+        return piece(0.0, run.seed)
+
+    cases = (*sys.modules["suite_of_this_test"].CASES, Case("memory", "adds up", measure, 1, 1, add=added))
+    monkeypatch.setattr(sys.modules["suite_of_this_test"], "CASES", cases)
+    table = measured(tmp_path / "table", case="one,memory")
+    more = measured(tmp_path / "more", case="memory", seed=2)
+    assert joined(table, more, into=tmp_path / "all") == 0
+    got = json.loads((tmp_path / "all" / "pool.json").read_text())
+    assert [(row["case"], row["name"]) for row in got["rows"]] == [
+        ("one", "one"), ("memory", "memory over the cap"), ("memory", "cap obtainable"),
+    ]  # fmt: skip
+    assert "2 x 5 minutes" in got["rows"][1]["conditions"]
+    assert got["rows"][1]["data"]["pieces"][1]["seed"] == 2
+    assert got["command"].count(";") == 1
+    other = measured(tmp_path / "other", case="two,memory", seed=2)
+    assert joined(table, other, into=tmp_path / "no") == 2, "two is no piece of one run at another seed"
+    again = tmp_path / "again"
+    assert joined(tmp_path / "all", measured(tmp_path / "third", case="memory", seed=3), into=again) == 0
+    assert "3 x 5 minutes" in json.loads((again / "pool.json").read_text())["rows"][1]["conditions"]

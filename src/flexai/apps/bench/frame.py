@@ -9,15 +9,16 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 AT_MOST, AT_LEAST = "<=", ">="
+Add: TypeAlias = "Callable[[Sequence[Sequence[Row]]], list[Row]]"
 _IN_TIME = "it would not have ended within"
 
 
@@ -58,6 +59,7 @@ class Row:
         stretch: what would be better still.
         void: why the figure is not judged although it has a goal, as a solo rate that drifted; empty when it is.
         data: more of the same for programs and plots.
+        case: whose row it is; set by ``run_case``.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Row:
     stretch: Goal | None = None
     void: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
+    case: str = ""
 
     @property
     def met(self) -> bool | None:
@@ -102,6 +105,7 @@ class Row:
             "void": self.void,
             "samples": list(self.samples),
             "data": dict(self.data),
+            "case": self.case,
         }
 
 
@@ -139,6 +143,8 @@ class Case:
     Attributes:
         seconds: how long it takes, roughly, start of pools included; 0 when nobody said.
         quick_seconds: the same of a quick run.
+        loop_s: of ``seconds``, what ``--minutes`` takes the place of, in a case that may go on as long as one likes.
+        add: of such a case, its rows of several runs as those of one that is as long as all of them.
     """
 
     name: str
@@ -146,10 +152,14 @@ class Case:
     measure: Callable[[Run], Iterable[Row]]
     seconds: float = 0.0
     quick_seconds: float = 0.0
+    loop_s: float = 0.0
+    add: Add | None = None
 
-    def takes_s(self, quick: bool) -> float:
+    def takes_s(self, quick: bool, minutes: float | None = None) -> float:
         """Roughly."""
-        return self.quick_seconds if quick else self.seconds
+        if minutes is None or quick or not self.loop_s:
+            return self.quick_seconds if quick else self.seconds
+        return self.seconds - self.loop_s + 60 * minutes
 
 
 class Overdue(Exception):
@@ -161,9 +171,9 @@ def run_case(case: Case, run: Run) -> list[Row]:
     run.say(f"{case.name}: {case.about}")
     rows: list[Row] = []
     try:
-        with _overdue_after(case.takes_s(run.quick)):
+        with _overdue_after(case.takes_s(run.quick, run.minutes)):
             for row in case.measure(run):
-                rows.append(row)  # noqa: PERF402  those before a failure count
+                rows.append(replace(row, case=case.name))  # noqa: PERF401  those before a failure count
     except Exception as error:
         rows.append(unmeasured(case, f"{type(error).__name__}: {error}"))
     return rows
@@ -171,7 +181,7 @@ def run_case(case: Case, run: Run) -> list[Row]:
 
 def unmeasured(case: Case, why: str) -> Row:
     """A row for what could not be had."""
-    return Row(case.name, case.about, None, math.nan, "", note=f"not measured: {why}")
+    return Row(case.name, case.about, None, math.nan, "", note=f"not measured: {why}", case=case.name)
 
 
 def not_begun(case: Case, within_s: float) -> Row:
@@ -219,6 +229,34 @@ def part_of(cases: Sequence[Case], number: int, of: int, quick: bool) -> list[Ca
         parts[min(of - 1, int(of * middle_s / total_s))].append(case)
         past_s += case.takes_s(quick)
     return parts[number - 1]
+
+
+def pieces_of(row: Row) -> list[Mapping[str, Any]]:
+    """Data of each of those that a row was made of by ``worst_of``; its own, where it was not."""
+    pieces: list[Mapping[str, Any]] = row.data.get("pieces", [row.data])
+    return pieces
+
+
+def worst_of(rows: Sequence[Row], conditions: str) -> Row:
+    """One row of the same figure measured several times: the worst by its goal (the first, without one), all notes.
+
+    No figure is the worst.
+    """
+    first = rows[0]
+
+    def badness(row: Row) -> float:
+        if math.isnan(row.got):
+            return math.inf
+        return row.got if first.goal is None or first.goal.sense == AT_MOST else -row.got
+
+    notes = [f"{number}: {row.note}" for number, row in enumerate(rows, 1) if row.note]
+    worst = first if first.goal is None else max(rows, key=badness)
+    return replace(
+        worst, conditions=conditions, samples=tuple(one for row in rows for one in row.samples),
+        note=first.note if len({row.note for row in rows}) == 1 else note_of(*notes),
+        void=note_of(*dict.fromkeys(row.void for row in rows)),
+        data={"pieces": [dict(one) for row in rows for one in pieces_of(row)]},
+    )  # fmt: skip
 
 
 def note_of(*texts: str) -> str:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from flexai.apps.bench.frame import Goal, Row, is_not_begun
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from flexai.apps.bench.frame import Add, Case
 
 _MUST_AGREE = ("benchmark", "machine", "cards", "driver", "commit", "seed", "quick")
 
@@ -21,15 +23,19 @@ class Unjoinable(Exception):
 
 
 def join(
-    name: str, folders: Sequence[Path], cases: Collection[str], into: Path | None
+    name: str, folders: Sequence[Path], cases: Sequence[Case], into: Path | None
 ) -> tuple[dict[str, Any], list[Row], dict[str, str]]:
     """Document, rows and the pictures that cases drew themselves (copied ``into``), in the order of the folders.
+
+    A case that can be added up (``Case.add``) may be in several of them, each with a seed of its own: pieces of one run
+    that would be longer than a machine allows.
 
     Raises:
         Unjoinable: a folder holds no such result, differs from the first one in what must agree, or repeats a case.
         OSError: a picture cannot be copied.
     """
     parts = [_read(folder / f"{name}.json") for folder in folders]
+    add = {case.name: case.add for case in cases if case.add is not None}
     first = parts[0]
     measured = {case for part in parts for case in part["took_s"].keys() - _not_begun(part)}
     for part in parts:
@@ -38,11 +44,12 @@ def join(
     captions: dict[str, str] = {}
     for folder, part in zip(folders, parts, strict=True):
         for key in _MUST_AGREE:
-            if part[key] != first[key]:
+            if part[key] != first[key] and not (key == "seed" and part["took_s"].keys() <= add.keys()):
                 raise Unjoinable(f"{folder} has {key} {part[key]!r}, {folders[0]} {first[key]!r}: join one run's parts")
-        if twice := took_s.keys() & part["took_s"].keys():
+        if twice := (took_s.keys() & part["took_s"].keys()) - add.keys():
             raise Unjoinable(f"{folder} repeats the case {min(twice)!r}: leave one out")
-        took_s |= part["took_s"]
+        for case, seconds in part["took_s"].items():
+            took_s[case] = round(took_s.get(case, 0.0) + seconds, 1)
         for file, caption in part["pictures"].items():
             if not (folder / Path(file).name).is_file():
                 raise Unjoinable(f"{folder} lacks its picture {file!r}: name the folder as it was written")
@@ -52,14 +59,30 @@ def join(
     document = {
         **first,
         "command": "; ".join(part["command"] for part in parts),
-        "case": "*" if set(cases) <= took_s.keys() else ",".join(took_s),
+        "case": "*" if {case.name for case in cases} <= took_s.keys() else ",".join(took_s),
         "part": "1/1",
         "inputs": {file: sha for part in parts for file, sha in sorted(part["inputs"].items())},
         "took_s": took_s,
-        "rows": [row for part in parts for row in part["rows"]],
     }
     document.pop("pictures")
-    return document, [row_of(one) for one in document["rows"]], captions
+    rows = _added(parts, add)
+    return {**document, "rows": [row.as_json() for row in rows]}, rows, captions
+
+
+def _added(parts: Sequence[dict[str, Any]], add: Mapping[str, Add]) -> list[Row]:
+    """All rows in order; those of a case that several parts have, added up where it was first."""
+    rows = [[row_of(one) for one in part["rows"]] for part in parts]
+    added: set[str] = set()
+    found: list[Row] = []
+    for part in rows:
+        for row in part:
+            pieces = [mine for other in rows if (mine := [one for one in other if one.case == row.case])]
+            if row.case not in add or len(pieces) < 2:
+                found.append(row)
+            elif row.case not in added:
+                added.add(row.case)
+                found += add[row.case](pieces)
+    return found
 
 
 def _not_begun(part: dict[str, Any]) -> set[str]:
@@ -78,7 +101,7 @@ def row_of(said: dict[str, Any]) -> Row:
              (said["goal"], said["stretch"])]  # fmt: skip
     return Row(
         said["name"], said["conditions"], goals[0], math.nan if said["got"] is None else said["got"], said["unit"],
-        said["note"], tuple(said["samples"]), goals[1], said["void"], said["data"],
+        said["note"], tuple(said["samples"]), goals[1], said["void"], said["data"], said.get("case", ""),
     )  # fmt: skip
 
 

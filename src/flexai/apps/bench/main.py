@@ -93,7 +93,7 @@ def bench(
         return BAD_INPUT
     cases = part_of(cases, int(numbers[1]), int(numbers[2]), quick)
     if list_cases:
-        _list(cases, quick)
+        _list(cases, quick, minutes)
         return 0
     if traces and not (Path(traces).is_dir() and getattr(suite, "READS_TRACES", False)):
         problem = f"is not read by {name!r}: leave it out" if Path(traces).is_dir() else "is no folder: name one"
@@ -106,7 +106,7 @@ def bench(
         pictures.mkdir(parents=True, exist_ok=True)
     if parts:
         try:
-            document, rows, captions = join(name, list(map(Path, parts)), [one.name for one in suite.CASES], pictures)
+            document, rows, captions = join(name, list(map(Path, parts)), suite.CASES, pictures)
         except Unjoinable as error:
             print(f"flexai bench: --join: {error}", file=sys.stderr)
             return BAD_INPUT
@@ -163,11 +163,12 @@ def _draw(suite: Any, name: str, rows: Sequence[Row], folder: Path) -> dict[str,
     return {**draw(name, rows, folder, samples=own is None), **(own(rows, folder) if own else {})}
 
 
-def _list(cases: Sequence[Case], quick: bool) -> None:
+def _list(cases: Sequence[Case], quick: bool, minutes: float | None) -> None:
     for one in cases:
-        takes = f"{one.takes_s(quick):5.0f} s  " if one.takes_s(quick) else ""
+        takes_s = one.takes_s(quick, minutes)
+        takes = f"{takes_s:5.0f} s  " if takes_s else ""
         print(f"{one.name:20} {takes}{one.about}")
-    total_s = sum(one.takes_s(quick) for one in cases)
+    total_s = sum(one.takes_s(quick, minutes) for one in cases)
     if total_s:
         print(f"{'':20} {total_s:5.0f} s  in all, roughly", file=sys.stderr, flush=True)
 
@@ -178,7 +179,7 @@ def _measure(cases: Sequence[Case], run: Run, within_s: float, rows: list[Row]) 
     took_s: dict[str, float] = {}
     for case in cases:
         case_began = time.monotonic()
-        if within_s and case_began - began + case.takes_s(run.quick) > within_s:
+        if within_s and case_began - began + case.takes_s(run.quick, run.minutes) > within_s:
             rows.append(not_begun(case, within_s))
         else:
             rows += run_case(case, run)

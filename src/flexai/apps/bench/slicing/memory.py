@@ -6,10 +6,11 @@ import json
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from flexai.apps.bench.frame import Case, Row, at_least, at_most
+from flexai.apps.bench.frame import Case, Row, at_least, at_most, note_of, pieces_of, worst_of
 from flexai.apps.bench.hardware import is_real
 from flexai.apps.bench.pool.alloc_tenant import PATHS
 from flexai.apps.bench.pool.ledger_watch import SPAN_NS
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from flexai.apps.bench.slicing.stand import Stand
 
 CAP_BYTES = 16 << 30
+_LOOP_S = 25.0
 _PACKAGE = "flexai.apps.bench.pool"
 
 
@@ -68,12 +70,12 @@ def watched(on: Stand, *words: str) -> Iterator[Watch]:
 
 def memory(run: Run) -> Iterator[Row]:
     """Random allocations and frees by every kind of call, then all that one process can get."""
-    seconds = 3.0 if run.quick else 25.0 if run.minutes is None else 60 * run.minutes
-    n_processes = 4
+    seconds = 3.0 if run.quick else _LOOP_S if run.minutes is None else 60 * run.minutes
+    n_processes, began = 4, datetime.now(UTC).isoformat(timespec="seconds")
     with stand() as on:
         tenant, seen = _at_random(on, run.seed, seconds, n_processes, PATHS)
     card = "real card" if is_real() else "simulated card"
-    conditions = f"{n_processes} processes, {seconds / 60:.3g} minutes, cap 16 GiB, {card}"
+    conditions = f"{n_processes} processes, {_minutes([seconds / 60])}, cap 16 GiB, {card}"
     phases, by_page = split(seen["spans"], tenant), split(spans_of_page(seen), tenant)
     by_phase = ", ".join(f"{name} {one.most_bytes / 2**30:.3f}" for name, one in phases.items())
     note = (
@@ -83,9 +85,12 @@ def memory(run: Run) -> Iterator[Row]:
     )
     over = over_bytes(seen, CAP_BYTES)
     began_ns = min(tenant["ready_ns"])
+    counted = {name: tenant[name] for name in ("n_calls", "n_refused", "failed")}
+    piece = {"minutes": seconds / 60, "seed": run.seed, "began": began, "n_looks": seen["n_looks"], **counted}
     data: dict[str, Any] = {
         name.replace("_ns", "_ms"): _ms(tenant[name], began_ns) for name in ("ready_ns", "stopped_ns", "ended_ns")
     }
+    data |= piece
     too_much = [(at, most) for at, most, _ in (*seen["spans"], *spans_of_page(seen)) if most > CAP_BYTES]
     data["over_ms"], data["over_bytes"] = _ms([at for at, _ in too_much], began_ns), [most for _, most in too_much]
     yield Row("memory over the cap", conditions, at_most(0.0), over, "bytes", note, data=data)
@@ -104,6 +109,32 @@ def memory(run: Run) -> Iterator[Row]:
         f"of it {context / 2**20:.0f} MiB context; a plain one outside was listed with {listed_mib:.1f} MiB, and the "
         f"card's total grew by {first_mib:.1f} MiB; it stayed, so that this is not in the growth above",
     )  # fmt: skip
+
+
+def _minutes(pieces: Sequence[float]) -> str:
+    """``5 minutes``, ``2 x 5 minutes``, ``5 + 3 minutes``."""
+    if len(pieces) > 1 and len(set(pieces)) == 1:
+        return f"{len(pieces)} x {pieces[0]:.3g} minutes"
+    return f"{' + '.join(f'{minutes:.3g}' for minutes in pieces)} minutes"
+
+
+def added(pieces: Sequence[Sequence[Row]]) -> list[Row]:
+    """Several runs of ``memory`` as one that is as long as all: calls added, of each figure the worst.
+
+    Where they do not have the same rows, as one of them failed, all rows of all.
+    """
+    if len({tuple((row.name, row.case) for row in piece) for piece in pieces}) > 1:
+        return [row for piece in pieces for row in piece]
+    told = [one for piece in pieces for one in pieces_of(piece[0])]
+    seeds = [one["seed"] for one in told]
+    same = " (the same random calls, then, in each)" if len(set(seeds)) < len(seeds) else ""
+    windows = ", ".join(f"{one['minutes']:.3g} minutes from {one['began']} with seed {one['seed']}" for one in told)
+    sums = {name: sum(one[name] for one in told) for name in ("n_calls", "n_refused", "n_looks", "failed")}
+    counted = "{n_calls} calls, {n_refused} refused, {n_looks} looks, {failed} processes failed in all".format(**sums)
+    first, *others = (worst_of(column, column[0].conditions) for column in zip(*pieces, strict=True))
+    before = _minutes([one["minutes"] for one in pieces_of(pieces[0][0])])
+    conditions = first.conditions.replace(before, _minutes([one["minutes"] for one in told]))
+    return [replace(first, conditions=conditions, note=note_of(f"{windows}{same}", counted, first.note)), *others]
 
 
 def by_path(run: Run) -> Iterator[Row]:
@@ -192,6 +223,14 @@ def split(spans: Sequence[Sequence[int]], tenant: Mapping[str, Any]) -> dict[str
 
 
 CASES = (
-    Case("memory", "random memory calls from 4 processes of a tenant, by the card's own books", memory, 31, 9),
+    Case(
+        "memory",
+        "random memory calls from 4 processes of a tenant, by the card's own books",
+        memory,
+        31,
+        9,
+        loop_s=_LOOP_S,
+        add=added,
+    ),
     Case("memory-paths", "the same by one kind of call at a time", by_path, 22, 18),
 )
