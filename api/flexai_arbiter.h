@@ -11,7 +11,7 @@
 #include "flexai_region.h"
 
 #define FX_ARB_MAGIC 0x42524146u /* "FARB" */
-#define FX_ARB_VERSION 2u
+#define FX_ARB_VERSION 3u
 #define FX_MAX_TENANTS 256
 
 enum fx_arb_op {
@@ -31,6 +31,9 @@ struct fx_arb_grant {
     uint32_t limit_milli;
     uint32_t tenant_class;
     uint32_t backend;
+    uint32_t borrow_weight; /* of who has no compute of its own, beside others of the card that borrow: 1..1000; 0: none was
+                               told, and it weighs as little as can be */
+    uint32_t reserved;
 };
 
 struct fx_arb_message {
@@ -78,7 +81,8 @@ struct fx_usage_entry {
     uint64_t hostile;      /* count of detected acts against control */
     uint32_t frozen;       /* enum fx_frozen: its processes do not run now, since it undid its stops */
     uint32_t rescued;      /* times that somebody else had stopped it or, while it was frozen, resumed it; and that was undone */
-    uint8_t reserved[24];
+    uint32_t borrow_weight; /* as told */
+    uint8_t reserved[20];
 };
 enum fx_frozen { FX_FROZEN_NOT = 0, FX_FROZEN_SIGNAL = 1, FX_FROZEN_GROUP = 2 }; /* by SIGSTOP; by the cgroup freezer */
 enum fx_tenant_state { FX_TENANT_IDLE = 0, FX_TENANT_RUNNING = 1, FX_TENANT_WAITING = 2, FX_TENANT_SUSPENDED = 3 };
@@ -112,8 +116,8 @@ struct fx_usage {
 };
 
 #ifndef __cplusplus
-_Static_assert(sizeof(struct fx_arb_grant) == 88, "fx_arb_grant");
-_Static_assert(sizeof(struct fx_arb_message) == 672 + 88 * FX_MAX_DEVICES, "fx_arb_message");
+_Static_assert(sizeof(struct fx_arb_grant) == 96, "fx_arb_grant");
+_Static_assert(sizeof(struct fx_arb_message) == 672 + 96 * FX_MAX_DEVICES, "fx_arb_message");
 _Static_assert(sizeof(struct fx_arb_reply) == 256, "fx_arb_reply");
 _Static_assert(sizeof(struct fx_usage_entry) == 240, "fx_usage_entry");
 _Static_assert(sizeof(struct fx_usage_device) == 264, "fx_usage_device");

@@ -8,7 +8,7 @@ from flexai.node import Phase, Tenant
 from flexai.wire import checkpoint
 from flexai.wire.errors import BadInput
 
-GRANT = Grant("7", 1, "node", "GPU-1", 300, 1000, 1 << 30, TenantClass.LATENCY)
+GRANT = Grant("7", 1, "node", "GPU-1", 300, 1000, 1 << 30, TenantClass.LATENCY, borrow_weight=7)
 TENANT = Tenant("7", 1, "7.1.2", 1000, 100, (GRANT,), 2000, 1 << 20, Phase.RUNNING, 42, 99, paused=True)
 
 

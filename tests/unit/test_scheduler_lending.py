@@ -2,10 +2,21 @@
 
 from dataclasses import replace
 
+import pytest
+
 from flexai.model import Device, Job, Node, Queue, SliceRequest, TenantClass
 from flexai.scheduling import Scheduler, SchedulerSettings
-from flexai.scheduling.commands import Evict, Resize, Start
-from flexai.scheduling.events import ForeignUsage, JobSubmitted, MemberFinished, NodePut, QueuePut, Tick, UsageMeasured
+from flexai.scheduling.commands import Evict, Resize, Start, Weigh
+from flexai.scheduling.events import (
+    ForeignUsage,
+    GrantsFound,
+    JobSubmitted,
+    MemberFinished,
+    NodePut,
+    QueuePut,
+    Tick,
+    UsageMeasured,
+)
 
 GIB = 2**30
 
@@ -163,3 +174,97 @@ def test_best_effort_work_takes_nothing_back():
     measured(scheduler, 100)
     commands = scheduler.step(JobSubmitted(21, job("next", 3, 150, 60, TenantClass.BEST_EFFORT)))
     assert not [command for command in commands if isinstance(command, Evict)]
+
+
+def weighed(commands):
+    return {each.job_id: each.grants[0].borrow_weight for each in commands if isinstance(each, Weigh)}
+
+
+def borrowing(*asks, weights=(3000, 1000)):
+    """A card whose owner leaves 80 %; jobs of queues b and c that ask for so much borrow it: what they were told."""
+    scheduler = Scheduler(SchedulerSettings(), check=True)
+    scheduler.step(QueuePut(0, Queue("a")))
+    for name, weight in zip("bc", weights, strict=True):
+        scheduler.step(QueuePut(0, Queue(name, weight=weight)))
+    scheduler.step(NodePut(0, Node("n", (Device("card", "H200", "simulated", 0, 140 * GIB),), 64_000, 64 * GIB)))
+    scheduler.step(JobSubmitted(1, job("owner", 1, 1000, 40)))
+    for seq, (queue, milli) in enumerate(asks, 2):
+        each = replace(job(f"{queue}{seq}", seq, milli, 4, TenantClass.BEST_EFFORT), queue=queue)
+        scheduler.step(JobSubmitted(seq, each))
+    told = {}
+    for at_ms in range(2_000, 30_000, 2_000):  # who has just started counts as using what it asked for
+        told |= weighed(scheduler.step(UsageMeasured(at_ms, 400, used_by(scheduler))))
+    return scheduler, told
+
+
+def used_by(scheduler, owner_milli=200):
+    return (("owner", 0, "card", owner_milli), *((name, 0, "card", 10) for name, _ in scheduler.state.lent))
+
+
+def test_borrowers_weigh_by_their_queues_weights_and_in_each_by_what_they_asked_for():
+    _, told = borrowing(("b", 600), ("b", 200), *[("c", 100)] * 5)
+    assert told == pytest.approx({"b2": 562.5, "b3": 187.5, "c4": 50, "c5": 50, "c6": 50, "c7": 50, "c8": 50}, abs=1)
+
+
+def test_the_weight_comes_with_its_numbers_and_is_told_once():
+    scheduler, _ = borrowing(("b", 300), ("c", 100), ("c", 300))
+    due, cause = scheduler.due_of("c3")[0]
+    assert due.weight == scheduler.state.jobs["c3"].members[0].grants[0].borrow_weight == 62
+    assert cause == (
+        "due 6.2% of what is idle on its card beside 2 others: queue c is owed 25% of all that is lent and has 25% "
+        "here, and the job asked for 10% of the 40% that its queue asks for here"
+    )
+    assert weighed(scheduler.step(UsageMeasured(40_000, 400, used_by(scheduler)))) == {}
+    assert weighed(scheduler.step(UsageMeasured(41_000, 400, used_by(scheduler, 900)))) == {}, "whatever is idle"
+
+
+def test_a_queue_of_another_weight_is_told_at_once():
+    scheduler, told = borrowing(("b", 300), ("c", 300))
+    assert told == {"b2": 750, "c3": 250}
+    assert weighed(scheduler.step(QueuePut(40_000, Queue("c", weight=9000)))) == {"b2": 250, "c3": 750}
+
+
+def test_a_queue_that_lacks_of_its_quota_is_owed_that_first():
+    scheduler, _ = borrowing(("b", 300), ("c", 300))
+    told = weighed(scheduler.step(QueuePut(40_000, Queue("c", quota_milli=400, weight=1000))))
+    assert told == {"b2": 375, "c3": 625}, "of 80 % 40 first, and of the other 40 a quarter"
+
+
+def test_who_borrows_alone_has_no_need_of_a_weight():
+    scheduler, told = borrowing(("b", 300))
+    assert told == {}
+    assert scheduler.due_of("b2") == {}
+
+
+def test_when_one_ends_the_others_have_its_part():
+    scheduler, _ = borrowing(("b", 300), ("c", 100), ("c", 300))
+    assert weighed(scheduler.step(MemberFinished(40_000, "c4", 0, 0))) == {"c3": 250}
+
+
+def test_a_scheduler_that_is_started_again_keeps_the_weights_that_it_is_told():
+    scheduler, _ = borrowing(("b", 300), ("c", 100))
+    again = Scheduler(SchedulerSettings(), check=True)
+    for name, weight in (("a", 1000), ("b", 3000), ("c", 1000)):
+        again.step(QueuePut(0, Queue(name, weight=weight)))
+    for name, record in scheduler.state.jobs.items():
+        again.step(GrantsFound(0, record.job, record.members[0].grants))
+        assert name in again.state.jobs
+    again.step(NodePut(0, Node("n", (Device("card", "H200", "simulated", 0, 140 * GIB),), 64_000, 64 * GIB)))
+    assert weighed(again.step(UsageMeasured(10, 400, used_by(again)))) == {}
+    assert [again.state.jobs[name].members[0].grants[0].borrow_weight for name in ("b2", "c3")] == [750, 250]
+
+
+def test_what_is_granted_has_no_borrowing_weight_any_more():
+    scheduler, _ = borrowing(("b", 300), ("c", 100))
+    commands = scheduler.step(MemberFinished(40_000, "owner", 0, 0))
+    granted = {each.job_id: each.grants[0] for each in commands if isinstance(each, Resize)}
+    assert {name: (one.compute_milli, one.borrow_weight) for name, one in granted.items()} == {
+        "b2": (300, 0),
+        "c3": (100, 0),
+    }
+    assert weighed(commands) == {}
+
+
+def test_a_guarantee_has_no_weight_but_its_request():
+    scheduler, _ = borrowing(("b", 300), ("c", 100))
+    assert scheduler.state.jobs["owner"].members[0].grants[0].borrow_weight == 0

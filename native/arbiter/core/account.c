@@ -63,14 +63,23 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+static bool is_level(const struct tenant *t, const struct tenant *but)
+{
+    return t != but && t->used && t->wants && !t->in_slots && !t->suspended && !t->throttled;
+}
+
 /* Where those who want the card are, but for one: by turns they are at their mean, whoever of them is ahead of another; of
- * the others the least is next. Where nobody wants it, as it was when somebody last did. */
+ * the others the least is next. Where nobody wants it, as it was when somebody last did. Borrowers stand still while owners
+ * work, so they tell nothing of these as long as others do, nor the reverse. */
 int64_t ac_level_of_others(const struct ac_card *c, const struct tenant *but)
 {
     int64_t lowest = INT64_MAX, weight = 0, sum = 0;
+    bool like = false;
+    for (int i = 0; i < c->n_tenants && but; i++)
+        like |= is_level(&c->tenant[i], but) && is_owner(&c->tenant[i]) == is_owner(but);
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *o = &c->tenant[i];
-        if (o == but || !o->used || !o->wants || o->in_slots || o->suspended || o->throttled)
+        if (!is_level(o, but) || (like && is_owner(o) != is_owner(but)))
             continue;
         lowest = o->vt < lowest ? o->vt : lowest;
         weight += weight_of(o);

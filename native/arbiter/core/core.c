@@ -90,6 +90,26 @@ void ac_tenant_gang(struct ac_card *c, int tenant, uint32_t gang)
         c->tenant[tenant].gang = gang;
 }
 
+void ac_tenant_borrows(struct ac_card *c, int tenant, uint32_t weight)
+{
+    struct tenant *t = is_tenant(c, tenant) ? &c->tenant[tenant] : NULL;
+    weight = weight < 1000 ? weight : 1000;
+    if (!t || t->borrow_weight == weight)
+        return;
+    int64_t was = weight_of(t), level = ac_level_of_others(c, t);
+    t->borrow_weight = weight;
+    if (weight_of(t) == was)
+        return;
+    t->vt = level + (t->vt - level) * was / weight_of(t);
+    if (!t->candidate)
+        return;
+    /* It counts at once: in the hardware's turns as time slices, else from another turn on, in a round by the new weights. */
+    ac_round_anew(c);
+    c->trim_at = c->accrued_at;
+    c->turn_end = soonest(c->turn_end, c->accrued_at);
+    c->next_look = soonest(c->next_look, c->accrued_at);
+}
+
 void ac_tenant_gone(struct ac_card *c, int tenant)
 {
     if (!is_tenant(c, tenant))

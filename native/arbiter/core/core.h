@@ -98,6 +98,9 @@ bool ac_tenant_put(struct ac_card *card, int tenant, uint32_t request_milli, uin
                    uint64_t now);
 /* Tenants of one job, on this card and others, have the same gang: their ranks wait for each other. 0: none. */
 void ac_tenant_gang(struct ac_card *card, int tenant, uint32_t gang);
+/* What it weighs beside others who hold no compute of the card, 1..1000; 0: as little as can be. Of no meaning for a tenant
+ * with a request. What it is owed, or owes, stays what it is in card time. */
+void ac_tenant_borrows(struct ac_card *card, int tenant, uint32_t weight);
 void ac_tenant_gone(struct ac_card *card, int tenant);
 void ac_tenant_suspend(struct ac_card *card, int tenant, bool suspended);
 /* Whose a process is: a tenant's, or AC_OUTSIDE. */

@@ -32,7 +32,7 @@ bool ac_may_wake(const struct ac_card *c)
 {
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *t = &c->tenant[i];
-        if (t->used && t->n_groups && !t->wants && t->runnable_since != AC_NEVER && t->class != FX_CLASS_BEST_EFFORT)
+        if (t->used && t->n_groups && !t->wants && t->runnable_since != AC_NEVER && (is_owner(t) || c->borrowed))
             return true;
     }
     return false;

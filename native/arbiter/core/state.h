@@ -12,6 +12,7 @@
 struct tenant {
     bool used, suspended;
     uint32_t request_milli, limit_milli;
+    uint32_t borrow_weight; /* among those who hold no compute; 0: as little as can be */
     enum fx_class class;
     int64_t vt;             /* card time over request, in ns of a tenant of 1000 */
     bool wants;             /* has work, as far as we know */
@@ -171,6 +172,7 @@ struct ac_card {
     uint64_t round_at, round_end, unfree_ns; /* what went to programs that take no turns since its begin */
     uint64_t aimed_at;      /* round_vt is for the time up to here */
     bool leftover;          /* the turn is of one whose slot it is not, since nobody else wants the card */
+    bool borrowed;          /* turns are of borrowers, since no owner wants the card */
     struct ac_card_usage usage;
 };
 
@@ -188,9 +190,15 @@ static inline uint64_t soonest(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
 }
+/* What is asked for is promised, and so weighs as it is; who was promised nothing has the weight that it was told. */
 static inline int64_t weight_of(const struct tenant *t)
 {
-    return t->request_milli ? t->request_milli : 1;
+    return t->request_milli ? t->request_milli : t->borrow_weight ? t->borrow_weight : 1;
+}
+/* Owners take turns with owners, and borrowers with borrowers: what the one sort had is no measure for the other. */
+static inline bool is_owner(const struct tenant *t)
+{
+    return t->class != FX_CLASS_BEST_EFFORT;
 }
 /* As the card counts the time slice that was set; 0 = not known. */
 static inline uint32_t real_us(const struct group *g)
@@ -244,6 +252,7 @@ uint64_t ac_turn_length(const struct ac_card *c, int tenant, uint64_t mean, uint
 /* Who may have the card now; returns how many candidates there are. */
 int ac_classify(struct ac_card *c, uint64_t now);
 void ac_hold_back(struct ac_card *c);
+void ac_round_anew(struct ac_card *c);
 /* limit.c */
 bool ac_throttled(const struct ac_card *c, struct tenant *t, uint64_t now); /* from now on */
 uint64_t ac_bucket_lasts(const struct tenant *t); /* if it has the card all the time */

@@ -30,12 +30,11 @@ int ac_classify(struct ac_card *c, uint64_t now)
         t->throttled = ac_throttled(c, t, now);
         t->prior = may_run(c, i, now) && ((t->class == FX_CLASS_LATENCY && !t->spent) || i == c->lender);
         t->candidate = may_run(c, i, now) && t->wants && !(t->prior && c->backend == FX_BACKEND_HWSLICE);
-        if (t->candidate && t->class != FX_CLASS_BEST_EFFORT)
-            owners = true;
+        owners |= t->candidate && is_owner(t);
     }
     for (int i = 0; i < c->n_tenants; i++) {
         struct tenant *t = &c->tenant[i];
-        if (owners && t->class == FX_CLASS_BEST_EFFORT)
+        if (owners && !is_owner(t))
             t->candidate = false;
         bool counted = false;
         for (int j = 0; t->gang && j < i; j++)
@@ -43,7 +42,23 @@ int ac_classify(struct ac_card *c, uint64_t now)
         if (t->used && t->candidate && !counted)
             n++;
     }
+    if (n && c->borrowed == owners) {
+        c->borrowed = !owners;
+        ac_round_anew(c);
+    }
     return n;
+}
+
+/* Nobody is due more than its part of a round that begins now: the last was among others, or by other weights. What each
+ * is ahead or behind of its like stays in its virtual time. */
+void ac_round_anew(struct ac_card *c)
+{
+    int64_t lowest = INT64_MAX;
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].candidate)
+            lowest = c->tenant[i].vt < lowest ? c->tenant[i].vt : lowest;
+    if (lowest != INT64_MAX)
+        c->round_vt = lowest;
 }
 
 int ac_pick(const struct ac_card *c)

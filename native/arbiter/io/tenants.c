@@ -107,6 +107,7 @@ void tenant_attach(struct arbiter *a, int tenant, int at)
                       g->asked.tenant_class <= FX_CLASS_BEST_EFFORT ? (enum fx_class)g->asked.tenant_class
                                                                     : FX_CLASS_GUARANTEED,
                       now_ns());
+        ac_tenant_borrows(card->core, place, g->asked.borrow_weight);
         ac_tenant_gang(card->core, place, t->gang);
         ac_tenant_suspend(card->core, place, t->suspended);
         gates_reset(t, g, card->backend, a->epoch);
@@ -177,7 +178,8 @@ static bool is_message_sound(const struct fx_arb_message *m, char *why, size_t n
                                                                                                                : NULL;
     for (uint32_t i = 0; !bad && i < m->n_grants; i++)
         if (!text_ends(m->grant[i].uuid, sizeof m->grant[i].uuid) || m->grant[i].compute_milli > 1000 ||
-            m->grant[i].limit_milli > 1000 || m->grant[i].tenant_class > FX_CLASS_BEST_EFFORT)
+            m->grant[i].limit_milli > 1000 || m->grant[i].tenant_class > FX_CLASS_BEST_EFFORT ||
+            m->grant[i].borrow_weight > 1000)
             bad = "grant";
     if (bad)
         snprintf(why, n_why, "BadMessage: the field %s is out of range", bad);

@@ -121,6 +121,7 @@ static void entry(const struct arbiter *a, int tenant, const struct io_grant *g,
     e->compute_milli = g->asked.compute_milli;
     e->limit_milli = g->asked.limit_milli;
     e->tenant_class = g->asked.tenant_class;
+    e->borrow_weight = g->asked.borrow_weight;
     e->state = now.suspended || t->suspended ? FX_TENANT_SUSPENDED
                : now.running                 ? FX_TENANT_RUNNING
                : now.waiting                 ? FX_TENANT_WAITING

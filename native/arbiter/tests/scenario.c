@@ -7,7 +7,7 @@
  *   pair:I (a second context of rank I's process, that it waits for and that waits for it)
  *   gang:I:N (tenants of one job have the same)  apart (turns are not aligned)  overlap (is told for gangs from here on)
  *   beside:I:KERNEL_US (a second context of tenant I's process)  outside:KERNEL_US (a program that is nobody's)
- *   put:I:REQUEST:LIMIT:CLASS  gone:I  suspend:I  resume:I  pause:I  go:I  kill:I  freeze:I (lease: drains never)
+ *   put:I:REQUEST:LIMIT:CLASS  borrows:I:WEIGHT (beside others without a request)  gone:I  suspend:I  resume:I  pause:I  go:I  kill:I  freeze:I (lease: drains never)
  *   asks:I (goes on; if it has no work left, how long it then waits for the card is told)
  *   late:MS (what is read from the log reaches the core later)
  *   slow:PERCENT (control calls take so much of their usual time)
@@ -222,6 +222,8 @@ static bool carry_out(const char *word)
         sv_flood(rig.world, here, 9999, i * 1000ull, 64);
     else if (!strcmp(name, "put"))
         ac_tenant_put(rig.card, t, a, b, (enum fx_class)c, rig_now(&rig));
+    else if (!strcmp(name, "borrows"))
+        ac_tenant_borrows(rig.card, t, a);
     else if (!strcmp(name, "gone"))
         ac_tenant_gone(rig.card, t);
     else if (!strcmp(name, "suspend") || !strcmp(name, "resume"))

@@ -250,6 +250,7 @@ class Grant:
     """What one member was given on one card, and is held to.
 
     ``partition`` names the hardware profile to cut out of the card, from place ``partition_start`` on, if it is one.
+    ``borrow_weight``: of one without compute, beside others of its card that borrow, 1..1000; 0 where none was set.
     """
 
     job_id: str
@@ -262,3 +263,4 @@ class Grant:
     tenant_class: TenantClass
     partition: str = ""
     partition_start: int = -1
+    borrow_weight: int = 0

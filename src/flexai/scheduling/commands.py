@@ -46,6 +46,19 @@ class Resize:
 
 
 @dataclass(frozen=True, slots=True)
+class Weigh:
+    """Change what a running member, which borrows, weighs beside others that borrow on its card.
+
+    ``grants`` are what it holds, with the weight in them and nothing else changed.
+    """
+
+    job_id: str
+    member: int
+    grants: tuple[Grant, ...]
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class Park:
     """Move the device memory of a running member to the host; ``MemberParked`` answers, and its place is free.
 
@@ -113,4 +126,4 @@ class SetJobState:
     reason: PendingReason | None = None
 
 
-Command = Start | Evict | Resize | Park | Wake | Book | NoteAdvance | SetJobState
+Command = Start | Evict | Resize | Weigh | Park | Wake | Book | NoteAdvance | SetJobState

@@ -5,7 +5,7 @@ turn to the next, and the owner has its compute back at once. Memory is never le
 ever granted beyond a whole one.
 
 Who is started goes by what queues are owed, guarantees first, where what a queue borrows counts as if it were held. How
-much each then has of what is idle is the arbiter's to say, from one turn to the next (docs/adr/0019).
+much each then has of what is idle ``weighing`` says (docs/adr/0020), and the arbiter gives, from one turn to the next.
 """
 
 from __future__ import annotations

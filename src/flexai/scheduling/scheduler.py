@@ -1,7 +1,8 @@
 """``Scheduler``: one event in, commands out.
 
 The order of actions in a step: book the event; start what can start (``placing``); evict for who is owed
-(``evicting``); gather scattered free cards (``consolidating``); start best-effort work on idle compute (``lending``).
+(``evicting``); gather scattered free cards (``consolidating``); start best-effort work on idle compute
+(``lending``) and say what those who borrow weigh beside each other (``weighing``).
 Unknown, duplicate and late events change nothing: an event says what is, and what is already so is not news.
 """
 
@@ -24,6 +25,7 @@ from flexai.scheduling import (
     reasons,
     resizing,
     restart,
+    weighing,
     why_not,
 )
 from flexai.scheduling.events import (
@@ -57,8 +59,14 @@ from flexai.scheduling.state import State
 
 if TYPE_CHECKING:
     from flexai.model import PendingReason
+    from flexai.policy.borrowing import Due
     from flexai.scheduling.commands import Command
     from flexai.scheduling.why_not import Blocker
+
+
+_NEWS_OF_BORROWERS = (
+    UsageMeasured | Tick | JobSubmitted | MemberFinished | MemberParked | MemberWoken | QueuePut | QueueGone
+)
 
 
 class Scheduler:
@@ -94,6 +102,8 @@ class Scheduler:
             evicting.run(state, [line] if line is not None else [], evicting.STEPS)
         if isinstance(event, UsageMeasured | Tick | JobSubmitted | MemberFinished):
             lending.run(state)
+        if isinstance(event, _NEWS_OF_BORROWERS):
+            weighing.run(state)
         if state.booked or state.noted:
             booking.note(state)
         if state.advances:
@@ -114,6 +124,14 @@ class Scheduler:
     def why_not_resize(self, event: JobResizeAsked) -> PendingReason | None:
         """Why the running members of a job cannot have other shares now; None if they can, or none runs."""
         return resizing.why_not(self._state, event)
+
+    def due_of(self, job_id: str) -> dict[int, tuple[Due, str]]:
+        """What members of a job that borrow beside others are due of what is idle, and why, by member."""
+        record = self._state.jobs.get(job_id)
+        if record is None:
+            return {}
+        found = {index: due for (job, index), due in weighing.dues_of(self._state).items() if job == job_id}
+        return {index: (due, weighing.cause_of(record.job.queue, due)) for index, due in found.items()}
 
     def what_must_end(self, job_id: str) -> tuple[Blocker, ...]:
         """Jobs whose end would let a waiting one start, and why each is not evicted for it."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 from flexai.policy.move_cost import PARK_MS_PER_GIB, WAKE_MS_PER_GIB
-from flexai.scheduling.commands import Book, Command, Evict, NoteAdvance, Park, Resize, SetJobState, Start, Wake
+from flexai.scheduling.commands import Book, Command, Evict, NoteAdvance, Park, Resize, SetJobState, Start, Wake, Weigh
 from flexai.scheduling.events import (
     Event,
     JobSubmitted,
@@ -223,7 +223,7 @@ class Simulation:
                 self._park(command, now_ms)
             case Wake():
                 self._wake(command, now_ms)
-            case Resize() | Book() | NoteAdvance() | SetJobState():
+            case Resize() | Weigh() | Book() | NoteAdvance() | SetJobState():
                 pass
             case _:
                 assert_never(command)

@@ -10,18 +10,18 @@ from flexai.wire.errors import BadInput
 from flexai.wire.region import CLASSES, MAX_DEVICES
 
 MAGIC = 0x42524146
-VERSION = 2
+VERSION = 3
 MAX_TENANTS = 256
 MAX_ENTRIES = MAX_TENANTS * 2
 
 _HEAD = struct.Struct("<IIIIQ64s64s256s256sII")
-_GRANT = struct.Struct("<64sQIIII")
+_GRANT = struct.Struct("<64sQIIIIII")
 _REPLY = struct.Struct("<IIIIQ232s")
 _USAGE_HEAD = struct.Struct("<QIIIIQII24x")
 _USAGE_DEVICE = struct.Struct("<64sIIQQQQ128sQQ16x")
-_USAGE_ENTRY = struct.Struct("<64s64sQQQQQQIIIIIIQII24x")
+_USAGE_ENTRY = struct.Struct("<64s64sQQQQQQIIIIIIQIII20x")
 
-MESSAGE_BYTES = 672 + 88 * MAX_DEVICES
+MESSAGE_BYTES = 672 + 96 * MAX_DEVICES
 REPLY_BYTES = _REPLY.size
 USAGE_BYTES = _USAGE_HEAD.size + _USAGE_DEVICE.size * MAX_DEVICES + _USAGE_ENTRY.size * MAX_ENTRIES
 USAGE_SEQ_AT = 16
@@ -33,7 +33,7 @@ _SOURCE_NAME = {0: "none", 1: "gate", 2: "log"}
 FROZEN_BY = {0: "", 1: "signal", 2: "group"}
 """``enum fx_frozen``."""
 assert _HEAD.size == 672, _HEAD.size
-assert _GRANT.size == 88
+assert _GRANT.size == 96
 assert REPLY_BYTES == 256
 assert (_USAGE_HEAD.size, _USAGE_DEVICE.size, _USAGE_ENTRY.size) == (64, 264, 240)
 
@@ -81,12 +81,12 @@ def message(
     rows = [
         _GRANT.pack(
             _text(grant.device, 64), grant.memory_bytes, grant.compute_milli, grant.limit_milli,
-            CLASSES[grant.tenant_class], 0,
+            CLASSES[grant.tenant_class], 0, grant.borrow_weight, 0,
         )
         for grant in grants
     ]  # fmt: skip
     if device is not None:
-        rows = [_GRANT.pack(_text(device[0], 64), 0, 0, 0, 0, device[1])]
+        rows = [_GRANT.pack(_text(device[0], 64), 0, 0, 0, 0, device[1], 0, 0)]
     job = grants[0].job_id if grants else ""
     head = _HEAD.pack(
         MAGIC, VERSION, MESSAGE_BYTES, op, seq, _text(tenant, 64), _text(job, 64), _text(directory, 256),
@@ -142,6 +142,7 @@ class UsageEntry:
     hostile: int
     frozen: int
     rescued: int
+    borrow_weight: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,4 +112,5 @@ def grant_of(row: Any) -> Grant:
         limit_milli=integer(row, "limit_milli", 0, 1000, 1000),
         memory_bytes=integer(row, "memory_bytes", 0, MAX_INT, 0),
         tenant_class=TenantClass(choice(row, "tenant_class", tuple(TenantClass), TenantClass.GUARANTEED)),
+        borrow_weight=integer(row, "borrow_weight", 0, 1000, 0),
     )

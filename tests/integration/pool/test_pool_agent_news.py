@@ -125,6 +125,46 @@ async def test_of_two_queues_that_would_borrow_the_one_that_holds_less_is_first_
         )
 
 
+async def test_what_borrowers_weigh_reaches_the_agent_and_is_told_with_its_reason(new_rig, shows):
+    async with new_rig() as rig:
+        for name, weight in (("a", 1000), ("b", 3000), ("c", 1000)):
+            assert (await rig.client.put(f"/v1/queues/{name}", json={"weight": weight})).status_code == 200
+        owner = await rig.submit(queue="a", compute_milli=1000, memory_bytes=GIB)
+        other = await rig.submit(queue="a", compute_milli=1000, memory_bytes=0)
+        await rig.in_state(other, "running")
+        device = (await rig.get(f"/v1/jobs/{owner}"))["grants"][0]["device"]
+        of_b, *of_c = [
+            await rig.submit(queue=name, tenant_class="best_effort", compute_milli=200, memory_bytes=GIB)
+            for name in ("b", "c", "c")
+        ]
+        rig.agent.emit("usage", **usage(owner, 100, device))
+        for each in (of_b, *of_c):
+            await rig.in_state(each, "running")
+
+        async def told():
+            calls = [call for call in rig.agent.calls if call["op"] in {"prepare", "resize"}]
+            return {call["job_id"]: call["grants"][0]["borrow_weight"] for call in calls if call["grants"]}
+
+        wanted = {owner: 0, other: 0, of_b: 750, of_c[0]: 125, of_c[1]: 125}
+        await shows(told, lambda got: got == wanted)
+        history = (await rig.get(f"/v1/jobs/{of_b}/history"))["items"]
+        assert [line["borrow_weight"] for line in history if line["kind"] == "Weigh"][-1] == 750
+        (why,) = (await rig.get(f"/v1/jobs/{of_b}/explain"))["borrows"]
+        assert (why["weight"], why["queue_owed_milli"], why["n_beside"]) == (750, 750, 2)
+        assert why["says"].startswith("due 75% of what is idle on its card beside 2 others: queue b is owed 75% of all")
+        (on,) = [one for one in (await rig.get("/v1/top"))["devices"] if one["uuid"] == device]
+        assert {one["job_id"]: one["due_milli"] for one in on["slices"]} == {
+            owner: None, of_b: 750, of_c[0]: 125, of_c[1]: 125
+        }  # fmt: skip
+        assert (await rig.client.put("/v1/queues/c", json={"weight": 9000})).status_code == 200
+        wanted |= {of_b: 250, of_c[0]: 375, of_c[1]: 375}
+        await shows(told, lambda got: got == wanted)
+        await rig.agent.close()
+        rig.agent.calls.clear()
+        await rig.agent.open()
+        await shows(told, lambda got: got == wanted)
+
+
 async def test_more_memory_than_the_cap_is_written_into_the_jobs_history(new_rig):
     async with new_rig() as rig:
         job_id = await rig.submit()

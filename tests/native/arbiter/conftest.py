@@ -194,11 +194,12 @@ class Node:
         cards=(),
         job="",
         cgroup="",
+        borrow_weight=0,
     ):
         grants = tuple(
             Grant(
                 job_id=job or name, member=0, node="here", device=self.cards[at], memory_bytes=8 << 30,
-                compute_milli=request, limit_milli=limit, tenant_class=tenant_class,
+                compute_milli=request, limit_milli=limit, tenant_class=tenant_class, borrow_weight=borrow_weight,
             )
             for at in cards or (card,)
         )  # fmt: skip

@@ -151,6 +151,37 @@ def test_best_effort_has_what_is_idle(make_node):
     assert node.shares(1)["two"] > 95
 
 
+@pytest.mark.slow
+def test_borrowers_have_what_is_idle_by_the_weights_that_they_were_told(make_node):
+    node = make_node()
+    small, large = node.run("small", "flood"), node.run("large", "flood")
+
+    def tell(of_small, of_large):
+        node.put("small", small, 0, tenant_class=TenantClass.BEST_EFFORT, borrow_weight=of_small)
+        node.put("large", large, 0, tenant_class=TenantClass.BEST_EFFORT, borrow_weight=of_large)
+
+    def told():
+        table = arbiter.usage((node.run_dir / "usage").read_bytes())
+        return {entry.tenant: entry.borrow_weight for entry in table.entries}
+
+    tell(250, 750)
+    node.shares(0.5)
+    assert abs(node.shares(1.5)["small"] - 25) < 4
+    tell(800, 200)
+    node.shares(0.2)
+    assert abs(node.shares(1.5)["small"] - 80) < 4
+    node.eventually(lambda: told() == {"small": 800, "large": 200})
+    node.arbiter.kill()
+    node.arbiter.wait()
+    node.start_arbiter()  # an agent sends every tenant again, as it has written it down
+    tell(800, 200)
+    node.shares(0.5)
+    assert abs(node.shares(1.5)["small"] - 80) < 4
+    message = node.put_message("small", small, 0, tenant_class=TenantClass.BEST_EFFORT, borrow_weight=1001)
+    assert node.agent.send(message).code == "BadMessage"
+    assert told() == {"small": 800, "large": 200}
+
+
 def test_nobody_stays_stopped_when_the_arbiter_is_killed(make_node):
     node = make_node()
     node.start_guardian()
@@ -320,7 +351,7 @@ def test_no_message_stops_the_arbiter(make_node):
         message = bytearray(node.put_message("one", one, 300))
         for _ in range(chance.randint(1, 6)):
             at = chance.choice(
-                [chance.randrange(16, len(message)), chance.randrange(12, 100), chance.randrange(650, 760)]
+                [chance.randrange(16, len(message)), chance.randrange(12, 100), chance.randrange(650, 768)]
             )
             message[at] = chance.choice([0, 1, 2, 5, 0x2F, 0x7F, 0xFF, chance.randrange(256)])
         node.agent.send(bytes(message))

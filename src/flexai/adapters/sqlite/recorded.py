@@ -21,7 +21,7 @@ def recorded_log(path: Path) -> tuple[list[tuple[int, str, str]], list[tuple[str
             events = database.execute("SELECT seq, kind, body FROM log ORDER BY seq").fetchall()
             decisions = database.execute(
                 "SELECT kind, job_id, body FROM history"
-                " WHERE kind IN ('Start', 'Evict', 'Resize', 'Park', 'Wake') ORDER BY id"
+                " WHERE kind IN ('Start', 'Evict', 'Resize', 'Weigh', 'Park', 'Wake') ORDER BY id"
             ).fetchall()
             applied = database.execute("SELECT value FROM meta WHERE key = 'applied_seq'").fetchone()
     except sqlite3.Error as error:

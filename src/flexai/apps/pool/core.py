@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from flexai.apps.pool.book import Book, JobRecord
 from flexai.apps.pool.retelling import retell
 from flexai.apps.pool.transitions import Outcome, Transitions
 from flexai.model import JobState, PendingReason, Reason
+from flexai.policy.borrowing import Due
 from flexai.scheduling import Blocker
 from flexai.scheduling.commands import Command, NoteAdvance, SetJobState
 from flexai.scheduling.events import (
@@ -59,6 +60,10 @@ class DecisionCore(Protocol):
 
     def why_not_resize(self, event: JobResizeAsked) -> PendingReason | None:
         """Why the running members of a job cannot have other shares now; None if they can, or none runs."""
+        ...
+
+    def due_of(self, job_id: str) -> Mapping[int, tuple[Due, str]]:
+        """What members of a job that borrow are due of what is idle, and why, by member."""
         ...
 
     def what_must_end(self, job_id: str) -> Sequence[Blocker]:

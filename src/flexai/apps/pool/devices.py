@@ -8,7 +8,7 @@ from flexai.apps.pool.book import JobRecord
 from flexai.apps.pool.http import Refusal
 from flexai.apps.pool.identity import Peer
 from flexai.apps.pool.service import Pool
-from flexai.model import Device, DeviceHealth, Grant
+from flexai.model import Device, DeviceHealth, Grant, TenantClass
 from flexai.wire.quantity import format_share, format_size
 
 HEALTHY = DeviceHealth.HEALTHY
@@ -47,7 +47,11 @@ def views(pool: Pool, peer: Peer) -> list[dict[str, Any]]:
                 "over_committed": over or None,
                 "foreign_memory_bytes": foreign.get("memory_bytes", 0),
                 "foreign_compute_milli": foreign.get("compute_milli", 0),
-                "slices": [_slice(pool, peer, record, member, grant) for record, member, grant in held_here],
+                "slices": [
+                    _slice(pool, peer, record, member, grant)
+                    | {"due_milli": due_milli(grant, [g for _, _, g in held_here])}
+                    for record, member, grant in held_here
+                ],
             }
         )
     return items
@@ -82,6 +86,19 @@ def over_committed(pool: Pool) -> Iterator[tuple[Device, str]]:
 def promised_bytes(device: Device, grants: Sequence[Grant]) -> int:
     """Memory of a card that is promised; a grant that names none has all of it."""
     return sum(grant.memory_bytes or device.memory_bytes for grant in grants)
+
+
+def due_milli(grant: Grant, beside: Sequence[Grant]) -> int | None:
+    """Of what owners leave of a card, the part that one who holds none of its compute is due; of others None.
+
+    As the arbiter divides it among those whose work waits: by what they hold, or else by their borrowing weights.
+    """
+    if grant.compute_milli or grant.tenant_class is not TenantClass.BEST_EFFORT:
+        return None
+    weights = [
+        each.compute_milli or each.borrow_weight or 1 for each in beside if each.tenant_class is TenantClass.BEST_EFFORT
+    ]
+    return round(_WHOLE_MILLI * (grant.borrow_weight or 1) / sum(weights))
 
 
 def _note(shared: dict[str, Any], over: str) -> str | None:

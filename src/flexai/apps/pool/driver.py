@@ -40,12 +40,14 @@ class Held:
     Attributes:
         token: which start of the member it is.
         state: ``prepared``, ``running`` or ``finished``.
+        is_told: ``grants`` are what the agent was told, and not only what it should have been.
         env: variables the member must run with; None until ``prepare`` answered this process.
     """
 
     token: str
     state: str
     grants: tuple[Grant, ...] = ()
+    is_told: bool = True
     env: dict[str, str] | None = None
     cgroup: str | None = None
     pid: int | None = None
@@ -124,7 +126,8 @@ class Driver:
                     event = self._finished(record, number, member, EXIT_LOST, "lost while the agent was away")
                     await self.core.post_surely(event)
                 continue
-            held.grants = member.grants
+            # The agent may not have had the latest; of one that moves it may have the old card's, until its wake.
+            held.grants, held.is_told = member.grants, bool(member.left)
             if told[key].get("paused_for") and not member.paused:  # the agent stopped it by itself meanwhile
                 await self.core.post_surely(PauseAsked(self.core.clock(), record.id, paused=True), {"by": "the agent"})
                 member = record.members[number]
@@ -244,7 +247,7 @@ class Driver:
                 over_cap=self._over_cap(record.job.queue),
             )  # fmt: skip
             env = {str(name): str(value) for name, value in reply.get("env", {}).items()} | self._names(record, key[1])
-            self.held[key] = held = Held(start_token, "prepared", member.grants, env, reply.get("cgroup"))
+            self.held[key] = held = Held(start_token, "prepared", member.grants, env=env, cgroup=reply.get("cgroup"))
             if record.is_run:
                 self.on_granted(record.id)
                 return
@@ -272,9 +275,10 @@ class Driver:
                 await self._ask("unpause", key)
             await self._ask("signal", key, signal=_TERM, grace_ms=member.stop.grace_ms)
             held.stop = member.stop
-        if held.grants != member.grants and cards_of(held.grants) == cards_of(member.grants):  # others: at its wake
+        is_news = held.grants != member.grants or not held.is_told
+        if is_news and cards_of(held.grants) == cards_of(member.grants):  # others: at its wake
             await self._ask("resize", key, grants=to_plain(member.grants))
-            held.grants = member.grants
+            held.grants, held.is_told = member.grants, True
         if member.stop is None:
             await self._move(key, held, member)
         if held.paused != member.paused and member.stop is None:

@@ -27,6 +27,7 @@ def explain(pool: Pool, peer: Peer, record: JobRecord) -> dict[str, Any]:
         "would_start_if_ended": _blockers(pool, peer, record),
         "agent_connected": pool.link.is_connected,
         "over_cap": over_caps(pool, record),
+        "borrows": _borrows(pool, record),
         "cards": [_card(pool, record, node, device) for node, device in pool.book.devices()],
     }
 
@@ -43,6 +44,14 @@ def _blockers(pool: Pool, peer: Peer, record: JobRecord) -> list[dict[str, Any]]
             view["job_id"] = None
         found.append(view)
     return found
+
+
+def _borrows(pool: Pool, record: JobRecord) -> list[dict[str, Any]]:
+    """What its members that run on lent compute are due of what is idle on their cards, and why."""
+    return [
+        {"member": number, **to_plain(due), "says": says}
+        for number, (due, says) in pool.core.scheduler.due_of(record.id).items()
+    ]
 
 
 def over_caps(pool: Pool, record: JobRecord) -> list[dict[str, Any]]:

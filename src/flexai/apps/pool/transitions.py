@@ -123,6 +123,11 @@ class Transitions:
                 case c.Resize():
                     self._regrant(at_ms, record, command.member, command.grants)
                     self._line(at_ms, record, "Resize", _grants_line(command.member, command.grants, command.cause))
+                case c.Weigh():
+                    self._change(record, command.member, grants=command.grants)
+                    (weight,) = {grant.borrow_weight for grant in command.grants}
+                    told = {"member": command.member, "cause": command.cause, "borrow_weight": weight}
+                    self._line(at_ms, record, "Weigh", told)
                 case c.Park() | c.Wake():
                     self._told_to_move(at_ms, record, command)
                     name = type(command).__name__

@@ -22,7 +22,7 @@ from flexai.adapters.settings import load_settings
 from flexai.adapters.sqlite import recorded_log
 from flexai.policy.filters import FILTERS
 from flexai.scheduling import Scheduler
-from flexai.scheduling.commands import Command, Evict, Park, Resize, Start, Wake
+from flexai.scheduling.commands import Command, Evict, Park, Resize, Start, Wake, Weigh
 from flexai.scheduling.events import Event, JobSubmitted
 from flexai.wire.api import check_filters
 from flexai.wire.errors import BadInput
@@ -140,6 +140,8 @@ def decision_of(command: Command) -> str | None:
         case Start() | Resize() | Wake() if not isinstance(command, Wake) or command.grants:
             names = ("device", "compute_milli", "limit_milli", "memory_bytes")
             more["grants"] = [{name: getattr(grant, name) for name in names} for grant in command.grants]
+        case Weigh():
+            (more["borrow_weight"],) = {grant.borrow_weight for grant in command.grants}
         case Evict() | Park() | Wake():
             pass
         case _:

@@ -87,6 +87,8 @@ def explain(job_id: Id, as_json: AsJson = False, run_dir: RunDir = None) -> None
             f"{size(over['cap_bytes'])}[/red]: {over['leak']}: {escape(over['leak_says'])}",
             soft_wrap=True,
         )
+    for one in answer.get("borrows") or ():
+        shown.print(escape(f"member {one['member']} is {one['says']}"), soft_wrap=True)
     if answer.get("waits_for"):
         shown.print(f"it waits for jobs {', '.join(answer['waits_for'])}")
     if answer["state"] in FINAL:

@@ -155,6 +155,7 @@ def _slices_table(slices: list[tuple[dict[str, Any], dict[str, Any]]], width: in
         ("LIMIT>", 125, lambda one: share(one[1].get("limit_milli"))),
         ("GOT 1 s>", 0, lambda one: share(int(one[1].get("got_milli_1s") or 0)) or "0%"),
         ("GOT 10 s", 0, lambda one: f"{bar(_got(one[1]), n_bar)} {share(_got(one[1])) or '0%'}"),
+        ("DUE OF IDLE>", 125, lambda one: share(one[1].get("due_milli"))),
         ("BORROWED>", 110, lambda one: share(one[1].get("borrowed_milli") or None)),
         ("LENT>", 110, lambda one: share(lent_milli(*one) or None)),
         ("STOPPED>", 110, lambda one: share(one[1].get("stopped_milli") or None)),
