@@ -109,6 +109,7 @@ def _goes_on(state: State, record: JobRecord, cause: str) -> None:
         return
     record.started_at_ms += state.now_ms - record.away_at_ms
     record.away_at_ms, record.woken_at_ms, record.n_refused_wakes, record.why_refused = -1, state.now_ms, 0, ""
+    record.cannot_move = ""  # the next time it may be another card, and another reason
     state.run_times.started(record.burst, record.job.id, record.started_at_ms)
     state.set_state(record, JobState.RUNNING, cause)
     if record.n_to_start:

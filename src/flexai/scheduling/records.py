@@ -67,7 +67,7 @@ class JobRecord:
 
     ``parked_for`` is the job that it was parked for, if it was for one; ``kept_away``: its user has it in host memory
     until further notice; ``why_refused``: why its latest wake was, of ``n_refused_wakes`` in a row; ``cannot_move``:
-    why it was not woken on other cards than its own, and is not tried there any more.
+    why it was not woken on other cards than its own, and waits for these.
     """
 
     job: Job

@@ -5,8 +5,10 @@ park by itself, where the pool lets it; in steps, so that a program that allocat
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 
+from flexai.adapters.agent_client import AgentAway, AgentRefused
 from flexai.apps.pool.agent_link import AgentLink
 from flexai.apps.pool.book import JobRecord, MemberKey
 from flexai.apps.pool.core import Core
@@ -29,12 +31,19 @@ class HeldMemory:
         while True:
             await asyncio.sleep(EVERY_S)
             running = [record for record in self._core.book.active.values() if record.state is JobState.RUNNING]
-            await self.tell(running)
+            await self._tell(running)
             placed = {record.id for record in running}
             self._told = {key: n_bytes for key, n_bytes in self._told.items() if key[0] in placed}
 
     async def tell(self, records: Iterable[JobRecord]) -> None:
-        """Tell the scheduler what these hold, where that is news."""
+        """Tell the scheduler what these hold at this moment."""
+        with contextlib.suppress(AgentAway, AgentRefused):
+            figures = await self._link.agent.call("usage")
+            if "tenants" in figures:
+                self._link.take_usage(figures)
+        await self._tell(records)
+
+    async def _tell(self, records: Iterable[JobRecord]) -> None:
         now = {key: n_bytes for record in records for key, n_bytes in self._held(record).items()}
         news = {key: n_bytes for key, n_bytes in now.items() if self._told.get(key) != n_bytes}
         if news:
