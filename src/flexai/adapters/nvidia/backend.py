@@ -11,7 +11,7 @@ from typing import Any
 
 import pynvml
 
-from flexai.adapters.nvidia import contexts
+from flexai.adapters.nvidia import contexts, parking
 from flexai.adapters.nvidia.modes import modes
 from flexai.model import Device, DeviceHealth
 from flexai.ports import DeviceMode, DeviceProcess, DeviceReading
@@ -172,8 +172,9 @@ class NvidiaBackend:
         can, why_not = self.can_move() if to else self.can_park()
         if not can:
             raise OSError(why_not)
-        # In a process of its own: the driver library takes 100 MiB and must not stay in the agent.
-        argv = [sys.executable, "-m", "flexai.adapters.nvidia.parking", what, *map(str, pids)]
+        # In a process of its own: the driver library takes 100 MiB and must not stay in the agent. As a bare script: to
+        # import this package takes longer than to begin.
+        argv = [sys.executable, "-I", "-S", parking.__file__, what, *map(str, pids)]
         argv += [f"{left}={comes}" for left, comes in (to or {}).items()]
         named = ", ".join(map(str, pids))
         try:

@@ -1,4 +1,4 @@
-"""``python -m flexai.adapters.nvidia.parking park PID``, ``... wake PID... [UUID=UUID...]``.
+"""``python -I -S parking.py park PID``, ``... wake PID... [UUID=UUID...]``: a script of the standard library alone.
 
 Device memory to the host, and back, by the driver's checkpoint interface (570 and later), from outside the process. 4
 MiB stay on the card, and NVML lists it no more (H200, 580.159.04), so who is woken is asked of all that may be.
