@@ -56,7 +56,7 @@ static void choose_turn(struct ac_card *c, int n, uint64_t now)
         if (over || next != c->primary)
             ac_begin_turn(c, next, now);
     }
-    if (c->trial && c->judging && c->log_at >= c->judged_from + TRIAL_NS)
+    if (c->trial && c->judging && c->log_at >= c->judged_from + ac_trial_ns(&c->tenant[c->primary]))
         ac_judge_turn(c, now);
     if (n == 1 && now >= c->turn_began + c->set.min_turn_ns && c->lock_tokens_ns > 0)
         c->turn_end = now; /* who comes now need not wait for it */

@@ -228,6 +228,7 @@ void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint6
             t->over_ns = (3 * t->over_ns + over) / 4;
     } else if (!forced) {
         t->yielded_at = at;
+        t->run_ns = had_ns > t->run_ns * 3 / 4 ? had_ns : t->run_ns * 3 / 4;
     }
 }
 

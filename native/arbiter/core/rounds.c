@@ -226,6 +226,13 @@ static void plan_trials(struct ac_card *c, struct tenant *t, bool fills_after_al
         t->trial_at = now + (FIRST_TRIAL_NS << t->n_trials++);
 }
 
+/* Two runs of those that it gave the card up after. */
+uint64_t ac_trial_ns(const struct tenant *t)
+{
+    uint64_t two = t->run_ns * 9 / 4;
+    return two > TRIAL_NS ? two : TRIAL_NS;
+}
+
 /* The turn, or the part of it that is a trial, showed how its tenant works. */
 void ac_judge_turn(struct ac_card *c, uint64_t now)
 {
@@ -256,9 +263,10 @@ void ac_judge_turn(struct ac_card *c, uint64_t now)
     if (t->in_slots) /* whoever it keeps waiting by that has other cards, too */
         hop = hop > GANG_HOP_NS ? hop : GANG_HOP_NS;
     bool was = t->yields;
+    bool too_short = was && c->turn_ends < 2 && t->run_ns > TRIAL_NS && wall < ac_trial_ns(t);
     bool left = c->turn_ends > 0; /* else it was only late to come, and another's time slice is none of its doing */
     t->gappy = left && held * 100 < wall * 92 && gap > hop;
-    t->yields = c->turn_ends > 1 || (left && held * 100 < wall * 97);
+    t->yields = too_short || c->turn_ends > 1 || (left && held * 100 < wall * 97);
     plan_trials(c, t, was && !t->yields, now);
     c->fill = t->gappy; /* else the rest of the turn is its own, */
     c->trial = false;

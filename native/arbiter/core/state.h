@@ -41,6 +41,7 @@ struct tenant {
     uint32_t n_found;       /* to yield, of late; and when it was last */
     uint64_t found_at;
     uint64_t yielded_at;    /* our time at which it gave the card up; AC_NEVER: it did not */
+    uint64_t run_ns;        /* that it had it for before, of late at most: what a trial must last to show that */
     bool gappy;             /* others fill its turns */
     uint32_t turns_to_trial;
     uint32_t n_trials;      /* so far, up to those that are made soon after the first: */
@@ -269,6 +270,7 @@ bool ac_goes_first(const struct ac_card *c, const struct tenant *t); /* since it
 uint64_t ac_first_look(const struct ac_card *c, uint64_t now);
 int ac_next_turn(struct ac_card *c);
 void ac_judge_turn(struct ac_card *c, uint64_t now);
+uint64_t ac_trial_ns(const struct tenant *t);
 void ac_begin_turn(struct ac_card *c, int tenant, uint64_t now);
 uint64_t ac_second_part(uint64_t least_ns); /* the shortest part of a second that is not shorter */
 uint64_t ac_round_length(uint64_t now_ns, uint64_t cost_ns, uint64_t budget_ppm, uint64_t least_ns);

@@ -1,7 +1,7 @@
 """Shares of one card, in one virtual time with a model of it: exact and repeatable. Under ASan and UBSan."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 THIRTY_SEVENTY = "flood:0:1000 put:0:300:1000:1 flood:1:1000 put:1:700:1000:1"
@@ -45,6 +45,8 @@ def test_shares_of_busy_tenants_are_exact_and_nothing_is_wasted(play, backend, r
         st.tuples(st.integers(10, 990), st.sampled_from([50, 300, 1000, 4000, 20000])), min_size=2, max_size=6
     ),
 )
+@example(backend="hwslice", tenants=[(10, 50), (753, 50), (710, 20000)])
+@example(backend="hwslice", tenants=[(627, 1000), (803, 50), (118, 20000), (736, 20000), (368, 300)])
 def test_shares_hold_whatever_the_mix(play, backend, tenants):
     requests = [max(10, request * 1000 // sum(r for r, _ in tenants)) for request, _ in tenants]
     steps = [f"flood:{i}:{us}:{max(1, min(64, 2000 // us))} put:{i}:{requests[i]}:1000:1"
@@ -63,6 +65,15 @@ def test_a_step_synchronous_tenant_gets_its_time_beside_a_deep_queue(play):
     )
     assert abs(figures.held(0) - 30) <= 1
     assert figures.sum >= 98
+
+
+def test_who_gives_the_card_up_after_each_kernel_of_20_ms_is_not_taken_for_one_that_fills_it(play):
+    """A trial lasts for two of them: found out once, it is not tried again and again in the hardware's turns."""
+    three = "flood:0:50:40 put:0:10:1000:1 flood:1:50:40 put:1:511:1000:1 flood:2:20000:1 put:2:482:1000:1"
+    seconds = "mark run:1000 report " * 20
+    for figures in play("hwslice", three, "run:2000", seconds, n_reports=20):
+        assert abs(figures.held(1) - 50.9) <= 5
+        assert abs(figures.held(2) - 48.1) <= 5
 
 
 def test_others_fill_the_gaps_of_a_tenant_that_cannot_use_its_turns(play):
