@@ -76,6 +76,15 @@ def test_who_gives_the_card_up_after_each_kernel_of_20_ms_is_not_taken_for_one_t
         assert abs(figures.held(2) - 48.1) <= 5
 
 
+def test_step_synchronous_tenants_of_two_cards_have_their_shares_in_each_second_but_the_first_two(play):
+    parts = (30, 50, 20)
+    three = " ".join(f"step:{i}:1000:50 put:{i}:{10 * part}:1000:1" for i, part in enumerate(parts))
+    seconds = "mark run:1000 card:0 report card:1 report " * 8
+    for figures in play("hwslice", f"cards:2 card:0 {three} card:1 {three} run:2000", seconds, n_reports=16):
+        for i, part in enumerate(parts):
+            assert abs(figures.held(i) - part) <= 2
+
+
 def test_others_fill_the_gaps_of_a_tenant_that_cannot_use_its_turns(play):
     figures = play(
         "hwslice", "burst:0:1000:8:5000 put:0:300:1000:1 flood:1:2000 put:1:700:1000:1 run:500 mark run:5000 report"
