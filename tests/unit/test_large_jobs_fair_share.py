@@ -206,3 +206,19 @@ def test_to_ask_for_the_reason_changes_no_decision():
             scheduler.step(Tick(now_ms, 0))
         asked.reason_for("j9")
     assert asked.state.advances == silent.state.advances
+
+
+def test_what_is_found_after_a_restart_is_large_by_the_size_of_the_pool():
+    scheduler = Scheduler(SchedulerSettings(), check=True)
+    for name in ("small", "other"):
+        scheduler.step(QueuePut(0, Queue(name)))
+    cards = tuple(Device(f"m/{card}", "H200", "simulated", card, 80 * GIB) for card in range(64))
+    node = Node("m", cards, 64_000, 512 * GIB)
+    first = Scheduler(SchedulerSettings(), check=True)
+    for event in (QueuePut(0, Queue("small")), NodePut(0, node), JobSubmitted(0, job(0, "small", 4))):
+        first.step(event)
+    grants = tuple(grant for member in first.state.jobs["j0"].members for grant in member.grants)
+    scheduler.step(GrantsFound(0, job(0, "small", 4), grants))
+    scheduler.step(NodePut(0, node))
+    assert scheduler.state.big_from == 16
+    assert scheduler.state.advances == {}

@@ -24,12 +24,12 @@ def put_node(state: State, event: NodePut) -> None:
     evict_from(state, before - {device.uuid for device in event.node.devices}, "card is gone")
     if (len(state.books.models), _n_profiles(state)) != known:
         _reshape(state)
+    _set_big(state)  # which of those that are found are large is noted as they are booked
     for job_id in state.found_on.pop(event.node.name, ()):
         found = state.found.get(job_id)
         if found is not None and restart.is_back(state, found):
             del state.found[job_id]
             restart.take_found(state, state.jobs[job_id], found)
-    _set_big(state)
 
 
 def drop_node(state: State, name: str) -> None:
