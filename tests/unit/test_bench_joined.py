@@ -118,6 +118,7 @@ def test_two_runs_of_five_minutes_are_a_row_of_ten_with_the_worst_of_both_and_th
     assert "5 minutes from noon-1 with seed 1, 5 minutes from noon-2 with seed 2; 300 calls, 14 refused" in over.note
     assert "1: of 1; 2: of 2" in over.note
     assert "same random calls" not in over.note
+    assert "3 x 5 minutes" in added([[over, obtainable], piece(0.0, 3)])[0].conditions
     assert "same random calls" in added([piece(0.0, 1), piece(0.0, 1)])[0].note
     assert "5 + 3 minutes" in added([piece(0.0, 1), piece(0.0, 2, minutes=3.0)])[0].conditions
 
@@ -161,6 +162,3 @@ def test_pieces_of_a_case_that_can_be_added_up_are_joined_whatever_their_seeds(s
     assert got["command"].count(";") == 1
     other = measured(tmp_path / "other", case="two,memory", seed=2)
     assert joined(table, other, into=tmp_path / "no") == 2, "two is no piece of one run at another seed"
-    again = tmp_path / "again"
-    assert joined(tmp_path / "all", measured(tmp_path / "third", case="memory", seed=3), into=again) == 0
-    assert "3 x 5 minutes" in json.loads((again / "pool.json").read_text())["rows"][1]["conditions"]

@@ -3,7 +3,11 @@
 import subprocess
 import time
 
+import pytest
+
 from flexai.apps.bench import tenants
+from flexai.apps.bench.frame import Run
+from flexai.apps.bench.slicing import limits
 from flexai.apps.bench.slicing.memory import CALLS, END, START, Phase, split
 from flexai.apps.bench.tenants import Load, last_lines, rate_between, rates_per_s, steady
 
@@ -87,3 +91,14 @@ def test_a_rate_before_the_first_iteration_has_ended_is_not_taken_since_the_mach
     assert rate_between((0, 0), (50, 90_000_000_000), 1.0) == 50
     assert rate_between((10, 1_000_000_000), (60, 1_500_000_000), 1.0) == 100
     assert rate_between((10, 1_000_000_000), (10, 1_000_000_000), 1.0) == 0
+
+
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("has_torch", [False, True])
+def test_who_is_given_limits_has_not_all_of_a_cards_memory_or_its_share_could_not_be_lowered(
+    monkeypatch, tmp_path, bare, has_torch
+):
+    monkeypatch.setattr(limits, "has_torch", lambda: has_torch)
+    found = limits._programs(Run(False, 1, print, tmp_path), bare=bare)
+    assert len(found) >= 3
+    assert all(load.memory_bytes > 0 for _, load, _ in found)

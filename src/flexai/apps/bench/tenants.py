@@ -78,7 +78,8 @@ class Load:
 
     Attributes:
         bare: it strips the preload from its own environment, as a tenant may.
-        memory_bytes: cap, for each of its processes: a context alone takes half a GiB on an H200.
+        memory_bytes: cap, for each of its processes: a context alone takes half a GiB on an H200. 0: all of the card's;
+            the share of such a job cannot be lowered later.
         n_processes: so many of the same program, each with its own control file.
         n_devices: cards that it asks for; of C programs each process runs on its own, the first again after the last.
     """
@@ -191,7 +192,7 @@ def tenants(pool: PoolClient, folder: Path, loads: Sequence[Load]) -> Iterator[l
                 "env": {name: os.environ[name] for name in _KEPT if name in os.environ},
                 "compute_milli": load.share_milli,
                 "limit_milli": load.limit_milli,
-                "memory_bytes": 0 if load.share_milli == 1000 else load.n_processes * load.memory_bytes,
+                "memory_bytes": load.n_processes * load.memory_bytes,
                 "tenant_class": load.tenant_class,
                 "n_devices": load.n_devices,
             }  # fmt: skip

@@ -38,7 +38,7 @@ def accuracy(run: Run) -> Iterator[Row]:
                 # Each split mixes lengths, beginning with another one: all pairs of lengths meet.
                 kernels = [_KERNELS_US[(turn + place) % len(_KERNELS_US)] for place in range(len(split))]
                 for kernel_us in set(kernels) - alone.keys():
-                    (alone[kernel_us],) = _rates(pool, run, [Load(1000, kernel_us)], 2.0)
+                    (alone[kernel_us],) = _rates(pool, run, [Load(1000, kernel_us, memory_bytes=0)], 2.0)
                 rates = _rates(pool, run, [Load(*one) for one in zip(split, kernels, strict=True)], seconds)
                 shares = [1000 * rate / alone[kernel] for rate, kernel in zip(rates, kernels, strict=True)]
                 errors += [abs(got - asked) / 10 for got, asked in zip(shares, split, strict=True)]
@@ -58,7 +58,7 @@ def hard_limit(run: Run) -> Iterator[Row]:
     for backend in BACKENDS:
         with own_pool(CARD, {"FLEXAI_BACKEND": backend}) as stand:
             pool = PoolClient(stand.run_dir)
-            (alone,) = _rates(pool, run, [Load(1000, 1000.0)], 2.0)
+            (alone,) = _rates(pool, run, [Load(1000, 1000.0, memory_bytes=0)], 2.0)
             (limited,) = _rates(pool, run, [Load(300, 1000.0, limit_milli=300)], 3.0 if run.quick else 10.0)
             got = 100 * limited / alone
             in_use = pool.pages("/v1/devices")[0].get("backend")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median, stdev
 from typing import TYPE_CHECKING
@@ -41,7 +41,8 @@ def whole(run: Run) -> Iterator[Row]:
     short = _Turns(3, 6, 0.4, 0.3) if run.quick else _Turns(6, 16, 0.6, 0.3)
     with stand() as on:
         for name, load, most, turns in (("plain", plain, 0.5, long), ("launch-bound", bound, 1.0, short)):
-            with tenants(on.pool, run.folder, [load]) as (inside,), outside(on, run.folder, [load]) as (free,):
+            card = replace(load, memory_bytes=0)
+            with tenants(on.pool, run.folder, [card]) as (inside,), outside(on, run.folder, [load]) as (free,):
                 for tenant in (inside, free):
                     steady(tenant, 0.5)
                     rest([tenant])
