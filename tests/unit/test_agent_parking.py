@@ -126,3 +126,95 @@ def test_what_cannot_be_woken_stays_parked_and_frozen(rig):
         feed(rig, n.ParkAsked(KEY, parked=False))
     assert rig.node.tenant(KEY).parked
     assert rig.box.frozen[-1] is True
+
+
+@pytest.fixture
+def two_cards(rig):
+    """The same on a machine of two cards, with a device node each; ``did`` is what was done, in order."""
+    did = []
+    backend = FakeBackend("h200:2")
+    backend.shown = rig.backend.shown
+    backend.device_files = lambda uuid: (f"/dev/{uuid}",)
+    wake = backend.wake
+
+    def woken(pids, to=None):
+        did.append(("wake", to))
+        wake(pids, to)
+
+    backend.wake = woken
+    rig.backend = rig.node.parts.backend = backend
+    rig.node.machine.devices = frozenset({CARD, OTHER})
+    make = rig.box.make
+
+    def made(name, cpu_milli, ram_bytes, allowed, denied):
+        did.append(("may open", *allowed, "but not", *denied))
+        return make(name, cpu_milli, ram_bytes, allowed, denied)
+
+    rig.box.make = made
+    rig.node.parts.regions = SimpleNamespace(
+        put=lambda _name, _uid, _gid, grants: did.append(("region", *(grant.device for grant in grants))),
+        directory=lambda name: name,
+    )
+    rig.node.parts.arbiter = SimpleNamespace(
+        put=lambda policy: did.append(("turns", *(grant.device for grant in policy.grants)))
+    )
+    rig.did = did
+    return rig
+
+
+OTHER = "FAKE-h200-1"
+THERE = replace(GRANT, device=OTHER)
+
+
+def cards(rig):
+    return {one.pid: one.uuid for one in rig.backend.shown if one.pid in rig.box.inside}
+
+
+def test_all_is_ready_on_another_card_before_a_program_is_there_and_its_own_is_closed_to_it(two_cards):
+    rig = two_cards
+    feed(rig, n.ParkAsked(KEY, parked=True))
+    rig.did.clear()
+    feed(rig, n.ParkAsked(KEY, parked=False, grants=(THERE,)))
+    ready = [
+        ("region", OTHER), ("may open", f"/dev/{OTHER}", "but not", f"/dev/{CARD}"), ("turns", OTHER),
+    ]  # fmt: skip
+    assert rig.did == [*ready, ("wake", {CARD: OTHER}), *ready]
+    assert cards(rig) == {51: OTHER, 52: OTHER}
+    assert rig.node.tenant(KEY).grants == (THERE,)
+
+
+def test_what_cannot_be_moved_stays_parked_and_its_own_card_is_open_to_it_again(two_cards):
+    rig = two_cards
+    feed(rig, n.ParkAsked(KEY, parked=True))
+    rig.backend.cannot_move = "this driver brings a parked program back to its own card only"
+    with pytest.raises(Refused, match="its own card only"):
+        feed(rig, n.ParkAsked(KEY, parked=False, grants=(THERE,)))
+    assert rig.backend.parked == {51, 52}
+    assert rig.did[-3:] == [
+        ("region", CARD), ("may open", f"/dev/{CARD}", "but not", f"/dev/{OTHER}"), ("turns", CARD),
+    ]  # fmt: skip
+    assert (rig.node.tenant(KEY).grants, rig.node.tenant(KEY).bound_for) == ((GRANT,), ())
+    feed(rig, n.ParkAsked(KEY, parked=False))
+    assert cards(rig) == {51: CARD, 52: CARD}
+
+
+def test_of_programs_of_which_one_could_not_follow_none_stays_and_each_comes_home_from_where_it_was(two_cards):
+    rig = two_cards
+    feed(rig, n.ParkAsked(KEY, parked=True))
+    wake = rig.backend.wake
+
+    def only_the_first(pids, to=None):
+        wake(pids[:1], to)
+        raise OSError("out of memory")
+
+    rig.backend.wake = only_the_first
+    with pytest.raises(Refused, match="out of memory"):
+        feed(rig, n.ParkAsked(KEY, parked=False, grants=(THERE,)))
+    assert rig.backend.parked == {51, 52}
+    assert cards(rig) == {51: OTHER, 52: CARD}, "as the driver has them"
+    rig.backend.wake = wake
+    rig.did.clear()
+    feed(rig, n.ParkAsked(KEY, parked=False))
+    assert [to for what, *to in rig.did if what == "wake"] == [[{OTHER: CARD}], [None]]
+    assert cards(rig) == {51: CARD, 52: CARD}
+    assert rig.backend.parked == set()

@@ -1,6 +1,7 @@
 """A parked program comes back to another card: it, its limits and all that it starts are there, and nowhere else."""
 
 import contextlib
+import itertools
 import json
 import signal
 import subprocess
@@ -75,13 +76,7 @@ class Moving(Rig):
 
     def begin(self, place=None, nth=1):
         self.find_cards()
-        if place:
-            argv = [sys.executable, DYING, place, str(nth), "--run-dir", self.run, "--state-dir", self.state]
-            with (self.directory / "agent.log").open("ab") as log:
-                self.process = subprocess.Popen([*argv, *self.arguments], stderr=log)
-            self.connect()
-        else:
-            self.start()
+        self.start_dying(place, nth) if place else self.start()
         (self.directory / "program.py").write_text(PROGRAM)
         environment = {"PROGRAM": str(self.directory / "program.py"), "PATH": "/usr/bin:/bin"}
         self.submit(
@@ -90,6 +85,12 @@ class Moving(Rig):
         )  # fmt: skip
         wait_for(lambda: "ready" in self.log("1"), 30, what=self.log("1"))
         return self
+
+    def start_dying(self, place, nth):
+        argv = [sys.executable, DYING, place, str(nth), "--run-dir", self.run, "--state-dir", self.state]
+        with (self.directory / "agent.log").open("ab") as log:
+            self.process = subprocess.Popen([*argv, *self.arguments], stderr=log)
+        self.connect()
 
     def find_cards(self):
         self.socket = self.directory / "sim"
@@ -206,6 +207,43 @@ def test_a_program_is_on_one_card_whenever_the_agent_is_killed_while_it_moves(mo
     rig.wake_on(rig.second)
     assert rig.holders() == [0, 1]
     assert rig.answer()["cuda"] == rig.second
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_there_and_back_it_is_on_one_card_whichever_write_or_request_the_agent_is_killed_before(moving):
+    rig, n_points = moving.begin(), 0
+    here, there = rig.first, rig.second
+    for number in itertools.count(1):
+        rig.kill()
+        asked, died = "", False
+        try:
+            rig.start_dying("any", number)
+            asked = "park"
+            rig.client.call("park", **KEY)
+            asked = "wake"
+            rig.wake_on(there)
+            asked = ""
+            rig.tenant("1")
+        except (OSError, AssertionError):
+            assert rig.process.wait(10) == -signal.SIGKILL
+            died = True
+            rig.client.close()
+            rig.start()
+        if asked == "park":  # as the pool does, whose book says what is wanted
+            rig.client.call("park", **KEY)
+            assert rig.holders() == [0, 0], number
+        if asked:
+            rig.wake_on(there)
+        if died and not asked and rig.holders() == [here == rig.first, here == rig.second]:
+            continue  # it died before it was asked for anything
+        assert rig.holders() == [there == rig.first, there == rig.second], number
+        here, there = there, here
+        n_points += died
+        if not died:
+            break
+    assert n_points > 10
+    assert rig.answer()["cuda"] == here
 
 
 @pytest.mark.slow
