@@ -62,14 +62,16 @@ def run(state: State) -> None:
         if line.key.queue in state.queues and not state.queues.over_limit(line.key.queue, 0):
             by_queue.setdefault(line.key.queue, []).append(line)
     shares = entitlement.shares_of(state, 0) if len(by_queue) > 1 else {}
+    ranks: dict[str, tuple[bool, float]] = {}
     while by_queue:
         lines = next(iter(by_queue.values()))
         why = ""
         if len(by_queue) > 1:
-            ranks = {name: _standing(state, shares, lines[0].key) for name, lines in by_queue.items()}
-            lines = by_queue[min(by_queue, key=lambda name: (ranks[name], by_queue[name][0].head.job.seq))]
-            over = ranks[lines[0].key.queue][1]
-            why = f"; of {len(by_queue)} queues, {lines[0].key.queue} has least of its fair share ({100 * over:.0f}%)"
+            for name in by_queue.keys() - ranks.keys():
+                ranks[name] = _standing(state, shares, by_queue[name][0].key)
+            queue = min(by_queue, key=lambda name: (ranks[name], by_queue[name][0].head.job.seq))
+            lines, (_, over) = by_queue[queue], ranks.pop(queue)  # whoever borrows stands elsewhere after it
+            why = f"; of {len(by_queue)} queues, {queue} has least of its fair share ({100 * over:.0f}%)"
         line = lines[0]
         if not _lend(state, line.head, idle, why) or not line.jobs or state.queues.over_limit(line.key.queue, 0):
             lines.remove(line)

@@ -128,11 +128,12 @@ def test_a_submission_prints_its_ids_and_carries_directory_and_environment(pool,
 
 def test_what_no_card_of_the_pool_can_give_is_said_at_once(pool, command):
     reason = {"code": "TooLarge", "message": "It asks for 3 cards; the pool cannot give that."}
-    pool.answers["GET", "/v1/jobs/7"] = fake_pool.job("7", reason=reason)
+    pool.answers["POST", "/v1/jobs"] = {"ids": ["7"], "items": [fake_pool.job("7", reason=reason)]}
     result = command("submit", "--share", "100%", "--devices", "3", "--", "true")
     assert (result.returncode, result.stdout) == (0, "7\n")
+    assert len(pool.asked) == 1, "the answer says it"
     assert result.stderr == f"note: job 7 waits: {reason['message']} Take it back: `flexai cancel 7`\n"
-    pool.answers["GET", "/v1/jobs/7"] = fake_pool.job("7")  # for want of compute that others hold now
+    pool.answers["POST", "/v1/jobs"]["items"] = [fake_pool.job("7")]  # for want of compute that others hold now
     assert command("submit", "--share", "100%", "--", "true").stderr == ""
 
 

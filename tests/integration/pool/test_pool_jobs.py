@@ -200,3 +200,15 @@ async def test_members_of_a_gang_of_roles_run_what_their_role_runs(new_rig):
         assert any("leader: has room for one member; worker: has" in card["says"] for card in told["cards"])
         rig.agent.end(job_id, 0, exit_code=3)
         assert (await rig.in_state(job_id, "failed"))["exit_code"] == 3
+
+
+async def test_who_waits_for_the_decision_is_told_the_reason_with_the_ids(new_rig):
+    async with new_rig() as rig:
+        await rig.in_state(await rig.submit(), "running")
+        ask = {"command": ["x"], "compute_milli": 1000, "n_devices": 3}
+        told = await rig.post("/v1/jobs?decided=1", status=201, **ask)
+        assert (told["ids"], told["items"][0]["reason"]["code"]) == (["2"], "TooLarge")
+        limits = "{flexai.io/xpu: 3}"
+        pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, command: [x], resources: "
+        told = await rig.post("/v1/manifests?decided=1", status=201, yaml=f"{pod}{{limits: {limits}}}}}]}}")
+        assert (told["ids"], told["items"][0]["reason"]["code"]) == (["3"], "TooLarge")

@@ -55,9 +55,9 @@ class PoolClient:
         """
         return self.call("GET", path, None, query, timeout_s)
 
-    def post(self, path: str, body: Any = None, timeout_s: float | None = None) -> Any:
+    def post(self, path: str, body: Any = None, timeout_s: float | None = None, **query: Any) -> Any:
         """POST JSON. Raises as :meth:`get`."""
-        return self.call("POST", path, {} if body is None else body, {}, timeout_s)
+        return self.call("POST", path, {} if body is None else body, query, timeout_s)
 
     def pages(self, path: str, limit: int | None = None, **query: Any) -> list[Any]:
         """All items of a paged list, or the first ``limit``. Raises as :meth:`get`."""

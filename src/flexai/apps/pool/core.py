@@ -260,8 +260,8 @@ class Core:
         """The last log entry that the book shows."""
         return self._applied_seq
 
-    async def _decided(self, timeout_s: float) -> None:
-        """Returns when all that is acknowledged is decided."""
+    async def decided(self, timeout_s: float = 0.5) -> None:
+        """Returns when all that is acknowledged is decided, or late when that takes longer."""
         if self._committed:
             self._idle.clear()
             with contextlib.suppress(TimeoutError):
@@ -271,7 +271,7 @@ class Core:
     async def stored(self, timeout_s: float = 0.5) -> None:
         """Returns when the tables say what has happened until now, or late when the disk does not let them."""
         deadline = time.monotonic() + timeout_s
-        await self._decided(timeout_s)
+        await self.decided(timeout_s)
         wanted = self._n_flushed
         while self._n_stored < wanted and (left_s := deadline - time.monotonic()) > 0:
             self._stored.append(asyncio.get_running_loop().create_future())

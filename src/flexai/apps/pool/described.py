@@ -123,4 +123,5 @@ def query(**parameters: str) -> dict[str, Any]:
     return {"parameters": described}
 
 
+DECIDED = {"decided": "1: answer when it is decided what becomes of them, half a second late at most"}
 PAGE = {"limit": "items of a page", "cursor": "the one of the page before"}

@@ -1,5 +1,7 @@
 """Why a job is where it is: its reason, its line, and what every card says to it."""
 
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,9 @@ from flexai.apps.pool.identity import Peer
 from flexai.apps.pool.service import Pool
 from flexai.apps.pool.views import queue_view, reason_view
 from flexai.cluster import Shape
-from flexai.model import MILLI_PER_DEVICE, Device, JobState, Node, Role
+from flexai.model import MILLI_PER_DEVICE, Device, Grant, JobState, Node, Role
 from flexai.policy.filters import FILTERS, Cards, Filter
-from flexai.wire.store import Member, to_plain
+from flexai.wire.store import to_plain
 
 
 def explain(pool: Pool, peer: Peer, record: JobRecord) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def explain(pool: Pool, peer: Peer, record: JobRecord) -> dict[str, Any]:
         "agent_connected": pool.link.is_connected,
         "over_cap": over_caps(pool, record),
         "borrows": _borrows(pool, record),
-        "cards": [_card(pool, record, node, device) for node, device in pool.book.devices()],
+        "cards": _cards(pool, record),
     }
 
 
@@ -66,21 +68,48 @@ def over_caps(pool: Pool, record: JobRecord) -> list[dict[str, Any]]:
     return found
 
 
-def _card(pool: Pool, record: JobRecord, node: Node, device: Device) -> dict[str, Any]:
-    held = [
-        (holder, grant)
-        for holder, _, member in pool.book.holders()
-        for grant in member.on_card
-        if grant.device == device.uuid
+@dataclass(slots=True)
+class _Held:
+    """What members hold of one machine, and of its cards by UUID: the grants, each with whose it is."""
+
+    cpu_milli: int = 0
+    ram_bytes: int = 0
+    on_card: dict[str, list[tuple[JobRecord, Grant]]] = field(default_factory=dict)
+
+
+def _cards(pool: Pool, record: JobRecord) -> list[dict[str, Any]]:
+    """What every card says to a job."""
+    held: defaultdict[str, _Held] = defaultdict(_Held)
+    for holder, number, member in pool.book.holders():
+        role, host = holder.job.role_of(number), held[member.grants[0].node if member.grants else member.node]
+        host.cpu_milli += role.cpu_milli
+        host.ram_bytes += role.ram_bytes
+        for grant in member.on_card:
+            held[grant.node].on_card.setdefault(grant.device, []).append((holder, grant))
+    said = {
+        node.name: {role: _on_host(role, node, held[node.name]) for role in record.job.parts if role.request.n_devices}
+        for node in pool.book.nodes.values()
+    }
+    return [
+        _card(pool, record, device, held[node.name].on_card.get(device.uuid, []), said[node.name])
+        for node, device in pool.book.devices()
     ]
+
+
+def _card(
+    pool: Pool,
+    record: JobRecord,
+    device: Device,
+    held: list[tuple[JobRecord, Grant]],
+    of_host: dict[Role, list[str]],
+) -> dict[str, Any]:
     free_milli = MILLI_PER_DEVICE - sum(grant.compute_milli for _, grant in held)
     foreign = int(pool.link.foreign.get(device.uuid, {}).get("memory_bytes", 0))
     taken = promised_bytes(device, [grant for _, grant in held])
     free_bytes = max(0, device.memory_bytes - taken - foreign)
     said = {
-        role: _on_host(pool, role, node) + _problems(pool, role, device, free_milli, free_bytes, is_held=taken > 0)
-        for role in record.job.parts
-        if role.request.n_devices
+        role: lacks + _problems(pool, role, device, free_milli, free_bytes, is_held=taken > 0)
+        for role, lacks in of_host.items()
     }
     is_here = any(holder is record for holder, _ in held)
     says = "; ".join(
@@ -97,21 +126,16 @@ def _card(pool: Pool, record: JobRecord, node: Node, device: Device) -> dict[str
     }
 
 
-def _on_host(pool: Pool, role: Role, node: Node) -> list[str]:
+def _on_host(role: Role, node: Node, held: _Held) -> list[str]:
     """What the machine of a card lacks for one member."""
-    held = [holder.job.role_of(at) for holder, at, member in pool.book.holders() if _host_of(member) == node.name]
-    free_milli = max(0, node.cpu_milli - sum(other.cpu_milli for other in held))
-    free_bytes = max(0, node.ram_bytes - sum(other.ram_bytes for other in held))
+    free_milli = max(0, node.cpu_milli - held.cpu_milli)
+    free_bytes = max(0, node.ram_bytes - held.ram_bytes)
     problems = []
     if free_milli < role.cpu_milli:
         problems.append(f"its machine has {free_milli / 1000:g} CPUs free, not {role.cpu_milli / 1000:g}")
     if free_bytes < role.ram_bytes:
         problems.append(f"its machine has {free_bytes / 2**30:.4g} GiB free, not {role.ram_bytes / 2**30:.4g} GiB")
     return problems
-
-
-def _host_of(member: Member) -> str:
-    return member.grants[0].node if member.grants else member.node
 
 
 def _problems(pool: Pool, role: Role, device: Device, free_milli: int, free_bytes: int, *, is_held: bool) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from flexai.apps.pool.book import JobRecord
-from flexai.apps.pool.described import JOB, PAGE, body, query
+from flexai.apps.pool.described import DECIDED, JOB, PAGE, body, query
 from flexai.apps.pool.http import Refusal, answer, body_of, number, peer_of_request
 from flexai.apps.pool.intake import admit
 from flexai.apps.pool.listing import list_jobs
@@ -73,6 +73,13 @@ async def views(pool: Pool, records: list[JobRecord]) -> list[dict[str, Any]]:
     return items
 
 
+async def admitted(pool: Pool, request: Request, records: list[JobRecord]) -> dict[str, Any]:
+    """What is answered to who submitted: the ids, and the first jobs; with their reasons, if he waits for these."""
+    if request.query_params.get("decided") == "1":
+        await pool.core.decided()
+    return {"ids": [record.id for record in records], "items": await views(pool, records[:100])}
+
+
 async def job_or_array(pool: Pool, records: list[JobRecord], job_id: str) -> dict[str, Any]:
     """What the id names: one job, or an array's summary with its first elements."""
     if records[0].id == job_id:
@@ -103,12 +110,12 @@ def router(pool: Pool) -> APIRouter:
     """The routes."""
     routes = APIRouter(prefix="/v1/jobs")
 
-    @routes.post("", status_code=201, openapi_extra=body(JOB, "command", "compute_milli"))
+    @routes.post("", status_code=201, openapi_extra=body(JOB, "command", "compute_milli") | query(**DECIDED))
     async def submit(request: Request) -> Response:
         """Submit a job; durable when answered."""
         submission = api.decode_submission(api.decode_json(await body_of(request)))
         records = await admit(pool, peer_of_request(request), [submission])
-        return answer({"ids": [record.id for record in records], "items": await views(pool, records[:100])}, 201)
+        return answer(await admitted(pool, request, records), 201)
 
     @routes.get("", openapi_extra=query(state="states, with commas; active, final", user="", queue="", **PAGE))
     async def jobs(request: Request) -> Response:

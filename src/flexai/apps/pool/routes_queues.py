@@ -2,9 +2,10 @@
 
 from fastapi import APIRouter, Request, Response
 
-from flexai.apps.pool.described import MANIFEST, QUEUE, body
+from flexai.apps.pool.described import DECIDED, MANIFEST, QUEUE, body, query
 from flexai.apps.pool.http import Refusal, answer, fields_of, operator_only, peer_of_request
 from flexai.apps.pool.intake import admit
+from flexai.apps.pool.routes_jobs import admitted
 from flexai.apps.pool.service import Pool
 from flexai.apps.pool.views import queue_view
 from flexai.model import Queue
@@ -50,7 +51,7 @@ def router(pool: Pool) -> APIRouter:
         await pool.core.post(QueueGone(pool.core.clock(), name))
         return answer({"name": name, "removed": True})
 
-    @routes.post("/manifests", status_code=201, openapi_extra=body(MANIFEST, "yaml"))
+    @routes.post("/manifests", status_code=201, openapi_extra=body(MANIFEST, "yaml") | query(**DECIDED))
     async def manifests(request: Request) -> Response:
         """Jobs and queues out of YAML in the shape of Kubernetes; the queues first, then all jobs or none."""
         manifest = decode_manifest(*api.decode_manifest_body(await fields_of(request)))
@@ -61,8 +62,8 @@ def router(pool: Pool) -> APIRouter:
             await pool.core.post(QueuePut(pool.core.clock(), queue))
         peer = peer_of_request(request)
         records = await admit(pool, peer, manifest.submissions) if manifest.submissions else []
-        ids, queues = [record.id for record in records], [queue.name for queue in manifest.queues]
-        return answer({"ids": ids, "queues": queues, "notes": list(manifest.notes)}, 201)
+        made = {"queues": [queue.name for queue in manifest.queues], "notes": list(manifest.notes)}
+        return answer(await admitted(pool, request, records) | made, 201)
 
     return routes
 

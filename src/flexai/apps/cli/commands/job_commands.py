@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flexai.adapters.pool_client import PoolRefused, PoolUnreachable
 from flexai.apps.cli.commands.shown import pool_from, print_json, settings_from
 from flexai.apps.cli.job_options import Option, find_program, job_body, options_of
 from flexai.wire.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from flexai.adapters.pool_client import PoolClient
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _NEVER = frozenset({"TooLarge", "NoSuchDevice"})
-_MOST_LOOKED_AT = 4
 _HELP = {
     "run": "Wait for a slice, then run a command in it as your own child: terminal, signals and exit code are yours.",
     "submit": "Queue a command; the pool runs it as you and keeps its output.",
@@ -69,12 +65,12 @@ def _submit(command: tuple[str, ...], **given: Any) -> int:
         if command:
             raise BadInput("command", " ".join(command), "is given beside --file", "Give one of the two")
         body = {"yaml": _manifest(given["file"]), "cwd": str(Path.cwd()), "env": dict(os.environ)}
-        answer = pool.post("/v1/manifests", body if given["file"] == "-" else body | {"file": given["file"]})
+        answer = pool.post("/v1/manifests", body if given["file"] == "-" else body | {"file": given["file"]}, decided=1)
     else:
         body = job_body("submit", given, command, settings_from(given["run_dir"]))
         if find_program(command[0], os.environ) is None:
             raise BadInput("command", command[0], "does not exist", "Give a program on PATH, or its path")
-        answer = pool.post("/v1/jobs", body)
+        answer = pool.post("/v1/jobs", body, decided=1)
     if given["json"]:
         print_json(answer)
         return 0
@@ -82,24 +78,21 @@ def _submit(command: tuple[str, ...], **given: Any) -> int:
         print(job_id)
     for queue in answer.get("queues") or ():
         print(f"queue {queue} set", file=sys.stderr)
-    for note in (*(answer.get("notes") or ()), *_never_start(pool, answer["ids"])):
+    for note in (*(answer.get("notes") or ()), *_never_start(answer.get("items") or ())):
         print(f"note: {note}", file=sys.stderr)
     return 0
 
 
-def _never_start(pool: PoolClient, ids: list[str]) -> Iterator[str]:
+def _never_start(jobs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """What the cards of this pool can never give, said at once; it is kept, for cards may come."""
     seen: set[str] = set()
-    for job_id in ids[:_MOST_LOOKED_AT]:
-        try:
-            reason = pool.get(f"/v1/jobs/{job_id}").get("reason") or {}
-        except (PoolRefused, PoolUnreachable):
-            return  # it was acknowledged, and that is what counts
+    for job in jobs:
+        reason = job.get("reason") or {}
         message = str(reason.get("message"))
         if reason.get("code") in _NEVER and message not in seen:
             seen.add(message)
-            whole = job_id.partition("_")[0]
-            yield f"job {job_id} waits: {message} Take it back: `flexai cancel {whole}`"
+            whole = job["id"].partition("_")[0]
+            yield f"job {job['id']} waits: {message} Take it back: `flexai cancel {whole}`"
 
 
 def _manifest(name: str) -> str:
