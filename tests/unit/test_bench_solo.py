@@ -102,6 +102,23 @@ def test_what_never_agrees_is_void_after_so_many_tries_and_in_a_quick_run_after_
     assert len(calls) == 1
 
 
+def test_nothing_is_measured_again_that_there_is_no_time_for(monkeypatch):
+    machine = Machine(monkeypatch)
+    program = Program(machine, "torch-gpt", 50.0)
+    calls = []
+
+    def take():
+        calls.append(1)
+        machine._sleep(10.0)
+        program.per_s *= 1.1
+
+    short = run()
+    short.spare.left_s = 15.0  # one more, with its solo run, not two
+    assert "drifted by" in Solos(short, [program]).between(take)[1].void
+    assert len(calls) == 2
+    assert short.spare.left_s < 5
+
+
 def test_tenants_rest_once_all_their_queues_are_empty(monkeypatch):
     machine = Machine(monkeypatch)
     short, long = Program(machine, queued=10), Program(machine, queued=700)

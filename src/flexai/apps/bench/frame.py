@@ -109,6 +109,19 @@ class Row:
         }
 
 
+@dataclass(slots=True)
+class Spare:
+    """Time (s) that a case may take beyond what it says, for measuring again what was void."""
+
+    left_s: float = math.inf
+
+    def take(self, seconds: float) -> bool:
+        """Whether so much was left; then it is taken."""
+        enough = seconds <= self.left_s
+        self.left_s -= seconds if enough else 0.0
+        return enough
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """How a benchmark was asked for.
@@ -122,6 +135,7 @@ class Run:
         pictures: folder for pictures that a case draws itself; None where none are wanted.
         inputs: what cases read, file name to SHA-256; they add to it.
         minutes: how long cases go on that may take as long as one likes; None: as long as they think fit.
+        spare: what is left of ``--within`` beyond what this case says that it takes.
         captions: what cases drew into ``pictures``, file name to what it shows; they add to it.
     """
 
@@ -132,6 +146,7 @@ class Run:
     traces: Path | None = None
     pictures: Path | None = None
     minutes: float | None = None
+    spare: Spare = field(default_factory=Spare)
     inputs: dict[str, str] = field(default_factory=dict)
     captions: dict[str, str] = field(default_factory=dict)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import json
+import math
 import os
 import re
 import shutil
@@ -179,7 +180,9 @@ def _measure(cases: Sequence[Case], run: Run, within_s: float, rows: list[Row]) 
     took_s: dict[str, float] = {}
     for case in cases:
         case_began = time.monotonic()
-        if within_s and case_began - began + case.takes_s(run.quick, run.minutes) > within_s:
+        left_s = within_s - (case_began - began) - case.takes_s(run.quick, run.minutes) if within_s else math.inf
+        run.spare.left_s = left_s
+        if left_s < 0:
             rows.append(not_begun(case, within_s))
         else:
             rows += run_case(case, run)

@@ -164,7 +164,7 @@ def _torch(run: Run, *, bare: bool) -> Iterator[Row]:
 
 
 CASES = (
-    Case("shares", "busy tenants: card time, work, and their sums", partial(shares, _GROUPS, 1), 136, 15),
+    Case("shares", "busy tenants: card time, work, and their sums", partial(shares, _GROUPS, 1), 145, 15),
     Case(
         "shares-bare", "the same with nothing of ours in any tenant",
         partial(shares, [_bare(_GROUPS[0]), _bare(_GROUPS[4])], 1), 45, 14,

@@ -155,6 +155,7 @@ class Solos:
     def __init__(self, run: Run, running: Sequence[Tenant]) -> None:
         self._running = tuple(running)
         self._programs = {tenant.load.program: tenant for tenant in running}
+        self._spare = run.spare
         self._repeats_left = 0 if run.quick else MOST_REPEATS
         moves = any(tenant.load.is_torch or tenant.load.is_by_host for tenant in running)
         self._seconds = 1.5 if moves and not run.quick else 1.0
@@ -175,12 +176,13 @@ class Solos:
     def between(self, take: Callable[[], Measured]) -> tuple[Measured, Around]:
         """What is measured between solo runs that agree; where they do not, once more, from the later ones on.
 
-        ``MOST_REPEATS`` times in all, and not in a quick run: then what is void is told as such.
+        ``MOST_REPEATS`` times in all, as long as there is time to spare, and not in a quick run: what is void is told.
         """
         left_out: list[float] = []
         while True:
+            began_s = time.monotonic()
             measured, around = take(), self.again()
-            if not around.void or not self._repeats_left:
+            if not (around.void and self._repeats_left and self._spare.take(time.monotonic() - began_s)):
                 return measured, replace(around, left_out=tuple(left_out))
             self._repeats_left -= 1
             left_out.append(around.drift)

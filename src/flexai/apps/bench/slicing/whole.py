@@ -88,4 +88,4 @@ def _loss(name: str, most: float, turns: _Turns, helds: Sequence[Alone], frees: 
     )  # fmt: skip
 
 
-CASES = (Case("whole", "what one tenant at 100 % loses, plain and launch-bound", whole, 76, 30),)
+CASES = (Case("whole", "what one tenant at 100 % loses, plain and launch-bound", whole, 90, 30),)
