@@ -162,7 +162,7 @@ void ac_wakes(struct ac_card *c, struct tenant *t)
      * several rounds. */
     t->yields = t->gappy;
     t->n_trials = 0;
-    t->run_ns = 0;
+    t->run_ns = t->since_ns = 0;
     ac_level(c, t);
 }
 

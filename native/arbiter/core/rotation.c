@@ -15,6 +15,7 @@
 #define FORCED_NS (2 * MS)  /* between calls of ours that are one act, and from one to what it did in the log */
 #define SEEN_NS (500 * US)  /* after a call, who has the card is there by it */
 #define HOPS 2
+#define STAYED 3 /* time slices without a hop: it has none */
 #define FOUND 4 /* times, each no later after the last than: */
 #define FORGOTTEN_NS (2000 * MS)
 #define SOON_NS (15 * MS)
@@ -220,15 +221,18 @@ void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint6
         return;
     bool forced = was_forced(c, at);
     int64_t over = (int64_t)had_ns - (int64_t)(g->slice_on_us * US), bound = (int64_t)(g->slice_on_us * US) / 4;
+    t->since_ns = over < bound ? t->since_ns + had_ns : 0; /* alone on the card it shows no hops */
     t->had_all = c->rotate && (int64_t)(had_ns + 50 * US) >= (int64_t)(g->slice_on_us * US) + t->over_ns;
     if (had_its_slice(g, had_ns)) {
-        if ((int64_t)(2 * g->slice_on_us * US) >= t->slice_ns) /* in a shorter one than is its part anybody stays */
+        /* In a shorter one than is its part anybody stays, and with long kernels through several. */
+        if ((int64_t)(2 * g->slice_on_us * US) >= t->slice_ns && t->since_ns > STAYED * g->slice_on_us * US)
             t->n_hops = 0;
         if (c->rotate && over < bound && !forced)
             t->over_ns = (3 * t->over_ns + over) / 4;
     } else if (!forced) {
         t->yielded_at = at;
-        t->run_ns = had_ns > t->run_ns * 3 / 4 ? had_ns : t->run_ns * 3 / 4;
+        t->run_ns = t->since_ns > t->run_ns * 3 / 4 ? t->since_ns : t->run_ns * 3 / 4;
+        t->since_ns = 0;
     }
 }
 

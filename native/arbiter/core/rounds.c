@@ -285,12 +285,12 @@ static bool gaps_beside(const struct ac_card *c)
     return false;
 }
 
-/* Whoever does not keep the card against the one whose turn it is need not be stopped for it. Ranks of a gang have time
- * slices that are short enough. */
+/* Whoever does not keep the card against the one whose turn it is, or for a moment only, need not be stopped for it. Ranks
+ * of a gang have time slices that are short enough. */
 bool ac_stays(const struct ac_card *c, int tenant, int primary)
 {
     const struct tenant *t = &c->tenant[tenant];
-    return takes_turns(t) ? t->yields : t->used && t->candidate && takes_turns(&c->tenant[primary]);
+    return takes_turns(t) ? t->yields && t->run_ns <= TRIAL_NS : t->used && t->candidate && takes_turns(&c->tenant[primary]);
 }
 
 static bool somebody_stays(const struct ac_card *c, int tenant)

@@ -41,7 +41,8 @@ struct tenant {
     uint32_t n_found;       /* to yield, of late; and when it was last */
     uint64_t found_at;
     uint64_t yielded_at;    /* our time at which it gave the card up; AC_NEVER: it did not */
-    uint64_t run_ns;        /* that it had it for before, of late at most: what a trial must last to show that */
+    uint64_t since_ns;      /* what it had since, in however many time slices; and from one such time to the next, of late */
+    uint64_t run_ns;        /* at most: a trial must last as long to show that it does */
     bool gappy;             /* others fill its turns */
     uint32_t turns_to_trial;
     uint32_t n_trials;      /* so far, up to those that are made soon after the first: */

@@ -46,6 +46,9 @@ def test_shares_of_busy_tenants_are_exact_and_nothing_is_wasted(play, backend, r
     ),
 )
 @example(backend="hwslice", tenants=[(10, 50), (753, 50), (710, 20000)])
+@example(backend="hwslice", tenants=[(610, 50), (813, 50), (418, 20000)])
+@example(backend="hwslice", tenants=[(77, 20000), (790, 1000)])
+@example(backend="hwslice", tenants=[(70, 20000), (936, 50), (867, 50), (274, 20000)])
 @example(backend="hwslice", tenants=[(627, 1000), (803, 50), (118, 20000), (736, 20000), (368, 300)])
 def test_shares_hold_whatever_the_mix(play, backend, tenants):
     requests = [max(10, request * 1000 // sum(r for r, _ in tenants)) for request, _ in tenants]
