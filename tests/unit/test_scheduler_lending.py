@@ -268,3 +268,42 @@ def test_what_is_granted_has_no_borrowing_weight_any_more():
 def test_a_guarantee_has_no_weight_but_its_request():
     scheduler, _ = borrowing(("b", 300), ("c", 100))
     assert scheduler.state.jobs["owner"].members[0].grants[0].borrow_weight == 0
+
+
+def full_card(*asks, owner_milli=200):
+    """A card of which borrowers use all that its owner leaves; then two jobs of c come."""
+    scheduler, _ = borrowing(*asks)
+    each_milli = (1000 - owner_milli) // len(asks)
+    used = ("owner", 0, "card", owner_milli), *((name, 0, "card", each_milli) for name, _ in scheduler.state.lent)
+    scheduler.step(UsageMeasured(40_000, 400, used))
+    commands = []
+    for seq in (10, 11):
+        each = replace(job(f"c{seq}", seq, 100, 4, TenantClass.BEST_EFFORT), queue="c")
+        commands += scheduler.step(JobSubmitted(40_000, each))
+    return commands
+
+
+def test_a_queue_that_borrows_nothing_is_let_on_to_where_another_has_all_that_is_idle():
+    commands = full_card(("b", 300))
+    assert started(commands) == ["c10"], "one is enough: it can have all that its queue is owed"
+    assert next(each.cause for each in commands if isinstance(each, Start)) == (
+        "lent: 80% of its card is left to borrowers; of what is lent queue c is owed 20% of a card and could have 0% "
+        "where it borrows"
+    )
+    assert weighed(commands) == {"b2": 750, "c10": 250}
+
+
+def test_where_owners_use_all_nobody_is_let_on():
+    assert started(full_card(("b", 300), owner_milli=950)) == []
+
+
+def test_a_queue_that_can_have_what_it_is_owed_waits_for_what_is_idle():
+    assert started(full_card(("b", 300), ("c", 300))) == []
+
+
+def test_a_queue_that_holds_more_of_its_share_is_not_let_on_to_what_another_borrows():
+    scheduler, _ = borrowing(("b", 300))
+    used = ("owner", 0, "card", 200), ("b2", 0, "card", 800)
+    scheduler.step(UsageMeasured(40_000, 400, used))
+    late = job("a3", 3, 100, 4, TenantClass.BEST_EFFORT)  # of the owner's queue, which holds the card
+    assert started(scheduler.step(JobSubmitted(40_000, late))) == []

@@ -74,7 +74,7 @@ def dues(
     borrowers: Sequence[Borrower],
     lent_milli: Mapping[Card, int],
     held_milli: Mapping[Card, int],
-    owed_milli: Mapping[str, int],
+    owed_milli: Mapping[str, float],
 ) -> list[Due]:
     """What each borrower is due, in their order.
 
@@ -130,7 +130,7 @@ def _most(borrowers: Sequence[Borrower]) -> dict[tuple[str, Card], int]:
 
 
 def _divide(
-    borrowers: Sequence[Borrower], lent_milli: Mapping[Card, int], owed_milli: Mapping[str, int]
+    borrowers: Sequence[Borrower], lent_milli: Mapping[Card, int], owed_milli: Mapping[str, float]
 ) -> dict[tuple[str, Card], float]:
     """The part (0..1) of each card's lent compute that each queue on it has; of each card they sum to 1."""
     most = _most(borrowers)

@@ -49,13 +49,16 @@ def is_over_limit(state: State, job: Job, milli: int, holds: Iterable[Hold]) -> 
     return not queues.full_classes(job.queue, 0, by_class).keys().isdisjoint(by_class)
 
 
-def shares_of(state: State, k_milli: int) -> Shares:
-    """Fair share of every queue in every resource now, with past use weighed by ``k_milli`` (0: the classic rule)."""
+def shares_of(state: State, k_milli: int, borrowed_milli: Mapping[str, int] | None = None) -> Shares:
+    """Fair share of every queue in every resource now, with past use weighed by ``k_milli`` (0: the classic rule).
+
+    What queues borrow is wanted by them beside what waits, if it is given.
+    """
     out: Shares = {}
     for resource in (ALL_CARDS, *state.queues.managed):
         wanted: dict[str, int] = {}
         for name in state.queues.names():
-            waiting = state.waiting_milli.get((name, resource), 0)
+            waiting = state.waiting_milli.get((name, resource), 0) + (borrowed_milli or {}).get(name, 0)
             for each in state.queues.path(name):
                 wanted[each.queue.name] = wanted.get(each.queue.name, 0) + waiting
         _share_below(state, "", resource, 1000 * state.books.n_open(resource), wanted, out, k_milli)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexai.model import Residence, TenantClass
-from flexai.scheduling import entitlement, returning
+from flexai.scheduling import entitlement, returning, weighing
 from flexai.scheduling.commands import Resize
 from flexai.scheduling.placing import begin
 from flexai.scheduling.predicting import ends_ms
+from flexai.scheduling.records import line_key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,15 +79,59 @@ def run(state: State) -> None:
         lines.sort(key=lambda each: each.head.job.seq)
         if not lines:
             del by_queue[line.key.queue]
+    if state.lent:
+        _join(state, [line for line in waiting if line.jobs])
+
+
+def _join(state: State, waiting: list[Line]) -> None:
+    """Start borrowers of queues that could not have what they are owed of all that is lent where they borrow now.
+
+    Others, which have more of their shares, use all that is idle there; what part of that is theirs they have by weight
+    once they are on it.
+    """
+    by_queue: dict[str, list[Line]] = {}
+    for line in sorted(waiting, key=lambda each: each.head.job.seq):
+        by_queue.setdefault(line.key.queue, []).append(line)
+    for queue, lines in by_queue.items():
+        while queue in state.queues and not state.queues.over_limit(queue, 0):
+            could_milli, owed_milli, beyond_milli = weighing.outlook(state, queue)
+            if could_milli >= owed_milli or not beyond_milli or not _holds_less(state, lines[0].key):
+                break
+            left = np.full((len(state.books.names), state.books.free_milli.shape[1]), -1, np.int64)
+            for card, milli in beyond_milli.items():
+                left[card] = milli
+            why = (
+                f"; of what is lent queue {queue} is owed {owed_milli / 10:g}% of a card and could have "
+                f"{could_milli / 10:g}% where it borrows"
+            )
+            if not any(_start(state, line.head, left, "is left to borrowers", why) for line in lines if line.jobs):
+                break
+
+
+def _holds_less(state: State, key: LineKey) -> bool:
+    """Whether a queue holds and borrows less of its fair share than another that borrows."""
+    keys = {record.job.queue: line_key(record) for record in (state.jobs[job_id] for job_id, _ in state.lent)}
+    borrowed_milli = {name: _borrowed_milli(state, name) for name in keys}
+    shares = entitlement.shares_of(state, 0, borrowed_milli)
+    uses = {
+        name: entitlement.use_over_share(state, shares, each, borrowed_milli.get(name, 0))
+        for name, each in (keys | {key.queue: key}).items()
+        if name in state.queues
+    }
+    return uses[key.queue] < max(uses.values())
 
 
 def _standing(state: State, shares: Shares, key: LineKey) -> tuple[bool, float]:
     """Whether a queue is beyond its quota with its next borrower; and what it holds and borrows over its share."""
-    borrowed_milli = sum(
-        state.jobs[job_id].shape.asked_milli for job_id, _ in state.lent if state.jobs[job_id].job.queue == key.queue
-    )
+    borrowed_milli = _borrowed_milli(state, key.queue)
     beyond = not entitlement.is_within_quota(state, key, borrowed_milli + key.shape.asked_milli)
     return beyond, entitlement.use_over_share(state, shares, key, borrowed_milli)
+
+
+def _borrowed_milli(state: State, queue: str) -> int:
+    return sum(
+        state.jobs[job_id].shape.asked_milli for job_id, _ in state.lent if state.jobs[job_id].job.queue == queue
+    )
 
 
 def _wake(state: State) -> None:
@@ -103,31 +148,34 @@ def _wake(state: State) -> None:
 
 
 def _lend(state: State, record: JobRecord, idle: NDArray[np.int64], why: str) -> bool:
-    """Start a job where most is idle, if its memory fits somewhere and no reservation minds.
+    """Start a job where most is idle; of that it takes whatever there is, but counts as what it asks for."""
+    place = _start(state, record, idle, "was measured idle", why)
+    if place is not None:
+        idle[place] -= record.shape.compute_milli
+    return place is not None
 
-    What it asks for is what it would be granted; of what is idle it takes whatever there is.
-    """
+
+def _start(state: State, record: JobRecord, idle: NDArray[np.int64], is_idle: str, why: str) -> tuple[int, int] | None:
+    """Start a job where there is most, if its memory fits somewhere and no reservation minds; answers where."""
     books, n = state.books, len(state.books.names)
     number = next(number for role in record.waiting() for number in role.numbers)
     if record.shape_of(number) != record.shape:  # the member that waits is of a role without a slice
-        return False
+        return None
     kept = returning.keep(state, record) if state.parked else []
     free = replace(record.shape, compute_milli=0)
     host = (books.cpu_milli[:n] >= free.cpu_milli) & (books.ram_bytes[:n] >= free.ram_bytes)
     fits = books.cards_that_fit(free) & host[:, None] & (idle >= LEAST_IDLE_MILLI)
     returning.let_go(state, kept)
     if not fits.any():
-        return False
-    row, column = np.unravel_index(int(np.where(fits, idle, -1).argmax()), idle.shape)
-    hold = books.hold_for(record.shape, int(row), (int(column),), compute_milli=0)
+        return None
+    row, column = divmod(int(np.where(fits, idle, -1).argmax()), idle.shape[1])
+    hold = books.hold_for(record.shape, row, (column,), compute_milli=0)
     books.take(hold)
     if state.reservation is not None and not state.reservation.lets_pass([hold], ends_ms(state, record)):
         books.give(hold)
-        return False
-    cause = f"lent: {idle[row, column] / 10:g}% of its card was measured idle{why}"
-    idle[row, column] -= record.shape.compute_milli
-    begin(state, record, {number: hold}, cause, lent=True)
-    return True
+        return None
+    begin(state, record, {number: hold}, f"lent: {idle[row, column] / 10:g}% of its card {is_idle}{why}", lent=True)
+    return row, column
 
 
 def _grant_if_free(state: State, record: JobRecord, index: int) -> None:

@@ -31,6 +31,8 @@ LENT_STEP_MILLI = 50
 NEWS_MILLI = 10
 """Of its card's borrowers, by which what one has must differ from what it is due to be told anew."""
 
+_FINE = 1000
+
 At = tuple[str, int]
 
 
@@ -74,25 +76,51 @@ def cause_of(queue: str, due: Due) -> str:
 
 def dues_of(state: State) -> dict[At, Due]:
     """What each member that borrows now is due; none of one that has its card's idle compute to itself."""
-    members = {at: _member(state, at) for at in state.lent}
-    ats = [at for at, member in members.items() if _borrows(member)]
-    borrowers = [
-        Borrower(_card_of(members[at]), state.jobs[at[0]].job.queue, state.jobs[at[0]].shape.compute_milli,
-                 members[at].grants[0].limit_milli)
-        for at in ats
-    ]  # fmt: skip
+    borrowers = _borrowers(state)
     if not borrowers:
         return {}
-    lent_milli, held_milli = _cards(state, {one.card for one in borrowers})
-    wanted = demands(borrowers, lent_milli)
-    owed_milli: dict[str, int] = {}
-    _owe_below(state, "", sum(lent_milli.values()), wanted, owed_milli)
-    found = zip(ats, borrowers, dues(borrowers, lent_milli, held_milli, owed_milli), strict=True)
-    return {at: due for at, one, due in found if due.n_beside or held_milli.get(one.card)}
+    left_milli, held_milli = _cards(state, {one.card for one in borrowers.values()})
+    lent_milli = _lent(left_milli)
+    owed_milli = _owed(state, lent_milli, demands(list(borrowers.values()), lent_milli))
+    found = dues(list(borrowers.values()), lent_milli, held_milli, owed_milli)
+    return {
+        at: due
+        for (at, one), due in zip(borrowers.items(), found, strict=True)
+        if due.n_beside or held_milli.get(one.card)
+    }
 
 
-def _borrows(member: MemberRecord) -> bool:
-    return member.hold is not None and not member.evicting and member.residence is Residence.ON_CARD
+def outlook(state: State, queue: str) -> tuple[int, int, dict[Card, int]]:
+    """What a queue could have where it borrows, what it is owed of all that is lent, and what else it might have.
+
+    That is by card, of those on which others borrow and it does not, what is lent there; all in thousandths of a card.
+    """
+    borrowers = list(_borrowers(state).values())
+    left_milli, _ = _cards(state, {one.card for one in borrowers})
+    lent_milli = _lent(left_milli)
+    reach = demands(borrowers, lent_milli)
+    wanted = {**reach, queue: sum(lent_milli.values())}
+    own = {one.card for one in borrowers if one.queue == queue}
+    beyond = {card: milli for card, milli in left_milli.items() if card not in own and milli >= LEAST_LENT_MILLI}
+    return reach.get(queue, 0), round(_owed(state, lent_milli, wanted).get(queue, 0)), beyond
+
+
+def _borrowers(state: State) -> dict[At, Borrower]:
+    out = {}
+    for at in state.lent:
+        member, record = _member(state, at), state.jobs[at[0]]
+        if member.hold is not None and not member.evicting and member.residence is Residence.ON_CARD:
+            limit_milli = member.grants[0].limit_milli
+            out[at] = Borrower(_card_of(member), record.job.queue, record.shape.compute_milli, limit_milli)
+    return out
+
+
+def _owed(state: State, lent_milli: Mapping[Card, int], wanted: Mapping[str, int]) -> dict[str, float]:
+    """Each queue's fair share of all that is lent; whole units of ``fair_share`` are parts of a thousandth here."""
+    out: dict[str, int] = {}
+    fine = {queue: milli * _FINE for queue, milli in wanted.items()}
+    _owe_below(state, "", sum(lent_milli.values()) * _FINE, fine, out)
+    return {queue: share / _FINE for queue, share in out.items()}
 
 
 def _member(state: State, at: At) -> MemberRecord:
@@ -121,8 +149,11 @@ def _cards(state: State, cards: set[Card]) -> tuple[dict[Card, int], dict[Card, 
                 if grant.tenant_class is TenantClass.BEST_EFFORT:
                     held[at] = held.get(at, 0) + grant.compute_milli
                 left[at] -= state.measured_milli.get((job_id, index, grant.device), grant.compute_milli)
-    lent = {at: max(milli // LENT_STEP_MILLI * LENT_STEP_MILLI, LEAST_LENT_MILLI) for at, milli in left.items()}
-    return lent, held
+    return left, held
+
+
+def _lent(left_milli: Mapping[Card, int]) -> dict[Card, int]:
+    return {at: max(milli // LENT_STEP_MILLI * LENT_STEP_MILLI, LEAST_LENT_MILLI) for at, milli in left_milli.items()}
 
 
 def _owe_below(state: State, parent: str, lent_milli: int, wanted: Mapping[str, int], out: dict[str, int]) -> None:
@@ -144,7 +175,7 @@ def _owe_below(state: State, parent: str, lent_milli: int, wanted: Mapping[str, 
 
 def _claim(state: State, name: str, wanted: Mapping[str, int]) -> Claim:
     child = state.queues[name]
-    lacks_milli = max(0, child.quota_of(ALL_CARDS) - child.used_milli)
+    lacks_milli = max(0, child.quota_of(ALL_CARDS) - child.used_milli) * _FINE
     terms = child.queue.terms(ALL_CARDS)
     return Claim(lacks_milli, _wants(state, name, wanted), -1, terms.weight, terms.priority)
 
