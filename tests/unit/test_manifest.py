@@ -254,6 +254,15 @@ def test_parallelism_is_how_many_members_of_a_role_run_at_once():
     assert (job.roles[1].role.n_members, job.roles[1].role.most_at_once) == (12, 5)
 
 
+def test_a_subgroup_may_come_in_whole_subgroups_of_its_own_kind():
+    size = "flexai.io/subgroup: worker, flexai.io/subgroup-size: '2', flexai.io/subgroup-level: rack"
+    text = ROLES + role_pod("l", "leader", 10) + WORKERS.replace("flexai.io/subgroup: worker", size)
+    worker = decode_manifest(text, HERE).submissions[0].roles[1].role
+    assert (worker.n_members, worker.min_member, worker.subgroup_size, worker.subgroup_level) == (6, 2, 2, "rack")
+    with pytest.raises(BadInput, match=r"parallelism.*no whole number of subgroups of 2"):
+        decode_manifest(text.replace("parallelism: 4", "parallelism: 3"), HERE)
+
+
 def test_fewer_at_once_than_must_start_together_are_refused():
     text = ROLES + role_pod("l", "leader", 10) + WORKERS.replace("parallelism: 4", "parallelism: 1")
     with pytest.raises(BadInput, match=r"parallelism.*is below its minMember 2"):

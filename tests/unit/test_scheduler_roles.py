@@ -293,3 +293,12 @@ def test_a_worker_that_fails_while_others_are_given_up_leaves_no_role_below_its_
     for index in range(5):
         scheduler.step(MemberFinished(102, "elastic", index, 143))
     assert not scheduler.state.jobs["mine"].n_to_start
+
+
+def test_a_role_of_subgroups_starts_with_as_many_whole_ones_as_fit_and_grows_by_whole_ones():
+    scheduler = pool(node("n0", 8))
+    submit(scheduler, one("other", 1, n_devices=2))
+    submit(scheduler, one("more", 2))
+    pairs = role("worker", 6, 2, subgroup_size=2, subgroup_level="rack")
+    assert starts(submit(scheduler, gang("train", 3, LEADER, pairs))) == [("train", n) for n in range(5)]
+    assert starts(scheduler.step(MemberFinished(4, "more", 0, 0))) == [("train", 5), ("train", 6)]
