@@ -221,11 +221,13 @@ void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint6
         return;
     bool forced = was_forced(c, at);
     int64_t over = (int64_t)had_ns - (int64_t)(g->slice_on_us * US), bound = (int64_t)(g->slice_on_us * US) / 4;
-    t->since_ns = over < bound ? t->since_ns + had_ns : 0; /* alone on the card it shows no hops */
+    /* Alone on the card it shows no hops, and of several contexts one may wait on the card for another. */
+    bool counts = over < bound && t->n_groups == 1;
+    t->since_ns = counts ? t->since_ns + had_ns : 0;
     t->had_all = c->rotate && (int64_t)(had_ns + 50 * US) >= (int64_t)(g->slice_on_us * US) + t->over_ns;
     if (had_its_slice(g, had_ns)) {
         /* In a shorter one than is its part anybody stays, and with long kernels through several. */
-        if ((int64_t)(2 * g->slice_on_us * US) >= t->slice_ns && t->since_ns > STAYED * g->slice_on_us * US)
+        if ((int64_t)(2 * g->slice_on_us * US) >= t->slice_ns && (!counts || t->since_ns > STAYED * g->slice_on_us * US))
             t->n_hops = 0;
         if (c->rotate && over < bound && !forced)
             t->over_ns = (3 * t->over_ns + over) / 4;
