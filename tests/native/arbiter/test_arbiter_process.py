@@ -162,7 +162,7 @@ def test_borrowers_have_what_is_idle_by_the_weights_that_they_were_told(make_nod
 
     def told():
         table = arbiter.usage((node.run_dir / "usage").read_bytes())
-        return {entry.tenant: entry.borrow_weight for entry in table.entries}
+        return {entry.tenant: entry.borrow_weight for entry in table.entries if entry.tenant != arbiter.OUTSIDE}
 
     tell(250, 750)
     node.shares(0.5)

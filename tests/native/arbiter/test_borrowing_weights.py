@@ -4,6 +4,8 @@ import random
 
 import pytest
 
+from flexai.policy.borrowing import Borrower, dues
+
 OWNER = "put:0:1000:1000:1"
 FILL, HOP = "flood:{n}:2000:8", "step:{n}:3000:700"
 BACKENDS = ["hwslice", "lease"]
@@ -105,3 +107,15 @@ def test_who_holds_compute_has_what_it_holds_before_borrowers(play):
     begin = f"put:0:500:1000:1 put:1:300:1000:2 {FILL.format(n=1)}"
     figures = play("hwslice", begin, borrowers((525, 175), FILL, 2), "run:3000 mark run:10000 report")
     assert parts(figures, 3) == pytest.approx([30, 52.5, 17.5], abs=1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_queues_have_what_is_idle_by_their_weights_whatever_their_borrowers_number_and_size(play, backend):
+    """The pool's own weights, played: two large borrowers of a queue of weight 3, six small ones of weight 1."""
+    card = (0, 0)
+    jobs = [Borrower(card, "research", 400, 1000)] * 2 + [Borrower(card, "batch", 100, 1000)] * 6
+    weights = [due.weight for due in dues(jobs, {card: 900}, {}, {"research": 675, "batch": 225})]
+    figures = play(backend, OWNER, borrowers(weights, HOP), "run:3000 mark run:10000 report")
+    found = parts(figures, len(jobs))
+    assert [sum(found[:2]), sum(found[2:])] == pytest.approx([75, 25], abs=1)
+    assert found == pytest.approx([37.5] * 2 + [25 / 6] * 6, abs=1)
