@@ -110,6 +110,7 @@ void ac_accrue(struct ac_card *c, uint64_t now)
         int64_t high = ac_full_bucket(c, t);
         int64_t cap = (int64_t)(60 * MS) / 1000 * t->limit_milli, slot = (int64_t)c->round_ns / 1000 * t->limit_milli;
         cap = t->in_slots && cap < slot ? slot : cap; /* it has its time in one piece */
+        cap += c->log_at && now > c->log_at ? (int64_t)((now - c->log_at) / 1000 * t->limit_milli) : 0; /* what it had since is not charged yet */
         t->tokens_ns = least(t->tokens_ns + (int64_t)(past / 1000 * t->limit_milli + past % 1000 * t->limit_milli / 1000),
                              cap > 2 * high ? cap : 2 * high);
         /* Where more is asked for than the card has, everybody's part is so much smaller: turns are by virtual time anyway. */

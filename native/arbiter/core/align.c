@@ -153,10 +153,10 @@ static void begin_rounds(struct ac_card *const *cards, int n_cards, uint32_t som
     int64_t tokens_ns = 0;
     for (int k = 0; k < n_cards; k++)
         if (some >> k & 1) {
-            uint64_t turns;
+            uint64_t turns, left;
             settle(cards[k], now);
-            cost += ac_round_cost(cards[k], &turns);
-            budget += cards[k]->budget_ppm;
+            cost += ac_round_cost(cards[k], &left, &turns);
+            budget += left;
             tokens_ns += cards[k]->lock_tokens_ns;
             least = least > turns ? least : turns;
             round_ns = round_ns > cards[k]->round_ns ? round_ns : cards[k]->round_ns;

@@ -28,6 +28,8 @@ struct ac_card *ac_new(const struct ac_settings *settings, enum fx_backend backe
     c->set = settings ? *settings : ac_default_settings;
     c->backend = backend;
     c->budget_ppm = c->set.budget_ppm;
+    c->watch_ppm = c->budget_ppm / 3;
+    c->watched_from = now;
     c->lock_tokens_ns = (int64_t)c->budget_ppm * 500;
     c->primary = c->last_primary = c->lender = -1;
     c->accrued_at = c->window_at = now;
@@ -35,6 +37,7 @@ struct ac_card *ac_new(const struct ac_settings *settings, enum fx_backend backe
     c->next_lone_test = now + 50 * MS;
     c->settled_at = now;
     c->cut_at = AC_NEVER;
+    c->lets_in = -1;
     c->first = c->first_seen = -1;
     return c;
 }
@@ -250,7 +253,7 @@ void ac_done(struct ac_card *c, const struct ac_action *a, int result, uint64_t 
     ac_accrue(c, now);
     if (c->backend != FX_BACKEND_HWSLICE)
         return;
-    ac_spent(c, a->kind, result < 0, now);
+    ac_spent(c, a, result < 0, now);
     if (a->kind == AC_READ_LOG && result < 0)
         ac_charge_unread(c, now);
     ac_hwslice_done(c, a, result, now);
@@ -283,7 +286,7 @@ int ac_turn_of(const struct ac_card *c)
 
 void ac_look(struct ac_card *c)
 {
-    if (c->rotate || (c->primary >= 0 && ac_waiting(c)))
+    if ((c->rotate || (c->primary >= 0 && ac_waiting(c))) && c->accrued_at >= c->looked_at + ac_look_pause(c))
         c->next_look = 0;
 }
 

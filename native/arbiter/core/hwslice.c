@@ -37,6 +37,15 @@ static bool somebody_paused(const struct ac_card *c)
     return false;
 }
 
+/* Which goes on at its time, and has its turn then. */
+static bool somebody_throttled(const struct ac_card *c)
+{
+    for (int i = 0; i < c->n_tenants; i++)
+        if (c->tenant[i].used && c->tenant[i].throttled && c->tenant[i].wants)
+            return true;
+    return false;
+}
+
 static void choose_turn(struct ac_card *c, int n, uint64_t now)
 {
     bool valid = c->primary >= 0 && c->tenant[c->primary].used && c->tenant[c->primary].candidate;
@@ -58,7 +67,7 @@ static void choose_turn(struct ac_card *c, int n, uint64_t now)
     }
     if (c->trial && c->judging && c->log_at >= c->judged_from + ac_trial_ns(&c->tenant[c->primary]))
         ac_judge_turn(c, now);
-    if (n == 1 && now >= c->turn_began + c->set.min_turn_ns && c->lock_tokens_ns > 0)
+    if (n == 1 && now >= c->turn_began + c->set.min_turn_ns && (c->lock_tokens_ns > 0 || somebody_throttled(c)))
         c->turn_end = now; /* who comes now need not wait for it */
     if (n == 1) {
         c->fill = c->trial = c->guard = c->rotate = false;
@@ -117,6 +126,28 @@ static struct slice_range slice_of(const struct ac_card *c, int tenant, bool bes
     return (struct slice_range){0, 0, US_MAX};
 }
 
+static bool slice_differs(const struct ac_card *c, const struct group *g)
+{
+    const struct slice_range *range = &c->tenant[g->tenant].slice;
+    uint32_t us = g->slice_us ? g->slice_us : DEFAULT_SLICE_US;
+    return us < range->least_us || us > range->most_us;
+}
+
+static bool is_trim(const struct ac_card *c, const struct group *g)
+{
+    uint32_t want = c->tenant[g->tenant].slice.us;
+    return g->slice_us > want / 2 && g->slice_us < 2 * want;
+}
+
+/* Somebody who is in the way of the one that is let in. */
+static bool others_run(const struct ac_card *c)
+{
+    for (int i = 0; i < c->n_groups; i++)
+        if (c->group[i].used && !c->group[i].stopped && c->group[i].tenant != c->lets_in && c->tenant[c->group[i].tenant].candidate)
+            return true;
+    return false;
+}
+
 static void decide(struct ac_card *c, uint64_t now)
 {
     ac_find_idle(c, now);
@@ -124,6 +155,8 @@ static void decide(struct ac_card *c, uint64_t now)
     int n = ac_classify(c, now);
     choose_turn(c, n, now);
     bool beside = ac_latency_beside(c), may_wake = ac_may_wake(c);
+    if (!c->rotate || !others_run(c))
+        c->lets_in = -1; /* which has the card by now, until its time slice is over */
     for (int i = 0; i < c->n_tenants; i++) {
         struct tenant *t = &c->tenant[i];
         if (!t->used || !t->n_groups)
@@ -131,17 +164,11 @@ static void decide(struct ac_card *c, uint64_t now)
         bool free = !t->suspended && !t->throttled && !t->rank_at_limit && now >= t->retry_at;
         bool as_is = c->guard && ac_stays(c, i, c->primary) && t->runnable_since != AC_NEVER; /* the one with the turn keeps the card */
         bool fills = t->candidate && ((c->fill && !t->in_slots) || c->rotate);
-        bool runs = free && (t->prior || !t->wants || i == c->primary || are_mates(c, i, c->primary) || fills || as_is);
+        bool waits = c->lets_in >= 0 && c->lets_in != i && t->candidate;
+        bool runs = free && !waits && (t->prior || !t->wants || i == c->primary || are_mates(c, i, c->primary) || fills || as_is);
         t->stop_want = !runs;
         t->slice = slice_of(c, i, beside, may_wake);
     }
-}
-
-static bool slice_differs(const struct ac_card *c, const struct group *g)
-{
-    const struct slice_range *range = &c->tenant[g->tenant].slice;
-    uint32_t us = g->slice_us ? g->slice_us : DEFAULT_SLICE_US;
-    return us < range->least_us || us > range->most_us;
 }
 
 /* A time slice is set before its group is resumed if it can be, so that no turn begins with the last one's. */
@@ -152,10 +179,10 @@ static bool set_slice(struct ac_card *c, uint64_t now, bool before_resume, struc
         if (!g->used || now < g->retry_at || !slice_differs(c, g))
             continue;
         const struct tenant *t = &c->tenant[g->tenant];
-        bool is_trim = c->rotate && g->slice_us > t->slice.us / 2 && g->slice_us < 2 * t->slice.us;
-        if (is_trim && c->lock_tokens_ns < 0)
+        if (c->rotate && is_trim(c, g) && c->lock_tokens_ns < 0)
             continue; /* what is owed can wait */
-        if (before_resume ? !(g->stopped && !t->stop_want && g->ran) : g->stopped || t->stop_want)
+        bool is_let_in = g->tenant == c->lets_in && !g->stopped; /* which begins it when the others are stopped */
+        if (before_resume ? !is_let_in && !(g->stopped && !t->stop_want && g->ran) : g->stopped || t->stop_want)
             continue;
         if (c->rotate && !before_resume && now > c->looked_at + MS) { /* who has the card now? */
             *a = (struct ac_action){.kind = AC_READ_LOG};
@@ -175,7 +202,7 @@ static bool set_slice(struct ac_card *c, uint64_t now, bool before_resume, struc
 static bool cut_short(struct ac_card *c, struct ac_action *a)
 {
     struct group *g = ac_on_card(c);
-    if (!g || g->slice_on_us <= 2 * (uint64_t)c->tenant[g->tenant].slice.most_us || (c->lock_tokens_ns < 0 && !c->trial))
+    if (!g || g->slice_on_us <= 2 * (uint64_t)c->tenant[g->tenant].slice.most_us || (c->lock_tokens_ns < -LEAST_TOKENS_NS && !c->trial))
         return false;
     g->slice_on_us = real_us(g);
     *a = (struct ac_action){.kind = AC_PREEMPT, .tenant = g->tenant, .n = 1};

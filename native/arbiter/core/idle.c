@@ -83,6 +83,7 @@ void ac_find_idle(struct ac_card *c, uint64_t now)
     if (!c->log_fresh)
         return;
     c->log_fresh = false;
+    uint64_t told = c->log_at; /* who has come since is not known yet */
     for (int i = 0; i < c->n_tenants; i++) {
         struct tenant *t = &c->tenant[i];
         if (!t->used || !t->wants || t->runnable_since == AC_NEVER || (c->resident && c->resident_tenant == i))
@@ -98,8 +99,8 @@ void ac_find_idle(struct ac_card *c, uint64_t now)
             continue;
         /* For one that is long gone the budget is overdrawn, as it is after several programs began: it will be back. */
         bool in_budget = c->lock_tokens_ns > 0, gone = c->rotate && t->yielded_at != AC_NEVER &&
-                         now > t->yielded_at + (in_budget ? GRACE_NS : LONG_GONE_NS) && c->lock_tokens_ns > -LEAST_TOKENS_NS;
-        if (!gone && (now <= since || now - since < grace(c, i)))
+                         told > t->yielded_at + (in_budget ? GRACE_NS : LONG_GONE_NS) && c->lock_tokens_ns > -LEAST_TOKENS_NS;
+        if (!gone && (told <= since || told - since < grace(c, i)))
             continue;
         if (c->rotate && ac_overruns(c, now)) {
             c->next_look = soonest(c->next_look, now + MS);
@@ -135,10 +136,10 @@ static bool due(const struct ac_card *c, int who, uint64_t now)
         return now >= c->next_lone_test && now > c->alone_since + 50 * MS && t->limit_milli >= 1000 && t->wants;
     if (c->primary != who || c->rotate || somebody_fills(c) || (c->lender >= 0 && !ac_waiting(c)))
         return false;
-    bool affordable = c->lock_tokens_ns >= LEAST_TOKENS_NS;
-    if (ac_waiting(c)) /* else the end of the turn will tell */
-        return c->test_at <= now && affordable && now + 6 * MS < c->turn_end;
-    return c->test_at <= now && (affordable || now >= c->test_at + LATEST_TEST_NS);
+    bool waiting = ac_waiting(c), affordable = c->lock_tokens_ns >= LEAST_TOKENS_NS;
+    if (!waiting || ac_rarer(c) == 1) /* else turns are long, and their ends tell */
+        affordable |= now >= c->test_at + LATEST_TEST_NS;
+    return c->test_at <= now && affordable && (!waiting || now + 6 * MS < c->turn_end);
 }
 
 bool ac_test_idle(struct ac_card *c, uint64_t now, struct ac_action *a)

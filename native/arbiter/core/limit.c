@@ -12,12 +12,16 @@ static uint64_t period(const struct ac_card *c)
 {
     if (c->backend != FX_BACKEND_HWSLICE)
         return c->set.period_ns;
-    uint64_t n = 0;
+    uint64_t n = 0, n_wanting = 0;
     for (int i = 0; i < c->n_tenants; i++) {
         const struct tenant *t = &c->tenant[i];
-        n += t->used && t->limit_milli < 1000 && t->wants && t->n_groups;
+        bool wants = t->used && t->wants && t->n_groups && !t->suspended;
+        n += wants && t->limit_milli < 1000;
+        n_wanting += wants;
     }
-    uint64_t least = n * (ac_cost(c, AC_STOP) + ac_cost(c, AC_RESUME)) * 1100 / c->budget_ppm * 1000;
+    uint64_t least = n * (ac_cost(c, AC_STOP) + ac_cost(c, AC_RESUME)) * (n_wanting > 1 ? 1500 : 1200) / c->budget_ppm * 1000; /* a third is for reading the log */
+    if (n_wanting > 1 && !c->rotate && least < c->round_ns) /* among others it has one turn in each round */
+        least = c->round_ns;
     return ac_second_part(least > c->set.period_ns ? least : c->set.period_ns);
 }
 

@@ -10,12 +10,12 @@ static uint64_t look_in_turns(const struct ac_card *c, uint64_t now)
 {
     uint64_t next = now + LATEST_NS;
     bool latency = ac_latency_beside(c);
-    if (ac_may_wake(c))
-        next = now + ac_look_pause(c);
-    else if (latency) /* which asks for readings of its own, for a test of the one with the turn and for its end */
+    /* Requests that go first ask for readings of their own; who wakes has the card at once, by short time slices; and nothing
+     * is lost by a gap that others use. */
+    if (latency || ac_may_wake(c) || c->fill)
         next = now + 2 * ac_look_pause(c);
-    else if (c->fill || c->guard) /* nothing is lost by a gap that others use */
-        next = now + (c->fill ? 2 : 4) * ac_look_pause(c);
+    else if (c->guard)
+        next = now + 4 * ac_look_pause(c);
     if (c->reconsider)
         next = soonest(next, ac_first_look(c, now));
     if (c->trial)
@@ -23,6 +23,13 @@ static uint64_t look_in_turns(const struct ac_card *c, uint64_t now)
     if (c->settled_at != AC_NEVER && c->settled_at + SETTLE_NS > now)
         next = soonest(next, c->settled_at + SETTLE_NS);
     return soonest(next, c->turn_end > now ? c->turn_end : latency ? ac_next_opening(c, now) : now + DEFER_NS);
+}
+
+/* What is charged is exact whenever it is read; only who fell idle is found out by reading. */
+static uint64_t look_in_rotation(const struct ac_card *c, uint64_t now)
+{
+    uint64_t pause = ac_look_pause(c), overdue_at = ac_idle_look(c, now);
+    return soonest(now + 2 * pause * ac_rarer(c), overdue_at > now + pause ? overdue_at : now + pause);
 }
 
 /* A limit: when its tokens end, if it has the card all the time; sooner, so that a wrong guess is small. */
@@ -45,7 +52,7 @@ void ac_plan_look(struct ac_card *c, uint64_t now)
     uint64_t next = AC_NEVER;
     bool contended = c->primary >= 0 && ac_waiting(c);
     if (c->rotate)
-        next = soonest(now + 2 * ac_look_pause(c) * ac_rarer(c), ac_idle_look(c, now));
+        next = look_in_rotation(c, now);
     else if (contended)
         next = look_in_turns(c, now);
     else if (c->n_groups || c->n_processes)

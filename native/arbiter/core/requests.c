@@ -55,7 +55,7 @@ uint64_t ac_next_opening(const struct ac_card *c, uint64_t now)
 {
     uint64_t least = 25 * ac_cost(c, AC_READ_LOG), lasts = c->every_ns > c->pause_ns ? c->every_ns - c->pause_ns : 0;
     uint64_t begins = in_request(c) ? c->request_at : c->request_at + c->every_ns;
-    least = now + (least > 2 * DEFER_NS ? least : 2 * DEFER_NS);
-    uint64_t ends = begins + lasts + DEFER_NS / 2;
+    uint64_t ends = begins + lasts + DEFER_NS / 2, late = now > ends ? now - ends : 0; /* it is not as the last ones were */
+    least = now + (least > 2 * DEFER_NS ? least : 2 * DEFER_NS) + late / 4;
     return ends > least ? soonest(ends, now + RARE_NS) : least;
 }

@@ -98,9 +98,11 @@ static void take_in(struct ac_card *c, uint64_t now)
     bool any = false;
     for (int i = 0; i < c->n_tenants; i++) {
         struct tenant *t = &c->tenant[i];
-        const struct group *g = t->used && t->candidate && t->paused ? ac_on_card(c) : NULL;
+        const struct group *g = t->used && t->candidate && t->paused && !t->woken ? ac_on_card(c) : NULL;
         if (g && g->tenant == i)
             c->cut_at = now + g->slice_on_us * US / 2;
+        if (!c->rotate && t->used && t->candidate && t->woken)
+            c->lets_in = i; /* it would wait for the time slices of all that come before it in the list */
         any |= t->paused;
         n_others += t->used && t->candidate && !t->paused;
         t->woken = t->paused = false;
@@ -124,6 +126,8 @@ void ac_rotate(struct ac_card *c, uint64_t now)
     c->round_ns = length;
     correct(c, now);
     c->trim_at = now + ROUNDS_A_TRIM * ac_rarer(c) * length;
+    if (c->lets_in >= 0)
+        c->cut_at = now + (uint64_t)c->tenant[c->lets_in].slice_ns / 2;
 }
 
 /* Whoever wakes has half a time slice at first: then what it had is neither ahead of its share for long nor behind. */

@@ -10,6 +10,7 @@
 #define BEGINS_NS (3000 * MS)
 #define FIRST_TRIAL_NS (300 * MS) /* from the first to the second, twice as much to the next */
 #define MOST_TAKEN_MILLI 900
+#define LONG_ENOUGH_NS (50 * MS) /* to tell what watching costs */
 #define SORTING_NS (300 * MS)
 
 bool ac_waiting(const struct ac_card *c)
@@ -102,19 +103,33 @@ static uint64_t weight_of_candidates(const struct ac_card *c)
     return weight ? weight : 1;
 }
 
-uint64_t ac_round_cost(struct ac_card *c, uint64_t *least_ns)
+/* What it costs to watch is so much of the time, however long turns are. */
+static uint64_t left_for_turns(struct ac_card *c)
+{
+    uint64_t wall = c->accrued_at - c->watched_from, most = c->budget_ppm / 2;
+    if (wall >= LONG_ENOUGH_NS) {
+        uint64_t ppm = c->watch_spent_ns * 1000 / (wall / 1000);
+        c->watch_ppm = (c->watch_ppm + (ppm < most ? ppm : most)) / 2;
+        c->watch_spent_ns = 0;
+        c->watched_from = c->accrued_at;
+    }
+    return c->budget_ppm - (c->watch_ppm < most ? c->watch_ppm : most);
+}
+
+uint64_t ac_round_cost(struct ac_card *c, uint64_t *budget_ppm, uint64_t *least_ns)
 {
     uint64_t n = 0;
     for (int i = 0; i < c->n_tenants; i++)
         n += c->tenant[i].used && c->tenant[i].candidate;
     uint64_t usual = n * (ac_cost(c, AC_STOP) + ac_cost(c, AC_RESUME));
-    /* Less where not everybody need be stopped, more for reading. */
+    /* Less where not everybody need be stopped. */
     uint64_t cost = c->round_spent_ns ? c->round_spent_ns : usual;
     cost = cost < 2 * usual ? cost : 2 * usual; /* not what a start or a trial cost */
     if (c->lender >= 0) /* turns end early, in any gap of an owner */
         cost = cost * 3 / 2;
     c->round_spent_ns = 0;
     *least_ns = n * c->set.turn_ns;
+    *budget_ppm = left_for_turns(c);
     uint64_t last = c->last_spent_ns;
     c->last_spent_ns = cost;
     return cost > last ? cost : last; /* one cheap round is no reason for shorter ones */
@@ -139,14 +154,14 @@ static void begin_round(struct ac_card *c)
     for (int i = 0; i < c->n_tenants; i++)
         if (c->tenant[i].used && c->tenant[i].candidate)
             lowest = c->tenant[i].vt < lowest ? c->tenant[i].vt : lowest;
-    uint64_t least, cost = ac_round_cost(c, &least), wall = c->accrued_at - c->round_began;
+    uint64_t least, budget, cost = ac_round_cost(c, &budget, &least), wall = c->accrued_at - c->round_began;
     /* Ranks that wait for each other have less of a turn than it lasts, and so do rounds last longer than they are. */
     if (wall > c->round_ns && wall < c->round_ns * 3 / 2)
         cost = cost * (c->round_ns / 1000) / (wall / 1000);
     measure_taken(c);
     /* Between requests turns begin when those allow it: the length is no part of a second anyway. */
-    c->round_ns = ac_latency_beside(c) ? least_round(cost, c->budget_ppm, least)
-                                       : ac_round_length(c->round_ns, cost, c->budget_ppm, least);
+    c->round_ns = ac_latency_beside(c) ? least_round(cost, budget, least)
+                                       : ac_round_length(c->round_ns, cost, budget, least);
     if (c->round_vt < lowest)
         c->round_vt = lowest;
     c->round_vt += (int64_t)(left_of(c, c->round_ns) * 1000 / weight_of_candidates(c));

@@ -132,11 +132,13 @@ struct ac_card {
     uint64_t budget_ppm;    /* of the time, for control calls */
     int64_t lock_tokens_ns;
     uint64_t action_at, cost_ns[AC_N_KINDS]; /* a call of each kind, lately */
-    uint64_t round_spent_ns, last_spent_ns; /* in this round, and in the one before */
+    uint64_t round_spent_ns, last_spent_ns; /* on changes of turns, in this round and in the one before */
+    uint64_t watch_spent_ns, watched_from, watch_ppm; /* on readings and checks since then; and how much of all time lately */
     /* Turns */
     bool rotate;            /* all candidates are runnable, by time slices; no turns */
     uint64_t round_ns, trim_at;
     uint64_t patient_until; /* what is owed is made good little by little */
+    int lets_in;            /* who woke has the card next, wherever it is in the hardware's list; -1: nobody */
     uint64_t cut_at;        /* then its first time slice ends; AC_NEVER: as it is */
     int64_t level_vt;       /* virtual time that who comes back begins with */
     int64_t round_vt;       /* the virtual time that everybody reaches in this round */
@@ -260,7 +262,7 @@ bool ac_throttled(const struct ac_card *c, struct tenant *t, uint64_t now); /* f
 uint64_t ac_bucket_lasts(const struct tenant *t); /* if it has the card all the time */
 int64_t ac_full_bucket(const struct ac_card *c, const struct tenant *t);
 /* budget.c */
-void ac_spent(struct ac_card *c, enum ac_kind kind, bool refused, uint64_t now);
+void ac_spent(struct ac_card *c, const struct ac_action *a, bool refused, uint64_t now);
 uint64_t ac_rarer(const struct ac_card *c);
 uint64_t ac_cost(const struct ac_card *c, enum ac_kind kind);
 uint64_t ac_look_pause(const struct ac_card *c);
@@ -275,7 +277,8 @@ uint64_t ac_trial_ns(const struct tenant *t);
 void ac_begin_turn(struct ac_card *c, int tenant, uint64_t now);
 uint64_t ac_second_part(uint64_t least_ns); /* the shortest part of a second that is not shorter */
 uint64_t ac_round_length(uint64_t now_ns, uint64_t cost_ns, uint64_t budget_ppm, uint64_t least_ns);
-uint64_t ac_round_cost(struct ac_card *c, uint64_t *least_ns); /* control calls of a round, and how long it is at least */
+/* Changes of turns of a round, what part of the time is left for them, and how long it is at least. */
+uint64_t ac_round_cost(struct ac_card *c, uint64_t *budget_ppm, uint64_t *least_ns);
 bool ac_stays(const struct ac_card *c, int tenant, int primary); /* runnable in the turn of one that keeps the card */
 bool ac_has_mates(const struct ac_card *c, int tenant); /* that have work */
 /* requests.c: of those who go first */

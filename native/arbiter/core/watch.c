@@ -10,7 +10,7 @@
 #define LIBRARY_US 2097u    /* 2048 of the driver's units (H200, 580.159.04) */
 #define LIBRARY_TIMES 4
 #define LATE_NS (5 * MS)   /* what clocks and calls may be off by: until then it may have been the stop's own delay */
-#define UNDONE_NS (35 * MS) /* so that a stop that is undone is answered within 50 ms */
+#define UNDONE_NS (35 * MS) /* so that a stop that is undone is answered within 50 ms, as far as the budget goes */
 #define CHECK_NS (40 * MS) /* so that a time slice that was changed is seen within 50 ms */
 
 /* A longer time slice harms somebody only while others use the card, too. */
@@ -124,13 +124,13 @@ void ac_stayed(struct ac_card *c)
 
 uint64_t ac_watch_look(const struct ac_card *c, uint64_t now)
 {
-    uint64_t next = AC_NEVER;
+    uint64_t next = AC_NEVER, pause = ac_look_pause(c), usual = UNDONE_NS > 2 * pause ? UNDONE_NS : 2 * pause;
     for (int i = 0; i < c->n_groups; i++) {
         const struct group *g = &c->group[i];
         if (!g->used || !g->stopped)
             continue;
         bool there = c->resident && c->resident_pid == g->id.pid && c->resident_context == g->id.context;
-        next = soonest(next, now + (there && g->again_ns < UNDONE_NS ? LATE_NS : UNDONE_NS));
+        next = soonest(next, now + (there && g->again_ns < UNDONE_NS ? LATE_NS : usual));
     }
     return next;
 }

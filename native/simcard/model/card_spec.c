@@ -10,8 +10,8 @@
 #define COMMON                                                                                                         \
     .context_bytes = 64 * MIB, .copy_latency_ns = 3000, .timeslice_ns = 2000000, .switch_gap_ns = 83000,                \
     .warmup_ns = 97000, .n_log_records = 8190,                                                                         \
-    .control_ns = {[SM_SET_TIMESLICE] = 478000, [SM_STOP] = 642000, [SM_RESUME] = 218000, [SM_PREEMPT] = 547000,       \
-                   [SM_FLUSH] = 11000}
+    .control_ns = {[SM_SET_TIMESLICE] = 365000, [SM_STOP] = 600000, [SM_RESUME] = 310000, [SM_PREEMPT] = 380000,       \
+                   [SM_FLUSH] = 50000}
 
 static const struct sm_card_spec specs[] = {
     {.name = "h200", .full_name = "NVIDIA H200 (simulated)", .memory_bytes = 141 * GIB, .speed_milli = 1000,

@@ -225,10 +225,18 @@ class Node:
         before, began = self.usage(), time.monotonic()
         time.sleep(seconds)
         after = self.usage()
-        wall_ns = after.heartbeat_ns - before.heartbeat_ns
-        assert wall_ns > 0, f"no figures for {time.monotonic() - began} s"
-        was = {e.tenant: e.held_ns for e in before.tenants}
-        return {e.tenant: 100 * (e.held_ns - was.get(e.tenant, 0)) / wall_ns for e in after.tenants}
+        assert after.heartbeat_ns > before.heartbeat_ns, f"no figures for {time.monotonic() - began} s"
+
+        def told_until(usage, entry):
+            return next((d.known_ns for d in usage.devices if d.uuid == entry.uuid and d.known_ns), usage.heartbeat_ns)
+
+        was = {(e.tenant, e.uuid): e.held_ns for e in before.tenants}
+        return {
+            e.tenant: 100
+            * (e.held_ns - was.get((e.tenant, e.uuid), 0))
+            / (told_until(after, e) - told_until(before, e))
+            for e in after.tenants
+        }
 
     def close(self):
         if self.agent is not None:

@@ -135,7 +135,7 @@ def test_beside_a_latency_tenant_the_budget_holds_too(play, n_requests):
         flood(1, 350), flood(2, 210), flood(3, 140), "run:3000 mark run:10000 report",
     )  # fmt: skip
     assert figures.card["control"] <= GOAL_LOCK_PCT + 0.1
-    assert max(figures.tenant[i]["worst"] for i in (1, 2, 3)) <= 5  # half of the longest turn at each edge of a second
+    assert max(figures.tenant[i]["worst"] for i in (1, 2, 3)) <= 6  # half of the longest turn at each edge of a second
     batch = sum(figures.held(i) for i in (1, 2, 3))
     for i, milli in ((1, 500), (2, 300), (3, 200)):
         assert abs(100 * figures.held(i) / batch - milli / 10) <= 2

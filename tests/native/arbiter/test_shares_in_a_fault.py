@@ -60,21 +60,25 @@ FAULTS = {
     "the card's clock is set back": "cardback:2500",
 }
 PHASES_MS = (0, 17, 60, 132, 155)
-"""Turns of three that hop are up to 83 ms in 167: what a fault does depends on whose turn it meets."""
+"""Turns of three that hop are up to 100 ms in 200: what a fault does depends on whose turn it meets."""
 
 
 @pytest.mark.parametrize("load", ["flood", "step"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_others_keep_their_shares_in_the_second_of_a_fault(play, load, fault):
-    """Nobody else's share suffers by more than 2 points over the second in which it happens."""
+    """Nobody else's share suffers by more than 2 points over the second in which it happens.
+
+    Of three that hop, not by half a turn more (50 ms) where one's turns are given to the others meanwhile.
+    """
     kernel = "1000" if load == "flood" else "1000:50"
     tenants = " ".join(f"{load}:{i}:{kernel} put:{i}:{milli}:1000:1" for i, milli in enumerate((300, 500, 200)))
     words = FAULTS[fault].format(come=f"{load}:2:{kernel}")
     rest_ms = 1000 - sum(int(ms) for ms in re.findall(r"\brun:(\d+)", words))
     for after_ms in PHASES_MS:
         figures = play("hwslice", tenants, f"run:{3000 + after_ms} mark", words, f"run:{rest_ms} report")
-        assert figures.held(0) >= 30 - 2
-        assert figures.held(1) >= 50 - 2
+        points = 5 if load == "step" and fault.startswith("a checkpoint") else 2
+        assert figures.held(0) >= 30 - points
+        assert figures.held(1) >= 50 - points
 
 
 def short_processes(load, n):
@@ -139,8 +143,8 @@ def test_a_leap_of_a_clock_is_no_defiance_and_leaves_a_limit_as_it_was(play, act
     ("load", "fault", "points"),
     [
         ("flood:2:1000", "kill:2 run:300 mark flood:2:1000", 2),
-        # It takes its first turns as if it filled the card, until it is seen to hop.
-        ("step:2:1000:50", "kill:2 run:300 mark step:2:1000:50", 3),
+        # It takes its first turns as if it filled the card, until it is seen to hop; turns are up to 100 ms.
+        ("step:2:1000:50", "kill:2 run:300 mark step:2:1000:50", 7),
     ],
 )
 def test_who_comes_costs_the_others_little(play, load, fault, points):
@@ -159,11 +163,11 @@ def test_whoever_had_the_card_while_records_were_lost_everybody_keeps_its_share(
     tenants = " ".join(f"{load.format(i)} put:{i}:{milli}:1000:1" for i, milli in enumerate((300, 500, 200)))
     for after_ms in PHASES_MS:
         figures = play("hwslice", tenants, f"run:{3000 + after_ms} mark lose:{n_lost} run:1000 report")
-        assert figures.held(0) >= 30 - 2
-        assert figures.held(1) >= 50 - 2
-        assert figures.held(2) >= 20 - (3 if n_lost == 64 else 2)
+        assert figures.held(0) >= 30 - 2.5
+        assert figures.held(1) >= 50 - 2.5
+        assert figures.held(2) >= 20 - (3 if n_lost == 64 else 2.5)
         figures = play("hwslice", tenants, f"run:{3000 + after_ms} lose:{n_lost} run:1000 mark run:2000 report")
-        assert [round(figures.held(i)) for i in range(3)] == pytest.approx([30, 50, 20], abs=1)
+        assert [round(figures.held(i)) for i in range(3)] == pytest.approx([30, 50, 20], abs=2 if n_lost > 4 else 1)
 
 
 def test_a_tenant_that_falls_idle_while_the_log_cannot_be_read_is_found_idle_and_pays_for_nothing(play):

@@ -44,7 +44,8 @@ def test_no_step_of_a_spin_pair_waits_for_as_long_as_100_ms_beside_a_flood(play,
     assert figures.tenant[0]["max_ms"] <= 95
     assert abs(figures.tenant[0]["counted"] - figures.tenant[1]["counted"]) <= 1
     assert figures.card["control"] <= 2
-    assert figures.card["preempt"] < 1, "it comes on the card again and again, which shows that it works"
+    # It comes on the card again and again, which shows that it works: tests are of the flood, one in its turn at most.
+    assert figures.card["preempt"] <= figures.tenant[1]["turns"] / 6
 
 
 @pytest.mark.parametrize("backend", [HWSLICE, LEASE])

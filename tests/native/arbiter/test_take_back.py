@@ -42,14 +42,14 @@ def test_an_owner_that_pauses_ever_again_costs_no_more_control_than_the_budget(p
 def test_who_comes_and_goes_has_its_max_min_share_and_the_others_what_it_leaves(play, seed):
     """The owner is off and on for half a second by turns; the first 50 ms of each are left out.
 
-    While it is off the others take turns of some 70 ms by stop and resume, of which that time holds no whole number.
+    While it is off the others take turns of some 70 ms in 140 by stop and resume, and no whole number of them.
     """
     chance = random.Random(seed)
     half = "run:50 mark run:450 report run:{}"
     steps = [f"pause:0 {half} asks:0 {half}".format(chance.randint(1, 5), chance.randint(1, 5)) for _ in range(8)]
     loads = [f"flood:{i}:500:40 put:{i}:{milli}:1000:1" for i, milli in enumerate((500, 300, 200))]
     told = play("hwslice", *loads, "run:1000", *steps, n_reports=16)
-    for phases, owed, points in ((told[0::2], (0, 60, 40), 2), (told[1::2], (50, 30, 20), 2)):
+    for phases, owed, points in ((told[0::2], (0, 60, 40), 3), (told[1::2], (50, 30, 20), 2)):
         all_had = sum(figures.sum for figures in phases)
         for i, part in enumerate(owed):
             had = 100 * sum(figures.held(i) for figures in phases) / all_had
