@@ -87,7 +87,11 @@ async def test_host_memory_is_booked_for_what_a_job_holds_as_the_agent_measured_
         await shows(measured, bool)
         await rig.post(f"/v1/jobs/{job_id}/park")
         await rig.in_state(job_id, "parked")
-        (park,) = [call for call in rig.agent.calls if call["op"] == "park"]
+
+        async def parks():
+            return [call for call in rig.agent.calls if call["op"] == "park"]
+
+        (park,) = await shows(parks, bool)  # it is parked by decision before the agent is told
         assert park["host_bytes"] == 9 * GIB, "and an eighth more"
         await rig.pool.core.stored()
         assert any('"decision":"Park"' in line for line in replayed(rig.settings.state_dir)), "and no refusal"
