@@ -164,8 +164,10 @@ static void decide(struct ac_card *c, uint64_t now)
         bool free = !t->suspended && !t->throttled && !t->rank_at_limit && now >= t->retry_at;
         bool as_is = c->guard && ac_stays(c, i, c->primary) && t->runnable_since != AC_NEVER; /* the one with the turn keeps the card */
         bool fills = t->candidate && ((c->fill && !t->in_slots) || c->rotate);
+        bool settles = now < c->turn_began + c->set.min_turn_ns; /* whoever wakes as a turn begins was free to run */
+        bool comes = settles && c->reconsider && t->paused && t->runnable_since != AC_NEVER;
         bool waits = c->lets_in >= 0 && c->lets_in != i && t->candidate;
-        bool runs = free && !waits && (t->prior || !t->wants || i == c->primary || are_mates(c, i, c->primary) || fills || as_is);
+        bool runs = free && !waits && (t->prior || !t->wants || i == c->primary || are_mates(c, i, c->primary) || fills || as_is || comes);
         t->stop_want = !runs;
         t->slice = slice_of(c, i, beside, may_wake);
     }

@@ -93,3 +93,10 @@ def test_whatever_programs_do_while_they_begin_they_are_soon_in_the_hardwares_tu
     words += ["run:30 late:0", *(f"kill:{i} go:{i} flood:{i}:200:100 run:{i % 2}" for i in range(n + 1))]
     figures = play("hwslice", *words, "run:1500 mark run:3000 report")
     assert figures.card["stop"] == 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_who_comes_as_the_turn_of_another_begins_is_not_stopped_for_it(play, seed):
+    """It was free to run while it had no work; on an H200 it waited up to 27 ms for that."""
+    figures = play("hwslice", OWNER, borrowers(5), "run:1000 mark", waves(80, 100, 120, seed), "report")
+    assert figures.tenant[0]["wait99_ms"] <= 20
