@@ -237,7 +237,7 @@ void ac_gave_up(struct ac_card *c, const struct group *g, uint64_t had_ns, uint6
             t->over_ns = (3 * t->over_ns + over) / 4;
     } else if (!forced) {
         t->yielded_at = at;
-        t->run_ns = t->since_ns > t->run_ns * 3 / 4 ? t->since_ns : t->run_ns * 3 / 4;
+        t->gave_up_ns = t->since_ns;
         t->since_ns = 0;
     }
 }
@@ -251,6 +251,8 @@ void ac_came_back(struct ac_card *c, int tenant, uint64_t at)
     bool soon = at < t->yielded_at + (slices > SOON_NS ? slices : SOON_NS);
     t->yielded_at = AC_NEVER;
     t->n_hops = soon ? t->n_hops + 1 : 0;
+    if (soon) /* else it paused: what it had was no run between two hops */
+        t->run_ns = t->gave_up_ns > t->run_ns * 3 / 4 ? t->gave_up_ns : t->run_ns * 3 / 4;
     if (t->n_hops < HOPS)
         return;
     t->n_hops = 0;

@@ -10,6 +10,7 @@
 #define BEGINS_NS (3000 * MS)
 #define FIRST_TRIAL_NS (300 * MS) /* from the first to the second, twice as much to the next */
 #define MOST_TAKEN_MILLI 900
+#define LONGEST_RUN_NS (25 * MS)
 #define LONG_ENOUGH_NS (50 * MS) /* to tell what watching costs */
 #define SORTING_NS (300 * MS)
 
@@ -241,10 +242,11 @@ static void plan_trials(struct ac_card *c, struct tenant *t, bool fills_after_al
         t->trial_at = now + (FIRST_TRIAL_NS << t->n_trials++);
 }
 
-/* Two runs of those that it gave the card up after. */
+/* Two runs of those that it gave the card up after; but an owner's work between two pauses is no kernel, and whoever has the
+ * card for longer than that at a time fills it. (A trial as long as the turn left such owners in turns for good.) */
 uint64_t ac_trial_ns(const struct tenant *t)
 {
-    uint64_t two = t->run_ns * 9 / 4;
+    uint64_t run_ns = t->run_ns < LONGEST_RUN_NS ? t->run_ns : LONGEST_RUN_NS, two = run_ns * 9 / 4;
     return two > TRIAL_NS ? two : TRIAL_NS;
 }
 

@@ -42,6 +42,7 @@ struct tenant {
     uint64_t found_at;
     uint64_t yielded_at;    /* our time at which it gave the card up; AC_NEVER: it did not */
     uint64_t since_ns;      /* what it had since, in however many time slices; and from one such time to the next, of late */
+    uint64_t gave_up_ns;    /* what it had when it gave the card up last */
     uint64_t run_ns;        /* at most: a trial must last as long to show that it does */
     bool gappy;             /* others fill its turns */
     uint32_t turns_to_trial;
