@@ -77,6 +77,34 @@ def test_what_was_learned_is_held_by_the_run():
     )
 
 
+def kept(folder):
+    run = json.loads((ROOT / "docs" / "benchmarks" / folder / "slicing.json").read_text())
+    judged = [one for one in run["rows"] if one["met"] is not None and not one["void"]]
+    return run, f"commit {run['commit']}, {sum(one['met'] for one in judged)} of {len(judged)}"
+
+
+def test_what_the_later_runs_say_of_limits_latency_and_shares_is_what_they_measured():
+    told = read("docs/benchmarks/README.md")
+    run, of_all = kept("h200-again")
+    assert f"{of_all} goals, {sum(bool(one['void']) for one in run['rows'])} rows void" in told
+    limits = [one for one in run["rows"] if one["name"].startswith("hard limit")]
+    assert len(limits) == 20
+    assert max(one["got"] for one in limits) <= 0.01, "those that are void as well"
+    assert {one["name"] for one in run["rows"] if one["met"] is False} == {
+        "wake",
+        "take-back by a guaranteed tenant, p99",
+    }
+    [lock] = [one["got"] for one in run["rows"] if one["name"] == "driver lock time"]
+    [wake] = [one["got"] for one in run["rows"] if one["name"] == "wake"]
+    assert f"driver locks to {lock:.2f} % by ten busy tenants" in told
+    assert f"a wake of 8 GiB took {wake:.3f} s" in told
+    run, of_all = kept("h200-shares")
+    assert of_all in told
+    shares = [one for one in run["rows"] if one["name"].startswith("residency error")]
+    assert len(shares) == 15
+    assert all(one["met"] and not one["void"] for one in shares)
+
+
 def test_the_demo_is_told_as_it_was():
     demo, told = json.loads((KEPT / "demo.json").read_text()), read("docs/benchmarks/README.md")
     assert (

@@ -96,6 +96,9 @@ def test_a_case_that_one_part_had_no_time_for_is_taken_from_the_part_that_had(su
     assert [(row["name"], row["got"]) for row in got["rows"]] == [("one", 1.0), ("two", 3.0)]
     assert joined(short, into=tmp_path / "alone") == 0, "where nothing has it, it is told"
     assert "would not have ended" in (tmp_path / "alone" / "pool.json").read_text()
+    again = measured(tmp_path / "again", case="two", within_s=500.0)
+    assert joined(short, again, into=tmp_path / "neither") == 0, "and where no part had time for it, once"
+    assert (tmp_path / "neither" / "pool.json").read_text().count("would not have ended") == 1
 
 
 def piece(n_over_bytes, seed, minutes=5.0, obtainable=99.9):

@@ -38,8 +38,11 @@ def join(
     add = {case.name: case.add for case in cases if case.add is not None}
     first = parts[0]
     measured = {case for part in parts for case in part["took_s"].keys() - _not_begun(part)}
+    told: set[str] = set()  # once, of those that no part had time for
     for part in parts:
-        _leave_out(_not_begun(part) & measured, part)
+        not_begun = _not_begun(part)
+        _leave_out(not_begun & (measured | told), part)
+        told |= not_begun
     took_s: dict[str, float] = {}
     captions: dict[str, str] = {}
     for folder, part in zip(folders, parts, strict=True):
