@@ -90,14 +90,15 @@ def test_what_the_later_runs_say_of_limits_latency_and_shares_is_what_they_measu
     limits = [one for one in run["rows"] if one["name"].startswith("hard limit")]
     assert len(limits) == 20
     assert max(one["got"] for one in limits) <= 0.01, "those that are void as well"
-    assert {one["name"] for one in run["rows"] if one["met"] is False} == {
-        "wake",
-        "take-back by a guaranteed tenant, p99",
-    }
+    missed = {one["name"]: one["got"] for one in run["rows"] if one["met"] is False}
+    assert set(missed) == {"wake", "take-back by a guaranteed tenant, p99"}
     [lock] = [one["got"] for one in run["rows"] if one["name"] == "driver lock time"]
     [wake] = [one["got"] for one in run["rows"] if one["name"] == "wake"]
     assert f"driver locks to {lock:.2f} % by ten busy tenants" in told
     assert f"a wake of 8 GiB took {wake:.3f} s" in told
+    assert f"the wake, {wake:.3f} s;" in read("README.md")
+    for page in ("README.md", "docs/explanation/known-flaws.md", "docs/benchmarks/README.md"):
+        assert f"up to {missed['take-back by a guaranteed tenant, p99']:.0f} ms" in read(page)
     run, of_all = kept("h200-shares")
     assert of_all in told
     shares = [one for one in run["rows"] if one["name"].startswith("residency error")]
