@@ -110,7 +110,8 @@ void ac_accrue(struct ac_card *c, uint64_t now)
         int64_t high = ac_full_bucket(c, t);
         int64_t cap = (int64_t)(60 * MS) / 1000 * t->limit_milli, slot = (int64_t)c->round_ns / 1000 * t->limit_milli;
         cap = t->in_slots && cap < slot ? slot : cap; /* it has its time in one piece */
-        cap += c->log_at && now > c->log_at ? (int64_t)((now - c->log_at) / 1000 * t->limit_milli) : 0; /* what it had since is not charged yet */
+        if (c->log_at && now > c->log_at) /* what it had since is not charged yet */
+            cap += (int64_t)((now - c->log_at) / 1000 * t->limit_milli);
         t->tokens_ns = least(t->tokens_ns + (int64_t)(past / 1000 * t->limit_milli + past % 1000 * t->limit_milli / 1000),
                              cap > 2 * high ? cap : 2 * high);
         /* Where more is asked for than the card has, everybody's part is so much smaller: turns are by virtual time anyway. */
@@ -267,7 +268,7 @@ static void started(struct ac_card *c, const struct cc_log_record *r, uint64_t t
     if (c->resident_tenant < 0)
         return;
     struct tenant *t = &c->tenant[c->resident_tenant];
-    if (t->class == FX_CLASS_LATENCY || c->resident_tenant == c->lender)
+    if (makes_requests(c, c->resident_tenant))
         ac_request_began(c, at);
     ac_is_back(c, c->resident_tenant, at);
     ac_came_back(c, c->resident_tenant, at);
@@ -301,7 +302,7 @@ static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts,
     ac_list_began(c, g, c->started_at, at);
     uint64_t had_ns = ts > c->started_ts ? ts - c->started_ts : 0;
     ac_close_interval(c, ts);
-    if (tenant < 0 || c->tenant[tenant].class == FX_CLASS_LATENCY || tenant == c->lender)
+    if (tenant < 0 || makes_requests(c, tenant))
         c->last_first_end = at;
     if (tenant < 0)
         return;
@@ -313,7 +314,7 @@ static void ended(struct ac_card *c, const struct cc_log_record *r, uint64_t ts,
         c->judging = false; /* which showed nothing */
     else if (tenant == c->primary)
         c->turn_ends++;
-    if (t->class == FX_CLASS_LATENCY || tenant == c->lender)
+    if (makes_requests(c, tenant))
         c->last_latency_end = at;
 }
 

@@ -6,15 +6,13 @@
  * that the card never waits for us, and what each had is read from the log. Whoever has no work stays runnable, and those
  * beside it have short time slices: it is on the card as soon as it wakes, and is seen there. A tenant whose turns show
  * gaps lets the others fill them (a long time slice for it, the shortest for them). Beside a latency tenant the one with
- * the turn has short time slices, and turns change right after a request. The same lends an owner's gaps to best-effort
- * tenants (lend.c).
+ * the turn has short time slices, and turns change when no request is expected (requests.c). The same lends an owner's gaps
+ * to best-effort tenants (lend.c).
  */
 #include <errno.h>
 #include <string.h>
 #include "state.h"
 
-#define MOST_FILL_16 48 /* the one whose gaps they are waits for them */
-#define BEYOND_US 72     /* that a time slice lasts longer, until its end is acted on (H200) */
 #define FIRST_RETRY_NS (1 * MS)
 #define LAST_RETRY_NS (1000 * MS)
 #define FIRST_UNREAD_NS (1 * MS)
@@ -77,75 +75,30 @@ static void choose_turn(struct ac_card *c, int n, uint64_t now)
         c->reconsider = false;
 }
 
-/* Who fills another's gaps does so by the hardware's turns, the shortest that are in proportion. */
-static uint32_t fill_us(const struct ac_card *c, int tenant)
-{
-    int64_t least = weight_of(&c->tenant[tenant]);
-    for (int i = 0; i < c->n_tenants; i++) {
-        const struct tenant *t = &c->tenant[i];
-        if (i != c->primary && t->used && t->candidate && t->n_groups && weight_of(t) < least)
-            least = weight_of(t);
-    }
-    uint32_t times_16 = (uint32_t)(weight_of(&c->tenant[tenant]) * 16 / least);
-    uint32_t shortest = c->set.slice_fill_short_us + BEYOND_US;
-    return shortest * (times_16 < MOST_FILL_16 ? times_16 : MOST_FILL_16) / 16 - BEYOND_US;
-}
-
-/* The time slice that a tenant's groups should have: any in the range will do, since setting one costs. */
-static struct slice_range slice_of(const struct ac_card *c, int tenant, bool beside, bool may_wake)
-{
-    const struct tenant *t = &c->tenant[tenant];
-    uint32_t n = (uint32_t)t->n_groups; /* every group of it earns a turn of the hardware's */
-    uint32_t turn_us = (uint32_t)((c->turn_end - c->turn_began) / US);
-    if (tenant == c->lender)
-        return (struct slice_range){c->set.slice_fill_long_us / n, c->set.slice_fill_long_us / n, US_MAX};
-    if (c->lender >= 0)
-        return (struct slice_range){0, c->set.slice_fill_short_us, c->set.slice_fill_short_us};
-    if (t->prior)
-        return (struct slice_range){c->set.slice_latency_us / n, c->set.slice_latency_us / n, c->set.slice_latency_us / n};
-    if (beside)
-        return (struct slice_range){0, c->set.slice_beside_latency_us, c->set.slice_beside_latency_us};
-    if (c->rotate && t->candidate) {
-        uint32_t us = (uint32_t)(t->slice_ns / (int64_t)US) / n;
-        us = us < 100 ? 100 : us;
-        uint32_t slack = us / (c->accrued_at < c->patient_until && !t->owes_much ? 12 : 64) + 50;
-        return (struct slice_range){us - slack, us, us + slack};
-    }
-    if ((c->fill || c->guard) && tenant == c->primary && n == 1)
-        return (struct slice_range){turn_us, turn_us > c->set.slice_fill_long_us ? turn_us : c->set.slice_fill_long_us, US_MAX};
-    if (c->fill && tenant != c->primary) {
-        uint32_t us = fill_us(c, tenant);
-        return (struct slice_range){us, us, us};
-    }
-    if (t->candidate && ac_has_mates(c, tenant))
-        return (struct slice_range){0, DEFAULT_SLICE_US, DEFAULT_SLICE_US};
-    if (n > 1) /* they may wait for each other, so one does not keep the card for long; but changes between them cost */
-        return (struct slice_range){0, 4 * c->set.slice_us, 4 * c->set.slice_us};
-    if (t->wants && (may_wake || t->in_slots))
-        return (struct slice_range){0, c->set.slice_us, c->set.slice_us};
-    return (struct slice_range){0, 0, US_MAX};
-}
-
-static bool slice_differs(const struct ac_card *c, const struct group *g)
-{
-    const struct slice_range *range = &c->tenant[g->tenant].slice;
-    uint32_t us = g->slice_us ? g->slice_us : DEFAULT_SLICE_US;
-    return us < range->least_us || us > range->most_us;
-}
-
-static bool is_trim(const struct ac_card *c, const struct group *g)
-{
-    uint32_t want = c->tenant[g->tenant].slice.us;
-    return g->slice_us > want / 2 && g->slice_us < 2 * want;
-}
-
 /* Somebody who is in the way of the one that is let in. */
 static bool others_run(const struct ac_card *c)
 {
-    for (int i = 0; i < c->n_groups; i++)
-        if (c->group[i].used && !c->group[i].stopped && c->group[i].tenant != c->lets_in && c->tenant[c->group[i].tenant].candidate)
+    for (int i = 0; i < c->n_groups; i++) {
+        const struct group *g = &c->group[i];
+        if (g->used && !g->stopped && g->tenant != c->lets_in && c->tenant[g->tenant].candidate)
             return true;
+    }
     return false;
+}
+
+static bool runs(const struct ac_card *c, int i, uint64_t now)
+{
+    const struct tenant *t = &c->tenant[i];
+    bool waits = c->lets_in >= 0 && c->lets_in != i && t->candidate;
+    if (t->suspended || t->throttled || t->rank_at_limit || now < t->retry_at || waits)
+        return false;
+    if (t->prior || !t->wants || i == c->primary || are_mates(c, i, c->primary))
+        return true;
+    if (t->candidate && ((c->fill && !t->in_slots) || c->rotate))
+        return true;
+    bool as_is = c->guard && ac_stays(c, i, c->primary); /* the one with the turn keeps the card */
+    bool comes = c->reconsider && t->paused && now < c->turn_began + c->set.min_turn_ns; /* it woke as the turn began */
+    return (as_is || comes) && t->runnable_since != AC_NEVER;
 }
 
 static void decide(struct ac_card *c, uint64_t now)
@@ -161,80 +114,9 @@ static void decide(struct ac_card *c, uint64_t now)
         struct tenant *t = &c->tenant[i];
         if (!t->used || !t->n_groups)
             continue;
-        bool free = !t->suspended && !t->throttled && !t->rank_at_limit && now >= t->retry_at;
-        bool as_is = c->guard && ac_stays(c, i, c->primary) && t->runnable_since != AC_NEVER; /* the one with the turn keeps the card */
-        bool fills = t->candidate && ((c->fill && !t->in_slots) || c->rotate);
-        bool settles = now < c->turn_began + c->set.min_turn_ns; /* whoever wakes as a turn begins was free to run */
-        bool comes = settles && c->reconsider && t->paused && t->runnable_since != AC_NEVER;
-        bool waits = c->lets_in >= 0 && c->lets_in != i && t->candidate;
-        bool runs = free && !waits && (t->prior || !t->wants || i == c->primary || are_mates(c, i, c->primary) || fills || as_is || comes);
-        t->stop_want = !runs;
-        t->slice = slice_of(c, i, beside, may_wake);
+        t->stop_want = !runs(c, i, now);
+        t->slice = ac_slice_of(c, i, beside, may_wake);
     }
-}
-
-/* A time slice is set before its group is resumed if it can be, so that no turn begins with the last one's. */
-static bool set_slice(struct ac_card *c, uint64_t now, bool before_resume, struct ac_action *a)
-{
-    for (int i = 0; i < c->n_groups; i++) {
-        const struct group *g = &c->group[i];
-        if (!g->used || now < g->retry_at || !slice_differs(c, g))
-            continue;
-        const struct tenant *t = &c->tenant[g->tenant];
-        if (c->rotate && is_trim(c, g) && c->lock_tokens_ns < 0)
-            continue; /* what is owed can wait */
-        bool is_let_in = g->tenant == c->lets_in && !g->stopped; /* which begins it when the others are stopped */
-        if (before_resume ? !is_let_in && !(g->stopped && !t->stop_want && g->ran) : g->stopped || t->stop_want)
-            continue;
-        if (c->rotate && !before_resume && now > c->looked_at + MS) { /* who has the card now? */
-            *a = (struct ac_action){.kind = AC_READ_LOG};
-            return true;
-        }
-        bool too_long = g->slice_us > 2 * t->slice.us;
-        if (c->rotate && !before_resume && !too_long && ac_awaits_list(c, now))
-            return false;
-        *a = (struct ac_action){.kind = AC_TIMESLICE, .tenant = g->tenant, .value = t->slice.us, .n = 1};
-        a->handles[0] = g->id.handle;
-        return true;
-    }
-    return false;
-}
-
-/* A time slice that has become too long would last until its end. */
-static bool cut_short(struct ac_card *c, struct ac_action *a)
-{
-    struct group *g = ac_on_card(c);
-    if (!g || g->slice_on_us <= 2 * (uint64_t)c->tenant[g->tenant].slice.most_us || (c->lock_tokens_ns < -LEAST_TOKENS_NS && !c->trial))
-        return false;
-    g->slice_on_us = real_us(g);
-    *a = (struct ac_action){.kind = AC_PREEMPT, .tenant = g->tenant, .n = 1};
-    a->handles[0] = g->id.handle;
-    return true;
-}
-
-/* Whoever stays on the card while others leave it begins a time slice then. */
-static bool shorten(struct ac_card *c, uint64_t now, struct ac_action *a)
-{
-    bool stops = false;
-    for (int i = 0; i < c->n_groups; i++) {
-        const struct group *g = &c->group[i];
-        const struct tenant *t = &c->tenant[g->tenant];
-        if (!g->used || g->stopped || !t->stop_want)
-            continue;
-        if (t->throttled || t->suspended)
-            return false; /* that comes first */
-        stops = true;
-    }
-    for (int i = 0; stops && i < c->n_groups; i++) {
-        const struct group *g = &c->group[i];
-        const struct tenant *t = &c->tenant[g->tenant];
-        if (!g->used || g->stopped || t->stop_want || now < g->retry_at || !slice_differs(c, g) || g->slice_us <= t->slice.most_us)
-            continue;
-        *a = (struct ac_action){.kind = AC_TIMESLICE, .tenant = g->tenant, .value = t->slice.us, .n = 1};
-        a->handles[0] = g->id.handle;
-        return true;
-    }
-    return false;
 }
 
 static bool stop_or_resume(struct ac_card *c, uint64_t now, bool stop, struct ac_action *a)
@@ -269,8 +151,8 @@ bool ac_hwslice_step(struct ac_card *c, uint64_t now, struct ac_action *a)
     }
     decide(c, now);
     /* Resume before stopping, so that the card never waits for us; but a limit that is reached comes first. */
-    if (ac_freeze(c, true, a) || set_slice(c, now, true, a) || stop_or_resume(c, now, false, a) || ac_freeze(c, false, a) ||
-        shorten(c, now, a) || stop_or_resume(c, now, true, a) || set_slice(c, now, false, a) || cut_short(c, a) ||
+    if (ac_freeze(c, true, a) || ac_set_slice(c, now, true, a) || stop_or_resume(c, now, false, a) || ac_freeze(c, false, a) ||
+        ac_shorten(c, now, a) || stop_or_resume(c, now, true, a) || ac_set_slice(c, now, false, a) || ac_cut_short(c, a) ||
         ac_halve(c, now, a))
         return true;
     if (c->settled_at == AC_NEVER && c->primary >= 0) {

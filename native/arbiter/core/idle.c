@@ -157,8 +157,7 @@ bool ac_test_idle(struct ac_card *c, uint64_t now, struct ac_action *a)
         *a = (struct ac_action){.kind = AC_READ_LOG};
         return true;
     }
-    *a = (struct ac_action){.kind = AC_PREEMPT, .tenant = who, .n = 1};
-    a->handles[0] = g->id.handle;
+    *a = on_group(AC_PREEMPT, g, 0);
     if (ac_others_want(c, who)) {
         c->test_at = now + AFTER_TEST_NS;
     } else {

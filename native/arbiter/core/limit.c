@@ -19,7 +19,8 @@ static uint64_t period(const struct ac_card *c)
         n += wants && t->limit_milli < 1000;
         n_wanting += wants;
     }
-    uint64_t least = n * (ac_cost(c, AC_STOP) + ac_cost(c, AC_RESUME)) * (n_wanting > 1 ? 1500 : 1200) / c->budget_ppm * 1000; /* a third is for reading the log */
+    uint64_t with_readings = n_wanting > 1 ? 1500 : 1200; /* thousandths of what stops and resumes cost */
+    uint64_t least = n * (ac_cost(c, AC_STOP) + ac_cost(c, AC_RESUME)) * with_readings / c->budget_ppm * 1000;
     if (n_wanting > 1 && !c->rotate && least < c->round_ns) /* among others it has one turn in each round */
         least = c->round_ns;
     return ac_second_part(least > c->set.period_ns ? least : c->set.period_ns);

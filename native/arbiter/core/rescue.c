@@ -88,8 +88,7 @@ bool ac_make_room(struct ac_card *c, uint64_t now, struct ac_action *a)
     const struct group *g = wanted ? ac_on_card(c) : NULL;
     if (!g)
         return false;
-    *a = (struct ac_action){.kind = AC_PREEMPT, .tenant = g->tenant, .value = AC_RESCUE, .n = 1};
-    a->handles[0] = g->id.handle;
+    *a = on_group(AC_PREEMPT, g, AC_RESCUE);
     return true;
 }
 

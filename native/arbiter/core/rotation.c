@@ -139,8 +139,7 @@ bool ac_halve(struct ac_card *c, uint64_t now, struct ac_action *a)
         c->cut_at = AC_NEVER;
     if (!still)
         return false;
-    *a = (struct ac_action){.kind = AC_PREEMPT, .tenant = g->tenant, .n = 1};
-    a->handles[0] = g->id.handle;
+    *a = on_group(AC_PREEMPT, g, 0);
     return true;
 }
 

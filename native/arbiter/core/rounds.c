@@ -340,7 +340,8 @@ void ac_begin_turn(struct ac_card *c, int tenant, uint64_t now)
     bool hops = t->yields || t->in_slots; /* which has no turns of the hardware's to show it */
     c->fill = others && !mates && !ac_latency_beside(c) && hops && (t->gappy || t->turns_to_trial == 0);
     c->trial = c->fill && !t->gappy;
-    c->guard = others && !mates && somebody_stays(c, tenant) && !ac_latency_beside(c) && !t->yields && t->n_groups == 1 && !ac_may_wake(c) && !gaps_beside(c);
+    c->guard = others && !mates && somebody_stays(c, tenant) && !ac_latency_beside(c) && !t->yields && t->n_groups == 1 &&
+               !ac_may_wake(c) && !gaps_beside(c);
     if (c->fill && c->turn_end < now + c->set.turn_ns)
         c->turn_end = now + c->set.turn_ns; /* setting time slices must pay */
     c->settled_at = AC_NEVER;

@@ -41,9 +41,9 @@ struct tenant {
     uint32_t n_found;       /* to yield, of late; and when it was last */
     uint64_t found_at;
     uint64_t yielded_at;    /* our time at which it gave the card up; AC_NEVER: it did not */
-    uint64_t since_ns;      /* what it had since, in however many time slices; and from one such time to the next, of late */
-    uint64_t gave_up_ns;    /* what it had when it gave the card up last */
-    uint64_t run_ns;        /* at most: a trial must last as long to show that it does */
+    uint64_t since_ns;      /* what it had since then, in however many time slices; */
+    uint64_t gave_up_ns;    /* what it had had so when it gave the card up last; */
+    uint64_t run_ns;        /* and from one such time to the next, at most, of late: a trial must last as long to show that it does */
     bool gappy;             /* others fill its turns */
     uint32_t turns_to_trial;
     uint32_t n_trials;      /* so far, up to those that are made soon after the first: */
@@ -195,10 +195,19 @@ static inline uint64_t soonest(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
 }
+static inline struct ac_action on_group(enum ac_kind kind, const struct group *g, uint32_t value)
+{
+    return (struct ac_action){.kind = kind, .tenant = g->tenant, .value = value, .n = 1, .handles = {g->id.handle}};
+}
 /* What is asked for is promised, and so weighs as it is; who was promised nothing has the weight that it was told. */
 static inline int64_t weight_of(const struct tenant *t)
 {
     return t->request_milli ? t->request_milli : t->borrow_weight ? t->borrow_weight : 1;
+}
+/* Which go before the one whose turn it is; so does the work of an owner whose gaps are lent. */
+static inline bool makes_requests(const struct ac_card *c, int tenant)
+{
+    return c->tenant[tenant].class == FX_CLASS_LATENCY || tenant == c->lender;
 }
 /* Owners take turns with owners, and borrowers with borrowers: what the one sort had is no measure for the other. */
 static inline bool is_owner(const struct tenant *t)
@@ -267,6 +276,11 @@ void ac_spent(struct ac_card *c, const struct ac_action *a, bool refused, uint64
 uint64_t ac_rarer(const struct ac_card *c);
 uint64_t ac_cost(const struct ac_card *c, enum ac_kind kind);
 uint64_t ac_look_pause(const struct ac_card *c);
+/* slices.c */
+struct slice_range ac_slice_of(const struct ac_card *c, int tenant, bool beside, bool may_wake);
+bool ac_set_slice(struct ac_card *c, uint64_t now, bool before_resume, struct ac_action *a);
+bool ac_shorten(struct ac_card *c, uint64_t now, struct ac_action *a);
+bool ac_cut_short(struct ac_card *c, struct ac_action *a);
 /* rounds.c: turns by stop and resume */
 bool ac_waiting(const struct ac_card *c); /* a candidate beside the one whose turn it is */
 bool ac_may_wake(const struct ac_card *c); /* somebody without work may come back at any moment */

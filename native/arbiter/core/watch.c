@@ -50,8 +50,7 @@ bool ac_check(struct ac_card *c, uint64_t now, struct ac_action *a)
         const struct group *g = &c->group[c->check_next++];
         if (!g->used || g->stopped || !g->slice_us || now < g->retry_at)
             continue;
-        *a = (struct ac_action){.kind = AC_CHECK, .tenant = g->tenant, .n = 1};
-        a->handles[0] = g->id.handle;
+        *a = on_group(AC_CHECK, g, 0);
         return true;
     }
     c->check_next = 0;
