@@ -103,6 +103,12 @@ def test_what_the_later_runs_say_of_limits_latency_and_shares_is_what_they_measu
     assert of_all in told
     shares = [one for one in run["rows"] if one["name"].startswith("residency error")]
     assert len(shares) == 15
+    [steps] = [one["samples"] for one in run["rows"] if one["name"] == "spin pair in one tenant: longest step"]
+    longest = sorted(steps)
+    assert (
+        f"spin pair, {longest[-1]:.0f} ms (goal 100; of its other steps none took more than {longest[-3]:.0f} ms)"
+        in told
+    )
     assert all(one["met"] and not one["void"] for one in shares)
 
 
