@@ -58,10 +58,7 @@ def run(state: State) -> None:
     if not waiting:
         return
     idle = idle_milli(state)
-    by_queue: dict[str, list[Line]] = {}
-    for line in sorted(waiting, key=lambda each: each.head.job.seq):
-        if line.key.queue in state.queues and not state.queues.over_limit(line.key.queue, 0):
-            by_queue.setdefault(line.key.queue, []).append(line)
+    by_queue = _by_queue(state, waiting)
     shares = entitlement.shares_of(state, 0) if len(by_queue) > 1 else {}
     ranks: dict[str, tuple[bool, float]] = {}
     while by_queue:
@@ -83,17 +80,23 @@ def run(state: State) -> None:
         _join(state, [line for line in waiting if line.jobs])
 
 
+def _by_queue(state: State, waiting: list[Line]) -> dict[str, list[Line]]:
+    """Lines of queues that may have more, in order of submission."""
+    out: dict[str, list[Line]] = {}
+    for line in sorted(waiting, key=lambda each: each.head.job.seq):
+        if line.key.queue in state.queues and not state.queues.over_limit(line.key.queue, 0):
+            out.setdefault(line.key.queue, []).append(line)
+    return out
+
+
 def _join(state: State, waiting: list[Line]) -> None:
     """Start borrowers of queues that could not have what they are owed of all that is lent where they borrow now.
 
     Others, which have more of their shares, use all that is idle there; what part of that is theirs they have by weight
     once they are on it.
     """
-    by_queue: dict[str, list[Line]] = {}
-    for line in sorted(waiting, key=lambda each: each.head.job.seq):
-        by_queue.setdefault(line.key.queue, []).append(line)
-    for queue, lines in by_queue.items():
-        while queue in state.queues and not state.queues.over_limit(queue, 0):
+    for queue, lines in _by_queue(state, waiting).items():
+        while not state.queues.over_limit(queue, 0):
             could_milli, owed_milli, beyond_milli = weighing.outlook(state, queue)
             if could_milli >= owed_milli or not beyond_milli or not _holds_less(state, lines[0].key):
                 break
